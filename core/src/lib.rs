@@ -12,4 +12,5 @@ pub mod circuit;
 pub mod ids;
 pub mod profile;
 pub mod proof_object;
+pub mod tree;
 pub mod wire;

@@ -1,0 +1,162 @@
+//! Content ids: a leaf's from its inputs, an inner node's from its children's ids.
+
+use super::shape::{Node, NodeId, Shape};
+use crate::block::Block;
+use crate::ids::{ArtifactHash, TaskId};
+
+/// What the leaves of a tree are made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Leaves {
+    /// A block's inputs in the artifact store.
+    Block {
+        /// The input of each call, in block order.
+        calls: Vec<ArtifactHash>,
+        /// The private proof of each transaction.
+        private_proofs: Vec<ArtifactHash>,
+        /// State root before each transaction: part of what a transaction without calls states.
+        states: Vec<[u8; 32]>,
+    },
+    /// No inputs: a block made up from a seed, for the fake backend.
+    Synthetic {
+        /// Blocks of one seed share their tasks.
+        seed: u64,
+    },
+}
+
+impl Leaves {
+    /// The leaves of a block, and its inputs: what has to be in the artifact store, each under its hash.
+    ///
+    /// # Errors
+    /// A private proof that is not base64.
+    pub fn of_block(block: &Block) -> Result<(Self, Vec<Vec<u8>>), crate::block::BlockError> {
+        let (mut calls, mut private_proofs, mut inputs) = (vec![], vec![], vec![]);
+        for (t, transaction) in block.transactions.iter().enumerate() {
+            let private = transaction.private_proof_bytes(t)?;
+            private_proofs.push(ArtifactHash::of(&private));
+            inputs.push(private);
+            for call in &transaction.calls {
+                let input = call.to_input();
+                calls.push(ArtifactHash::of(&input));
+                inputs.push(input);
+            }
+        }
+        let states = block.transaction_states().iter().map(|(before, _)| before.0).collect();
+        Ok((Self::Block { calls, private_proofs, states }, inputs))
+    }
+
+    /// Hashes of the inputs that are no proofs of the tree, in the circuit's order; see
+    /// [`ProveRequest::inputs`](crate::backend::ProveRequest::inputs).
+    pub fn inputs(&self, shape: &Shape, id: NodeId) -> Option<ArtifactHash> {
+        let Self::Block { calls, private_proofs, .. } = self else { return None };
+        match shape.node(id) {
+            Node::Vm { .. } => calls.get(id.index()).copied(),
+            Node::Kernel { tx, position: 1 } => private_proofs.get(tx as usize).copied(),
+            Node::Base { tx } if shape.calls(tx) == 0 => private_proofs.get(tx as usize).copied(),
+            _ => None,
+        }
+    }
+}
+
+/// The root's binding: the same block proven for another prover is another root task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RootBinding {
+    /// Chain.
+    pub chain_id: u64,
+    /// Block number.
+    pub block_number: u64,
+    /// The prover's id, hashed or padded to 32 bytes.
+    pub prover_id: [u8; 32],
+}
+
+/// The ids of all tasks of a tree, by node number.
+///
+/// Source of the rule: an id names what a proof states and never how it was made, so a retry, a
+/// restart or a reorg finds the proofs that exist. One BLAKE3 compression for nearly every task.
+pub fn task_ids(shape: &Shape, leaves: &Leaves, circuits: &str, binding: &RootBinding) -> Vec<TaskId> {
+    let keys = Keys::new(circuits);
+    let mut ids: Vec<TaskId> = Vec::with_capacity(shape.total() as usize);
+    for call in 0..shape.total_calls() {
+        ids.push(TaskId(match leaves {
+            Leaves::Block { calls, .. } => hash(&keys.vm, &calls[call as usize].0, &[]),
+            Leaves::Synthetic { seed } => hash(&keys.vm, &seed.to_le_bytes(), &call.to_le_bytes()),
+        }));
+    }
+    for tx in 0..shape.transactions() {
+        let mut before = keys.sender(shape, leaves, tx);
+        for call in 0..shape.calls(tx) {
+            let vm = ids[shape.vm(tx, call).index()];
+            before = hash(&keys.kernel[usize::from(call)], &before, &vm.0);
+            ids.push(TaskId(before));
+        }
+    }
+    for tx in 0..shape.transactions() {
+        let below = match shape.calls(tx) {
+            0 => keys.sender(shape, leaves, tx),
+            n => ids[shape.kernel(tx, n).index()].0,
+        };
+        ids.push(TaskId(hash(&keys.base, &below, &[])));
+    }
+    for id in shape.nodes().skip(ids.len()) {
+        let children = shape.children(id);
+        let below = children.as_slice();
+        let (left, right) = (ids[below[0].index()].0, ids[below[below.len() - 1].index()].0);
+        let joined = hash(&keys.merge, &left, &right);
+        let is_root = id == shape.root();
+        ids.push(TaskId(if is_root { keys.root(&joined, binding) } else { joined }));
+    }
+    ids
+}
+
+/// BLAKE3 keys, one for each kind of id: domain separation without a longer input.
+struct Keys {
+    vm: [u8; 32],
+    kernel: Vec<[u8; 32]>,
+    sender: [u8; 32],
+    base: [u8; 32],
+    merge: [u8; 32],
+    root: [u8; 32],
+}
+
+impl Keys {
+    fn new(circuits: &str) -> Self {
+        let key =
+            |kind: &str| blake3::derive_key(&format!("arborist task id v1 {kind}"), circuits.as_bytes());
+        let kernel = (1..=u8::MAX).map(|position| key(&format!("kernel/{position}"))).collect();
+        Self {
+            vm: key("vm"),
+            kernel,
+            sender: key("sender"),
+            base: key("base"),
+            merge: key("merge"),
+            root: key("root"),
+        }
+    }
+
+    /// What the sender of a transaction contributes. Without calls the state is part of it: such a
+    /// base proof states that this very state is left as it was.
+    fn sender(&self, shape: &Shape, leaves: &Leaves, tx: u32) -> [u8; 32] {
+        let place = tx as usize;
+        match leaves {
+            Leaves::Block { private_proofs, states, .. } if shape.calls(tx) == 0 => {
+                hash(&self.sender, &private_proofs[place].0, &states[place])
+            }
+            Leaves::Block { private_proofs, .. } => private_proofs[place].0,
+            Leaves::Synthetic { seed } => hash(&self.sender, &seed.to_le_bytes(), &tx.to_le_bytes()),
+        }
+    }
+
+    fn root(&self, joined: &[u8; 32], binding: &RootBinding) -> [u8; 32] {
+        let mut context = [0; 48];
+        context[..8].copy_from_slice(&binding.chain_id.to_le_bytes());
+        context[8..16].copy_from_slice(&binding.block_number.to_le_bytes());
+        context[16..].copy_from_slice(&binding.prover_id);
+        hash(&self.root, joined, &context)
+    }
+}
+
+fn hash(key: &[u8; 32], a: &[u8], b: &[u8]) -> [u8; 32] {
+    let mut input = [0; 80];
+    input[..a.len()].copy_from_slice(a);
+    input[a.len()..a.len() + b.len()].copy_from_slice(b);
+    *blake3::keyed_hash(key, &input[..a.len() + b.len()]).as_bytes()
+}
