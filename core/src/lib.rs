@@ -9,7 +9,9 @@
 pub mod backend;
 pub mod block;
 pub mod circuit;
+pub mod engine;
 pub mod ids;
+pub mod order;
 pub mod profile;
 pub mod proof_object;
 pub mod tree;

@@ -1,0 +1,576 @@
+//! What goes into the engine and what comes out.
+
+use crate::backend::PublicInputs;
+use crate::circuit::{Circuit, Kind};
+use crate::ids::{ArtifactHash, TaskId};
+use crate::profile::{Needs, Profile};
+use crate::tree::{BadShape, Leaves, NodeId, RootBinding, Shape, task_ids};
+use serde::{Deserialize, Serialize};
+
+/// Milliseconds since 1970 in production, since anything else in a simulation. Always passed in.
+pub type Millis = u64;
+
+/// A job, numbered by the shell; never used again for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct JobId(pub u32);
+
+/// One login of a worker, numbered by the shell; a worker that comes back is another session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Session(pub u64);
+
+/// A lease's fencing token: grows with every lease, across restarts too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Fence(pub u64);
+
+/// Where a job's tree comes from; enough to build it again after a restart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// A block file in the artifact store, under the hash of its bytes.
+    Block(ArtifactHash),
+    /// A block made up from a seed.
+    Synthetic {
+        /// Number of public calls of each transaction.
+        calls: Vec<u8>,
+        /// Blocks of one seed share their tasks.
+        seed: u64,
+    },
+}
+
+/// What a user asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobSpec {
+    /// Number of the job.
+    pub id: JobId,
+    /// Its name, for people.
+    pub name: String,
+    /// Its tree.
+    pub source: Source,
+    /// Chain.
+    pub chain_id: u64,
+    /// Block number.
+    pub block_number: u64,
+    /// Who is to be paid: 32 bytes that the root proof states.
+    pub prover_id: [u8; 32],
+    /// When it has to be proven; after that the job fails. Without one it never does.
+    pub deadline: Option<Millis>,
+    /// Higher goes first among jobs whose deadlines allow it.
+    pub priority: i32,
+    /// Nothing new is leased while set; what runs goes on.
+    pub suspended: bool,
+}
+
+/// A job whose tree is built: made outside the engine's lock.
+#[derive(Debug, Clone)]
+pub struct PreparedJob {
+    /// The request.
+    pub spec: JobSpec,
+    /// Its tree.
+    pub shape: Shape,
+    /// What its leaves are made from.
+    pub leaves: Leaves,
+    /// Ids by node number.
+    pub ids: Vec<TaskId>,
+}
+
+impl PreparedJob {
+    /// Builds the tree: 40 bytes a task.
+    ///
+    /// # Errors
+    /// The block's shape is not allowed by the profile.
+    pub fn new(spec: JobSpec, calls: &[u8], leaves: Leaves, profile: &Profile) -> Result<Self, BadShape> {
+        let shape = Shape::new(calls, profile.max_calls)?;
+        let binding = RootBinding {
+            chain_id: spec.chain_id,
+            block_number: spec.block_number,
+            prover_id: spec.prover_id,
+        };
+        let ids = task_ids(&shape, &leaves, &profile.circuits, &binding);
+        Ok(Self { spec, shape, leaves, ids })
+    }
+}
+
+/// A worker's login.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerSpec {
+    /// Unique name.
+    pub name: String,
+    /// The machine it runs on.
+    pub node: String,
+    /// What it has in all.
+    pub capacity: Needs,
+    /// Leases it takes beyond what it can run at once.
+    pub prefetch: u16,
+}
+
+/// A lease that a worker says it holds, at login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// The task.
+    pub task: TaskId,
+    /// The fence it was leased under.
+    pub fence: Fence,
+    /// How long it has been running; `None` if not started.
+    pub running: Option<Millis>,
+}
+
+/// A finished proof as its worker reports it. The proof lies in the store already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Done {
+    /// The task.
+    pub task: TaskId,
+    /// The fence it was leased under.
+    pub fence: Fence,
+    /// Wall time of the proof.
+    pub millis: u32,
+    /// CPU time of the proof, all threads.
+    pub cpu_millis: u32,
+    /// Peak memory of the proof; 0 if not known.
+    pub peak_mib: u32,
+    /// Size of the proof.
+    pub proof_bytes: u32,
+    /// The proof was in the store already: nothing was proven, so nothing is learned from it.
+    pub found: bool,
+}
+
+/// Why a lease ended without a proof.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Reason {
+    /// The backend failed.
+    Error,
+    /// Out of memory: asks for the next larger class of machine.
+    OutOfMemory,
+    /// Ran longer than it may.
+    TimedOut,
+    /// A child's proof is bad: the child is ready again, its maker is suspected.
+    BadChild(TaskId),
+    /// An input is bad; another worker would fail likewise.
+    BadInput,
+    /// The proof did not verify.
+    BadProof,
+    /// The proof is larger than allowed.
+    Oversize,
+    /// The artifact store did not answer: charged to nobody.
+    StoreUnavailable,
+    /// Given back: the worker leaves. Charged to nobody.
+    HandedBack,
+}
+
+/// Why a worker is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gone {
+    /// Its connection closed: its leases are kept until they expire, it may come back.
+    Disconnected,
+    /// Its machine or process is known to be dead: its leases return at once.
+    Dead,
+}
+
+/// What happened.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A new job. One whose id is known already is ignored: submit is idempotent.
+    Submit(Box<PreparedJob>),
+    /// The order to follow from now on, chosen by simulation.
+    Order {
+        /// The job.
+        job: JobId,
+        /// Index into [`crate::order::POLICIES`].
+        policy: usize,
+    },
+    /// Stop working on a job; its proofs stay. A cancelled job can be revived.
+    Cancel(JobId),
+    /// Take a cancelled or failed job up again, with the retries it has left renewed.
+    Revive(JobId),
+    /// Drop a finished, failed or cancelled job from the books.
+    Forget(JobId),
+    /// Suspend or resume.
+    Suspend(JobId, bool),
+    /// Move the deadline.
+    Deadline(JobId, Option<Millis>),
+    /// Change the priority.
+    Priority(JobId, i32),
+    /// Proofs of these tasks were found in the artifact store: they are done.
+    Known(Vec<KnownProof>),
+    /// A worker logged in. A session of the same name ends; leases it still holds are adopted.
+    Joined {
+        /// The new session.
+        session: Session,
+        /// The worker.
+        worker: WorkerSpec,
+        /// What it holds from before.
+        held: Vec<Held>,
+    },
+    /// A worker is gone.
+    Left(Session, Gone),
+    /// A worker takes nothing new.
+    Draining(Session),
+    /// A worker is alive and holds these leases; one that it does not name and that was delivered
+    /// a heartbeat ago is lost.
+    Heartbeat(Session, Vec<Fence>),
+    /// A proof is done.
+    Completed(Session, Done),
+    /// A lease ended without a proof.
+    Failed {
+        /// Who says so.
+        session: Session,
+        /// The task.
+        task: TaskId,
+        /// The fence it was leased under.
+        fence: Fence,
+        /// Why.
+        reason: Reason,
+        /// For people.
+        text: String,
+    },
+    /// An assignment could not be sent: it returns at once, charged to nobody.
+    Undelivered(Session, Fence),
+    /// The root proof was checked by the operator; `Err` says why it is bad.
+    RootChecked(JobId, Result<(), String>),
+    /// Time passed.
+    Tick,
+}
+
+/// A proof found in the artifact store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownProof {
+    /// The task.
+    pub task: TaskId,
+    /// Who made it.
+    pub worker: String,
+    /// Wall time of the proof.
+    pub millis: u32,
+    /// CPU time of the proof.
+    pub cpu_millis: u32,
+    /// Size of the proof.
+    pub proof_bytes: u32,
+}
+
+/// What the shell has to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    /// Send a lease to a worker.
+    Assign(Session, Assignment),
+    /// Tell a worker to stop and drop a lease.
+    Revoke(Session, Fence),
+    /// Append to the journal.
+    Persist(Record),
+    /// A proof in the store is bad: move it aside with its maker's name.
+    Quarantine {
+        /// The task whose proof it is.
+        task: TaskId,
+        /// Who made it, if known.
+        worker: Option<String>,
+        /// What is wrong with it.
+        text: String,
+    },
+    /// All proofs are made; check the root's and answer with [`Event::RootChecked`].
+    CheckRoot(JobId),
+    /// A job came to an end.
+    JobEnded(JobId, JobState),
+    /// For logs and events.
+    Notice(Notice),
+}
+
+/// A lease as it goes out; the shell adds inputs and statements from the job's tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Assignment {
+    /// The job it is done for.
+    pub job: JobId,
+    /// The node of its tree.
+    pub node: NodeId,
+    /// Its id.
+    pub task: TaskId,
+    /// Fencing token.
+    pub fence: Fence,
+    /// The circuit.
+    pub circuit: Circuit,
+    /// What it may use.
+    pub needs: Needs,
+    /// Longest it may run.
+    pub limit: Millis,
+}
+
+/// What the journal keeps. Encoded by [`Record::encode`]; a few bytes a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Record {
+    /// A job was submitted.
+    Submitted(JobSpec, Millis),
+    /// A proof is done.
+    Done {
+        /// Job and node of one place the task stands at; shared tasks are found by id.
+        job: JobId,
+        /// The node's number.
+        node: u32,
+        /// Who made it: index by order of [`Record::Maker`].
+        maker: u32,
+        /// Wall time.
+        millis: u32,
+        /// CPU time.
+        cpu_millis: u32,
+        /// Size.
+        proof_bytes: u32,
+        /// It was in the store already.
+        found: bool,
+        /// When.
+        at: Millis,
+    },
+    /// A worker's name got this number.
+    Maker(u32, String),
+    /// An attempt failed and was charged.
+    Charged {
+        /// Job.
+        job: JobId,
+        /// Node.
+        node: u32,
+        /// Why.
+        reason: Reason,
+    },
+    /// A proof that had been counted was found bad: the task is open again.
+    Reopened {
+        /// Job.
+        job: JobId,
+        /// Node.
+        node: u32,
+    },
+    /// Suspended, deadline and priority as they are now.
+    Changed {
+        /// Job.
+        job: JobId,
+        /// Suspended.
+        suspended: bool,
+        /// Deadline.
+        deadline: Option<Millis>,
+        /// Priority.
+        priority: i32,
+    },
+    /// A job's state changed.
+    State(JobId, JobState, Millis),
+    /// A job was dropped from the books.
+    Forgotten(JobId),
+    /// Fences below this one have been given out.
+    FencesTo(Fence),
+}
+
+/// Where a job stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JobState {
+    /// Being proven (or suspended, or waiting for workers).
+    Proving,
+    /// All proofs made, the root's being checked.
+    Checking,
+    /// Proven and checked.
+    Complete,
+    /// Its deadline passed.
+    Failed {
+        /// What was missing.
+        why: String,
+    },
+    /// Cancelled by its user; revivable.
+    Cancelled,
+}
+
+/// Things worth telling.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// A task gave up for now: nobody is asked again until its job is revived.
+    Quarantined {
+        /// The task.
+        task: TaskId,
+        /// Its circuit.
+        circuit: Circuit,
+        /// Its job.
+        job: JobId,
+        /// Attempts charged.
+        attempts: u32,
+        /// The last failure.
+        why: String,
+    },
+    /// A lease was lost: expired, or its worker is dead.
+    LeaseLost {
+        /// The task.
+        task: TaskId,
+        /// Who had it.
+        worker: String,
+        /// Expired, dead, forgotten by its worker.
+        why: &'static str,
+    },
+    /// A second copy of a slow task was started.
+    Backup {
+        /// The task.
+        task: TaskId,
+        /// Who is slow.
+        slow: String,
+        /// Who runs the copy.
+        copy: String,
+    },
+    /// A result came for a lease that is no longer the worker's. Counted if the task was open.
+    LateResult {
+        /// The task.
+        task: TaskId,
+        /// Who.
+        worker: String,
+        /// The task was open: it is done now.
+        counted: bool,
+    },
+    /// A worker made a bad proof.
+    Suspected {
+        /// Who.
+        worker: String,
+        /// How often by now.
+        times: u32,
+    },
+    /// Ready tasks fit no worker that is connected.
+    NoFittingWorker {
+        /// Kind of the tasks.
+        kind: Kind,
+        /// What one needs.
+        needs: Needs,
+        /// How many are ready.
+        ready: u32,
+    },
+    /// The job can't make its deadline at its present speed, or can again.
+    AtRisk(JobId, bool),
+}
+
+/// How the engine behaves.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Circuits, needs and first durations.
+    pub profile: Profile,
+    /// A worker silent for so long loses its leases.
+    pub lease: Millis,
+    /// A task runs at most so long, at least (times the learned duration below).
+    pub limit_floor: Millis,
+    /// … and at most this many times the learned median.
+    pub limit_factor: u32,
+    /// Charged failures of one reason before a task is quarantined.
+    pub max_attempts: u8,
+    /// A backup copy starts when a task has run this many percent of the learned median; 0 = never.
+    pub backup_percent: u32,
+    /// Larger classes of machine, ascending: an OOM asks for the next one.
+    pub classes: Vec<Needs>,
+    /// The first fence to give out.
+    pub first_fence: Fence,
+}
+
+impl Config {
+    /// The defaults of the operator for a profile.
+    pub fn new(profile: Profile) -> Self {
+        let mut classes = profile.needs.to_vec();
+        classes.sort();
+        classes.dedup();
+        Self {
+            profile,
+            lease: 15_000,
+            limit_floor: 600_000,
+            limit_factor: 20,
+            max_attempts: 5,
+            backup_percent: 150,
+            classes,
+            first_fence: Fence(1),
+        }
+    }
+}
+
+/// Counts of a kind of task in a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Counts {
+    /// All.
+    pub total: u32,
+    /// Proven.
+    pub done: u32,
+    /// Leased.
+    pub running: u32,
+    /// Could start now.
+    pub ready: u32,
+    /// Quarantined.
+    pub failed: u32,
+}
+
+/// What can be seen of a job at any time, in O(1).
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobView {
+    /// The request as it stands.
+    pub spec: JobSpec,
+    /// Its state.
+    pub state: JobState,
+    /// By [`Kind::index`].
+    pub counts: [Counts; 5],
+    /// When it was submitted.
+    pub submitted: Millis,
+    /// When it ended.
+    pub ended: Option<Millis>,
+    /// Order it follows: index into [`crate::order::POLICIES`].
+    pub policy: usize,
+}
+
+/// One row of a job's report.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+pub struct KindReport {
+    /// vm, kernel, base, merge, root.
+    pub kind: String,
+    /// Tasks.
+    pub count: u32,
+    /// Of these: found in the store and not proven for this job.
+    pub reused: u32,
+    /// Mean wall time of those proven, seconds.
+    pub mean_seconds: f64,
+    /// 95th percentile of it.
+    pub p95_seconds: f64,
+    /// CPU seconds in all.
+    pub cpu_seconds: f64,
+    /// Bytes in all.
+    pub bytes: u64,
+    /// Attempts that failed and were charged.
+    pub retries: u32,
+}
+
+/// Who proved how much.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// The worker.
+    pub worker: String,
+    /// Proofs by [`Kind::index`].
+    pub proofs: [u32; 5],
+    /// Wall time of them in milliseconds.
+    pub millis: u64,
+}
+
+/// One step of the path that decided when the job ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathStep {
+    /// The circuit.
+    pub circuit: String,
+    /// The task.
+    pub task: TaskId,
+    /// Who proved it.
+    pub worker: String,
+    /// Waited between its children's end and its start, milliseconds.
+    pub waited_millis: u64,
+    /// Wall time of the proof, milliseconds.
+    pub millis: u64,
+}
+
+/// Everything worth keeping of a finished job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// By kind.
+    pub kinds: Vec<KindReport>,
+    /// From submit to end, seconds.
+    pub makespan_seconds: f64,
+    /// Who proved what, most proofs first.
+    pub shares: Vec<Share>,
+    /// From a leaf to the root.
+    pub critical_path: Vec<PathStep>,
+}
+
+/// A node's proof and statement as children of a task see it; filled in by the shell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChildRef {
+    /// Its task.
+    pub task: TaskId,
+    /// Its circuit.
+    pub circuit: Circuit,
+    /// What it has to state; empty without statements.
+    pub public_inputs: PublicInputs,
+}
