@@ -1,0 +1,60 @@
+# Arborist. `make help` says what there is.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+RELEASE := target/release
+DEMO := out/demo
+
+.PHONY: help
+help: ## Say what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: check-tools
+check-tools:
+	@hack/check-tools.sh
+
+.PHONY: build
+build: check-tools ## Build both programs, optimised, into target/release
+	$(CARGO) build --release --locked -p arborist-operator -p arborist-worker
+
+.PHONY: demo
+demo: build ## Prove a real block with 0, 1, 2 and 3 calls on this machine, then verify it
+	@echo; echo '$$ arborist block new --transactions 4 --calls 0,1,2,3 --out $(DEMO)/block.json'
+	@mkdir -p $(DEMO)
+	@$(RELEASE)/arborist block new --transactions 4 --calls 0,1,2,3 --out $(DEMO)/block.json
+	@echo; echo '$$ arborist prove --block $(DEMO)/block.json --workers 2 --out $(DEMO)'
+	@$(RELEASE)/arborist prove --block $(DEMO)/block.json --workers 2 --prover demo --out $(DEMO)
+	@echo; echo '$$ arborist verify $(DEMO)'
+	@$(RELEASE)/arborist verify $(DEMO)
+
+.PHONY: test
+test: check-tools tools-s3 ## All tests, with real worker processes, real proofs and a real S3 server
+	$(CARGO) build --locked --workspace --all-targets
+	$(CARGO) test --locked --workspace
+
+.PHONY: tools-s3
+tools-s3:
+	@hack/install-weed.sh
+
+.PHONY: bench
+bench: check-tools ## The numbers of docs/performance.md, as ratios to the targets
+	@bench/run.sh
+
+.PHONY: lint
+lint: check-tools ## Formatting, clippy, documentation, generated files, dependencies
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps --document-private-items
+	@if command -v cargo-deny >/dev/null; then cargo-deny --locked check licenses bans sources; \
+	else echo 'cargo-deny is not installed: dependency rules (deny.toml) not checked; cargo install cargo-deny --locked'; fi
+
+.PHONY: fmt
+fmt: ## Format the code
+	$(CARGO) fmt --all
+
+.PHONY: clean
+clean: ## Remove what was built and what the demo wrote
+	$(CARGO) clean
+	rm -rf out
