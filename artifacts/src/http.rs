@@ -1,0 +1,155 @@
+//! The store that an operator serves itself, spoken to in plain HTTP.
+
+use crate::backend::{Answer, Backend, Created, Entry};
+use crate::error::{StoreError, chain};
+use crate::open::StoreOptions;
+use bytes::{Bytes, BytesMut};
+use futures::stream::{self, BoxStream, StreamExt};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
+use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
+use url::Url;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const MAX_REASON_CHARS: usize = 300;
+
+pub(crate) struct HttpBackend {
+    client: Client,
+    base: String,
+    token: RwLock<Option<String>>,
+}
+
+impl HttpBackend {
+    pub(crate) fn new(url: &Url, options: &StoreOptions) -> Result<Self, String> {
+        let mut client = Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(options.request_timeout);
+        if let Some(pem) = &options.ca_pem {
+            let certificates = reqwest::Certificate::from_pem_bundle(pem)
+                .map_err(|error| format!("its CA certificate: {}", chain(&error)))?;
+            if certificates.is_empty() {
+                return Err("its CA file holds no certificate".into());
+            }
+            client = client.tls_certs_only(certificates);
+        }
+        let client = client.build().map_err(|error| chain(&error))?;
+        let base = url.as_str().trim_end_matches('/').to_owned();
+        Ok(Self { client, base, token: RwLock::new(options.token.clone()) })
+    }
+
+    fn action(&self, verb: &str, key: &str) -> String {
+        format!("{verb} {key} at {}", self.base)
+    }
+
+    fn request(&self, method: Method, key: &str) -> RequestBuilder {
+        let request = self.client.request(method, format!("{}/artifacts/{key}", self.base));
+        match &*self.token.read().unwrap_or_else(PoisonError::into_inner) {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    async fn send(&self, verb: &str, key: &str, request: RequestBuilder) -> Result<Response, StoreError> {
+        request.send().await.map_err(|error| self.failed(verb, key, &error))
+    }
+
+    fn failed(&self, verb: &str, key: &str, error: &reqwest::Error) -> StoreError {
+        let (action, reason) = (self.action(verb, key), chain(error));
+        if error.is_builder() {
+            StoreError::Other { action, reason }
+        } else {
+            StoreError::Unavailable { action, reason }
+        }
+    }
+
+    async fn refused(&self, verb: &str, key: &str, response: Response) -> StoreError {
+        let status = response.status();
+        let text = response.text().await.unwrap_or_default();
+        let text: String = text.trim().chars().take(MAX_REASON_CHARS).collect();
+        StoreError::of_status(self.action(verb, key), status.as_u16(), format!("{status}: {text}"))
+    }
+
+    async fn create_once(&self, key: &str, bytes: Bytes) -> Result<Created, StoreError> {
+        let response = self.send("create", key, self.request(Method::PUT, key).body(bytes)).await?;
+        match response.status() {
+            StatusCode::CREATED => Ok(Created::New),
+            StatusCode::CONFLICT => Ok(Created::Exists),
+            _ => Err(self.refused("create", key, response).await),
+        }
+    }
+
+    async fn get_bounded(&self, key: &str, max_bytes: u64) -> Result<Option<Bytes>, StoreError> {
+        let mut response = self.send("get", key, self.request(Method::GET, key)).await?;
+        match response.status() {
+            StatusCode::OK => {}
+            StatusCode::NOT_FOUND => return Ok(None),
+            _ => return Err(self.refused("get", key, response).await),
+        }
+        let too_large = |bytes| StoreError::TooLarge { action: self.action("get", key), bytes, max_bytes };
+        let announced = response.content_length().unwrap_or(0);
+        if announced > max_bytes {
+            return Err(too_large(announced));
+        }
+        let mut body = BytesMut::with_capacity(announced as usize);
+        while let Some(part) = response.chunk().await.map_err(|e| self.failed("get", key, &e))? {
+            body.extend_from_slice(&part);
+            if body.len() as u64 > max_bytes {
+                return Err(too_large(body.len() as u64));
+            }
+        }
+        Ok(Some(body.freeze()))
+    }
+
+    async fn size(&self, key: &str) -> Result<Option<u64>, StoreError> {
+        let response = self.send("look up", key, self.request(Method::HEAD, key)).await?;
+        match response.status() {
+            StatusCode::OK => {}
+            StatusCode::NOT_FOUND => return Ok(None),
+            _ => return Err(self.refused("look up", key, response).await),
+        }
+        // not `content_length()`: that is the size of the answer's body, and a HEAD has none
+        let size = response.headers().get(reqwest::header::CONTENT_LENGTH);
+        let size = size.and_then(|value| value.to_str().ok()?.parse().ok());
+        size.map(Some).ok_or_else(|| StoreError::Other {
+            action: self.action("look up", key),
+            reason: "the answer has no Content-Length".into(),
+        })
+    }
+
+    fn unsupported(&self, verb: &str, key: &str) -> StoreError {
+        StoreError::Other {
+            action: self.action(verb, key),
+            reason: "an operator's own store lets others only read and create".into(),
+        }
+    }
+}
+
+impl Backend for HttpBackend {
+    fn create<'a>(&'a self, key: &'a str, bytes: Bytes) -> Answer<'a, Created> {
+        Box::pin(self.create_once(key, bytes))
+    }
+
+    fn get<'a>(&'a self, key: &'a str, max_bytes: u64) -> Answer<'a, Option<Bytes>> {
+        Box::pin(self.get_bounded(key, max_bytes))
+    }
+
+    fn head<'a>(&'a self, key: &'a str) -> Answer<'a, Option<u64>> {
+        Box::pin(self.size(key))
+    }
+
+    fn delete(&self, keys: Vec<String>) -> Answer<'_, ()> {
+        let error = self.unsupported("delete", &keys.join(", "));
+        Box::pin(async move { Err(error) })
+    }
+
+    fn list(&self, prefix: &str, _after: Option<&str>) -> BoxStream<'static, Result<Entry, StoreError>> {
+        let error = self.unsupported("list", prefix);
+        stream::once(async move { Err(error) }).boxed()
+    }
+
+    fn set_token(&self, token: String) {
+        *self.token.write().unwrap_or_else(PoisonError::into_inner) = Some(token);
+    }
+}
