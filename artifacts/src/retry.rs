@@ -2,7 +2,8 @@
 
 use crate::error::StoreError;
 use backon::{ExponentialBuilder, Retryable};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
