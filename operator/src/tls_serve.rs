@@ -1,0 +1,98 @@
+//! Serves an axum router over TLS, with limits on what a slow or silent client may hold.
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long requests under way may take after the stop.
+const DRAIN_TIME: Duration = Duration::from_secs(10);
+/// How long accepting rests when the process has no file descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const MAX_CONNECTIONS: usize = 16_384;
+
+/// Serves `router` on `listener` until `stop` is cancelled, then lets requests under way finish for 10 s.
+/// Speaks HTTP/1.1, over TLS with `tls`, else in the clear. The TLS configuration may hold a resolver that
+/// changes certificates while this runs. Connections beyond 16,384 wait in the listener's backlog.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    router: Router,
+    stop: CancellationToken,
+) {
+    let acceptor = tls.map(TlsAcceptor::from);
+    let connections = TaskTracker::new();
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let accept = async {
+        // the semaphore is never closed
+        while let Ok(place) = places.clone().acquire_owned().await {
+            let stream = match listener.accept().await {
+                Ok((stream, _peer)) => stream,
+                Err(error) => {
+                    warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let (acceptor, router, stop) = (acceptor.clone(), router.clone(), stop.clone());
+            connections.spawn(async move {
+                handle(stream, acceptor, router, stop).await;
+                drop(place);
+            });
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = accept => {}
+    }
+    drop(listener);
+    connections.close();
+    if timeout(DRAIN_TIME, connections.wait()).await.is_err() {
+        warn!(left = connections.len(), "requests were still under way at the stop");
+    }
+}
+
+async fn handle(stream: TcpStream, acceptor: Option<TlsAcceptor>, router: Router, stop: CancellationToken) {
+    // a connection that can't be told to send small answers at once still works
+    let _slower = stream.set_nodelay(true);
+    let Some(acceptor) = acceptor else { return converse(stream, router, stop).await };
+    match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => converse(stream, router, stop).await,
+        Ok(Err(error)) => debug!(%error, "TLS handshake failed"),
+        Err(_late) => debug!("TLS handshake took too long"),
+    }
+}
+
+async fn converse<S>(stream: S, router: Router, stop: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = TowerToHyperService::new(router);
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(REQUEST_HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        debug!(%error, "a connection broke");
+    }
+}
