@@ -8,11 +8,14 @@
 
 pub mod backend;
 pub mod block;
+pub mod bound;
 pub mod circuit;
 pub mod engine;
+pub mod fake_proof;
 pub mod ids;
 pub mod order;
 pub mod profile;
 pub mod proof_object;
+pub mod sim;
 pub mod tree;
 pub mod wire;

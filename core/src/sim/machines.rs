@@ -1,0 +1,178 @@
+//! Machines with room for several proofs: which takes the next one.
+
+use super::pools::{Classes, Pool};
+use std::collections::HashMap;
+
+/// Number of a machine, pool by pool.
+pub(super) type MachineId = u32;
+
+/// What runs on a machine: its pool and the number of proofs of each class.
+type Load = (u16, [u16; 5]);
+
+/// All machines with the same pool and load.
+#[derive(Debug, Clone)]
+struct Group {
+    load: Load,
+    members: Vec<MachineId>,
+    /// The group after one more or one less proof of a class, once known.
+    more: [u32; 5],
+    less: [u32; 5],
+}
+
+const UNKNOWN: u32 = u32::MAX;
+
+/// Machines by what runs on them. A proof goes to the smallest machine that has room for it, among
+/// equal ones to the fullest.
+#[derive(Debug, Clone)]
+pub(super) struct Machines {
+    pools: Vec<Pool>,
+    classes: Classes,
+    groups: Vec<Group>,
+    by_load: HashMap<Load, u32>,
+    /// For each class the groups that have room for it, in the order they are asked.
+    open: Vec<Vec<u32>>,
+    /// For each machine its group and its place among the members.
+    at: Vec<(u32, u32)>,
+}
+
+impl Machines {
+    pub(super) fn new(pools: &[Pool], classes: &Classes) -> Self {
+        let open = vec![vec![]; classes.needs.len()];
+        let mut all = Self {
+            pools: pools.to_vec(),
+            classes: classes.clone(),
+            groups: vec![],
+            by_load: HashMap::new(),
+            open,
+            at: vec![],
+        };
+        for (number, pool) in pools.iter().enumerate() {
+            let group = all.group((number as u16, [0; 5]));
+            for place in 0..pool.count {
+                all.groups[group as usize].members.push(all.at.len() as u32);
+                all.at.push((group, place));
+            }
+        }
+        all
+    }
+
+    /// Takes room for a proof of this class, if any machine has it.
+    pub(super) fn take(&mut self, class: usize) -> Option<MachineId> {
+        let groups = &self.groups;
+        let group = *self.open[class].iter().find(|g| !groups[**g as usize].members.is_empty())?;
+        let machine = *self.groups[group as usize].members.last()?;
+        let mut next = self.groups[group as usize].more[class];
+        if next == UNKNOWN {
+            let mut load = self.groups[group as usize].load;
+            load.1[class] += 1;
+            next = self.group(load);
+            self.groups[group as usize].more[class] = next;
+        }
+        self.move_to(machine, next);
+        Some(machine)
+    }
+
+    /// Gives the room of a proof of this class back.
+    pub(super) fn give_back(&mut self, machine: MachineId, class: usize) {
+        let group = self.at[machine as usize].0;
+        let mut next = self.groups[group as usize].less[class];
+        if next == UNKNOWN {
+            let mut load = self.groups[group as usize].load;
+            load.1[class] -= 1;
+            next = self.group(load);
+            self.groups[group as usize].less[class] = next;
+        }
+        self.move_to(machine, next);
+    }
+
+    fn move_to(&mut self, machine: MachineId, group: u32) {
+        let (from, place) = self.at[machine as usize];
+        let members = &mut self.groups[from as usize].members;
+        members.swap_remove(place as usize);
+        if let Some(moved) = members.get(place as usize) {
+            self.at[*moved as usize].1 = place;
+        }
+        let members = &mut self.groups[group as usize].members;
+        self.at[machine as usize] = (group, members.len() as u32);
+        members.push(machine);
+    }
+
+    /// The group of a load, made when it is first seen.
+    fn group(&mut self, load: Load) -> u32 {
+        if let Some(group) = self.by_load.get(&load) {
+            return *group;
+        }
+        let number = self.groups.len() as u32;
+        self.groups.push(Group { load, members: vec![], more: [UNKNOWN; 5], less: [UNKNOWN; 5] });
+        self.by_load.insert(load, number);
+        for class in 0..self.classes.needs.len() {
+            if self.has_room(&load, class) {
+                let rank = self.preference(number);
+                let place = self.open[class].partition_point(|other| self.preference(*other) < rank);
+                self.open[class].insert(place, number);
+            }
+        }
+        number
+    }
+
+    fn free(&self, load: &Load) -> (u32, u32) {
+        let capacity = self.pools[usize::from(load.0)].capacity;
+        let (mut cores, mut memory) = (u32::from(capacity.cores), capacity.memory_mib);
+        for (count, needs) in load.1.iter().zip(&self.classes.needs) {
+            cores -= u32::from(*count) * u32::from(needs.cores);
+            memory -= u32::from(*count) * needs.memory_mib;
+        }
+        (cores, memory)
+    }
+
+    fn has_room(&self, load: &Load, class: usize) -> bool {
+        let (cores, memory) = self.free(load);
+        let needs = self.classes.needs[class];
+        u32::from(needs.cores) <= cores && needs.memory_mib <= memory && load.1[class] < u16::MAX
+    }
+
+    /// Smaller is asked first.
+    fn preference(&self, group: u32) -> (u16, u32, u32, u32, u32) {
+        let load = &self.groups[group as usize].load;
+        let capacity = self.pools[usize::from(load.0)].capacity;
+        let (cores, memory) = self.free(load);
+        (capacity.cores, capacity.memory_mib, cores, memory, group)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::{Needs, Profile};
+
+    #[test]
+    fn small_proofs_go_to_small_machines_first_and_fill_large_ones() {
+        let profile = Profile::rfp();
+        let classes = Classes::new(&profile.needs);
+        let small = Pool { count: 1, capacity: profile.needs[1] };
+        let large = Pool { count: 2, capacity: profile.needs[0] };
+        let mut machines = Machines::new(&[large, small], &classes);
+        assert_eq!(machines.take(1), Some(2), "the small machine");
+        let first = machines.take(1).unwrap();
+        for _ in 0..3 {
+            assert_eq!(machines.take(1), Some(first), "fills the machine it opened");
+        }
+        let other = machines.take(0).unwrap();
+        assert_ne!(first, other);
+        assert_eq!((machines.take(0), machines.take(1)), (None, None));
+        machines.give_back(first, 1);
+        assert_eq!(machines.take(0), None, "three quarters are no room for a large one");
+        assert_eq!(machines.take(1), Some(first));
+        machines.give_back(other, 0);
+        assert_eq!(machines.take(0), Some(other));
+    }
+
+    #[test]
+    fn what_fits_nowhere_is_never_placed() {
+        let profile = Profile::rfp();
+        let classes = Classes::new(&profile.needs);
+        let tiny = Needs { cores: 4, memory_mib: 1 << 20 };
+        let mut machines = Machines::new(&[Pool { count: 3, capacity: tiny }], &classes);
+        assert_eq!((machines.take(0), machines.take(1)), (None, None));
+    }
+}
