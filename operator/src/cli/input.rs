@@ -1,0 +1,49 @@
+//! Reading files that come from the user, bounded.
+
+use super::CliError;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+/// Reads a file of at most `max_bytes`; a longer one is refused before a byte of it is read.
+/// `what` says for people what is expected there, e.g. `a block file`.
+///
+/// # Errors
+/// It is missing, unreadable, no file, or too long.
+pub fn read_bounded(path: &Path, what: &str, max_bytes: u64) -> Result<Vec<u8>, CliError> {
+    let unreadable =
+        |e: std::io::Error| CliError::input(path, format!("file: {e}; expected is {what}"));
+    let file = File::open(path).map_err(unreadable)?;
+    let metadata = file.metadata().map_err(unreadable)?;
+    if metadata.is_dir() {
+        return Err(CliError::input(path, format!("file: a folder; expected is {what}")));
+    }
+    let too_long = |bytes: u64| {
+        CliError::input(path, format!("file: {bytes} bytes, allowed are at most {max_bytes}"))
+    };
+    if metadata.len() > max_bytes {
+        return Err(too_long(metadata.len()));
+    }
+    let mut bytes = Vec::with_capacity(metadata.len() as usize);
+    // pipes and devices have no length
+    file.take(max_bytes + 1)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
+    if bytes.len() as u64 > max_bytes {
+        return Err(too_long(bytes.len() as u64));
+    }
+    Ok(bytes)
+}
+
+/// Writes a file so that it is either whole or not there: beside it first, then renamed.
+///
+/// # Errors
+/// The folder can't be written or the disk is full.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
+    let fail = |e: std::io::Error| CliError::failed(format!("write {}", path.display()), e);
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".part");
+    let part = path.with_file_name(name);
+    std::fs::write(&part, bytes).map_err(fail)?;
+    std::fs::rename(&part, path).map_err(fail)
+}

@@ -1,0 +1,121 @@
+//! What a proven block leaves for others: `root.proof` and `public.json`. All a verifier needs.
+
+use super::CliError;
+use super::input::{read_bounded, write_whole};
+use arborist_circuits::Published;
+use arborist_core::ids::TaskId;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// The root proof's file in an output folder: the sealed object as it lies in the artifact store.
+pub const ROOT_PROOF: &str = "root.proof";
+/// The published inputs' file in an output folder.
+pub const PUBLIC_JSON: &str = "public.json";
+/// The version of `public.json` this code reads and writes.
+pub const PUBLIC_VERSION: u32 = 1;
+
+const MAX_PUBLIC_BYTES: u64 = 1 << 20;
+const MAX_PROOF_BYTES: u64 = 16 << 20;
+
+/// What is published beside a root proof.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublicFile {
+    /// Version of this format: 1.
+    pub version: u32,
+    /// What made the proof: `plonky2`, `process` or `fake`.
+    pub backend: String,
+    /// The circuits, e.g. `mini-rollup-v1`.
+    pub circuits: String,
+    /// The root's task: under this name the proof lies in the artifact store.
+    pub task: TaskId,
+    /// The prover's name; `None` when only the id is known.
+    pub prover: Option<String>,
+    /// What the proof states; `None` for a block made up without inputs.
+    pub statement: Option<Published>,
+}
+
+/// Where a root proof and its published inputs lie.
+#[derive(Debug, Clone)]
+pub struct Files {
+    /// The proof.
+    pub proof: PathBuf,
+    /// The published inputs.
+    pub public: PathBuf,
+}
+
+impl Files {
+    /// The files of an output folder.
+    pub fn in_folder(folder: &Path) -> Self {
+        Self { proof: folder.join(ROOT_PROOF), public: folder.join(PUBLIC_JSON) }
+    }
+
+    /// Reads both.
+    ///
+    /// # Errors
+    /// One is missing, too long, or the published inputs are malformed.
+    pub fn read(&self) -> Result<(Vec<u8>, PublicFile), CliError> {
+        let json = read_bounded(&self.public, "published inputs in JSON", MAX_PUBLIC_BYTES)?;
+        let malformed = |problem: String| CliError::input(&self.public, problem);
+        let version: VersionOnly =
+            serde_json::from_slice(&json).map_err(|e| malformed(format!("file: {e}")))?;
+        if version.version != PUBLIC_VERSION {
+            return Err(malformed(format!("version: {}, allowed is {PUBLIC_VERSION}", version.version)));
+        }
+        let public = serde_json::from_slice(&json).map_err(|e| malformed(format!("file: {e}")))?;
+        Ok((read_bounded(&self.proof, "a root proof", MAX_PROOF_BYTES)?, public))
+    }
+
+    /// Writes both; the published inputs last, so that they are never there without the proof.
+    ///
+    /// # Errors
+    /// The folder can't be written.
+    pub fn write(&self, proof: &[u8], public: &PublicFile) -> Result<(), CliError> {
+        let json = serde_json::to_vec_pretty(public)
+            .map_err(|e| CliError::failed("write the published inputs", e))?;
+        write_whole(&self.proof, proof)?;
+        write_whole(&self.public, &json)
+    }
+}
+
+#[derive(Deserialize)]
+struct VersionOnly {
+    version: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arborist_core::block::Word;
+
+    fn public() -> PublicFile {
+        PublicFile {
+            version: PUBLIC_VERSION,
+            backend: "plonky2".into(),
+            circuits: "mini-rollup-v1".into(),
+            task: TaskId([1; 32]),
+            prover: None,
+            statement: Some(Published {
+                chain_id: 5,
+                block_number: 9,
+                state_before: Word([2; 32]),
+                state_after: Word([3; 32]),
+                transactions_commitment: Word([4; 32]),
+                transactions: 4,
+                prover_id: Word([6; 32]),
+            }),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_no_other_version() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = Files::in_folder(folder.path());
+        files.write(b"proof", &public()).unwrap();
+        assert_eq!(files.read().unwrap(), (b"proof".to_vec(), public()));
+        files.write(b"proof", &PublicFile { version: 2, ..public() }).unwrap();
+        let error = files.read().unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.one_line().contains("version: 2, allowed is 1"), "{}", error.one_line());
+    }
+}

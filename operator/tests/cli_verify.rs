@@ -1,0 +1,148 @@
+//! `arborist verify` with the real program and a real root proof: every way to tamper is named.
+
+use arborist_circuits::{Plonky2, Published, Statements, prover_word, sample_block};
+use arborist_core::backend::{Backend, Cancel, Child, Proof, ProveRequest};
+use arborist_core::circuit::Circuit;
+use arborist_core::ids::TaskId;
+use arborist_core::proof_object::{Maker, ProofObject};
+use assert_cmd::Command;
+use ed25519_dalek::SigningKey;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::LazyLock;
+use tempfile::TempDir;
+
+const TASK: TaskId = TaskId([7; 32]);
+const ROOT: Circuit = Circuit::Root { height: 0 };
+
+/// A proven block of one transaction without calls.
+struct Proven {
+    proof: Proof,
+    statement: Published,
+}
+
+static PROVEN: LazyLock<Proven> = LazyLock::new(|| {
+    let block = sample_block(&[0], 5, 9, 1, |_| {}).unwrap();
+    let statements = Statements::new(&block, prover_word("tester")).unwrap();
+    let private = block.transactions[0].private_proof_bytes(0).unwrap();
+    let prove = |circuit, public_inputs, inputs, children| {
+        let request =
+            ProveRequest { circuit, public_inputs, inputs, children, threads: 2, cancel: Cancel::default() };
+        Plonky2::new().prove(&request).unwrap()
+    };
+    let base = prove(Circuit::Base, statements.base(0).unwrap(), vec![private], vec![]);
+    let child = Child { circuit: Circuit::Base, proof: base };
+    let proof = prove(ROOT, statements.root(), vec![], vec![child]);
+    Proven { proof, statement: statements.published() }
+});
+
+fn seal(proof: &Proof) -> Vec<u8> {
+    let maker =
+        Maker { worker: "w-1".into(), node: "n".into(), finished_unix_ms: 1, millis: 2, cpu_millis: 3 };
+    ProofObject::seal(TASK, ROOT, proof, &maker, &SigningKey::from_bytes(&[9; 32]))
+}
+
+fn public() -> Value {
+    json!({
+        "version": 1, "backend": "plonky2", "circuits": "mini-rollup-v1", "task": TASK.to_string(),
+        "prover": "tester", "statement": PROVEN.statement,
+    })
+}
+
+fn verify(folder: &Path, proof: &[u8], public: &Value) -> (i32, String, String) {
+    std::fs::write(folder.join("root.proof"), proof).unwrap();
+    std::fs::write(folder.join("public.json"), public.to_string()).unwrap();
+    run(&[folder.to_str().unwrap()])
+}
+
+fn run(args: &[&str]) -> (i32, String, String) {
+    let output = Command::cargo_bin("arborist").unwrap().arg("verify").args(args).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn a_real_root_proof_is_valid_and_its_statement_is_printed() {
+    let folder = TempDir::new().unwrap();
+    let (code, stdout, stderr) = verify(folder.path(), &seal(&PROVEN.proof), &public());
+    assert_eq!((code, stderr.as_str()), (0, ""), "{stdout}");
+    for part in ["valid: block 9 of chain 5, 1 transactions", "(tester)", "worker w-1"] {
+        assert!(stdout.contains(part), "{stdout}");
+    }
+    assert!(stdout.contains(&PROVEN.statement.transactions_commitment.to_string()), "{stdout}");
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (code, ..) = run(&["--proof", &file("root.proof"), "--public", &file("public.json")]);
+    assert_eq!(code, 0);
+}
+
+type Tamper = fn(&mut Proof, &mut Value);
+
+#[test]
+fn whatever_is_tampered_with_is_refused_by_the_check_that_is_there_for_it() {
+    let cases: [(&str, Tamper); 12] = [
+        ("task", |_, public| public["task"] = json!("ab".repeat(32))),
+        ("backend", |_, public| public["backend"] = json!("fake")),
+        ("backend", |_, public| public["backend"] = json!("process")),
+        ("circuits", |_, public| public["circuits"] = json!("mini-rollup-v2")),
+        ("prover", |_, public| public["prover"] = json!("thief")),
+        ("statement", |_, public| {
+            public["prover"] = json!("thief");
+            public["statement"]["prover_id"] = json!(prover_word("thief"));
+        }),
+        ("statement", |_, public| public["statement"]["state_after"] = json!("00".repeat(32))),
+        ("statement", |_, public| public["statement"] = json!(null)),
+        ("transactions", |_, public| public["statement"]["transactions"] = json!(0)),
+        ("circuit", |_, public| public["statement"]["transactions"] = json!(2)),
+        ("verification key", |proof, _| proof.vk_hash[0] ^= 1),
+        ("proof", |proof, _| proof.bytes[50_000] ^= 1),
+    ];
+    let folder = TempDir::new().unwrap();
+    for (check, tamper) in cases {
+        let (mut proof, mut public) = (PROVEN.proof.clone(), public());
+        tamper(&mut proof, &mut public);
+        let (code, stdout, stderr) = verify(folder.path(), &seal(&proof), &public);
+        assert_eq!((code, stdout.as_str()), (1, ""), "{check}: {stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{check}: {stderr}");
+        assert!(stderr.starts_with(&format!("error: invalid: {check}: ")), "{check}: {stderr}");
+    }
+}
+
+#[test]
+fn a_statement_changed_in_proof_and_publication_alike_does_not_verify() {
+    let (mut proof, mut public) = (PROVEN.proof.clone(), public());
+    proof.public_inputs[0] = 10;
+    public["statement"]["block_number"] = json!(10);
+    let folder = TempDir::new().unwrap();
+    let (code, _, stderr) = verify(folder.path(), &seal(&proof), &public);
+    assert_eq!(code, 1);
+    assert!(stderr.starts_with("error: invalid: proof: "), "{stderr}");
+}
+
+#[test]
+fn a_truncated_or_damaged_object_is_refused() {
+    let folder = TempDir::new().unwrap();
+    let whole = seal(&PROVEN.proof);
+    let mut damaged = whole.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    for bytes in [&whole[..whole.len() - 1], &whole[..100], &[], &damaged] {
+        let (code, _, stderr) = verify(folder.path(), bytes, &public());
+        assert_eq!(code, 1, "{stderr}");
+        assert!(stderr.starts_with("error: invalid: proof object: "), "{stderr}");
+    }
+}
+
+#[test]
+fn files_that_are_missing_or_malformed_are_wrong_input() {
+    let folder = TempDir::new().unwrap();
+    let (code, _, stderr) = run(&[folder.path().to_str().unwrap()]);
+    assert_eq!(code, 2);
+    assert!(stderr.contains("public.json: file:"), "{stderr}");
+    let mut other = public();
+    other["version"] = json!(9);
+    let (code, _, stderr) = verify(folder.path(), b"", &other);
+    assert_eq!(code, 2);
+    assert!(stderr.contains("version: 9, allowed is 1"), "{stderr}");
+    for args in [&[][..], &["--proof", "x"], &["--public", "x"], &["d", "--proof", "x", "--public", "y"]] {
+        assert_eq!(run(args).0, 2, "{args:?}");
+    }
+}
