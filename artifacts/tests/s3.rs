@@ -11,12 +11,12 @@ use futures::future::join_all;
 #[tokio::test]
 async fn a_real_s3_keeps_every_promise() {
     let Some(weed) = weed::Weed::start().await else { return };
-    let store = weed.bucket("proofs", "secret");
+    let store = weed.store("secret");
     store.check_conditional_create().await.unwrap();
     proofs_and_inputs(&store).await;
     races_have_one_winner(&store).await;
     listings_begin_where_told(&store).await;
-    let error = weed.bucket("proofs", "wrong").create("k", Bytes::new()).await.unwrap_err();
+    let error = weed.store("wrong").create("k", Bytes::new()).await.unwrap_err();
     assert!(matches!(error, StoreError::Denied { .. }), "{error:?}");
 }
 

@@ -91,14 +91,15 @@ impl Weed {
             ("s3-grpc", s3_grpc),
             ("volume-grpc", volume_grpc),
         ];
-        let sockets = sockets.map(|(kind, port)| format!("/tmp/seaweedfs-{kind}-{port}.sock").into()).to_vec();
+        let sockets =
+            sockets.map(|(kind, port)| format!("/tmp/seaweedfs-{kind}-{port}.sock").into()).to_vec();
         let mut weed = Self { process, dir, s3_port, sockets };
         weed.wait_until_ready().await;
         Some(weed)
     }
 
-    /// The bucket `name`, which the server makes when first written to.
-    pub fn bucket(&self, name: &str, secret: &str) -> ArtifactStore {
+    /// The one bucket, with this secret key; `secret` is the right one.
+    pub fn store(&self, secret: &str) -> ArtifactStore {
         let settings = [
             ("aws_endpoint", format!("http://127.0.0.1:{}", self.s3_port)),
             ("aws_allow_http", "true".to_owned()),
@@ -109,11 +110,11 @@ impl Weed {
             bucket_settings: settings.map(|(key, value)| (key.to_owned(), value)).to_vec(),
             ..StoreOptions::default()
         };
-        ArtifactStore::open(&format!("s3://{name}/some/prefix"), &options).unwrap()
+        ArtifactStore::open("s3://bucket/some/prefix", &options).unwrap()
     }
 
     async fn wait_until_ready(&mut self) {
-        let store = self.bucket("ready", "secret");
+        let store = self.store("secret");
         let deadline = Instant::now() + START_DEADLINE;
         loop {
             let Err(error) = store.check_conditional_create().await else { return };

@@ -10,7 +10,7 @@ use arborist_artifacts::{ArtifactStore, Created, StoreError};
 use arborist_core::ids::{ArtifactHash, TaskId};
 use arborist_core::proof_object::{input_key, proof_key};
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{Path, Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -51,11 +51,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            max_object_bytes: 64 << 20,
-            memory_bytes: 512 << 20,
-            request_time: Duration::from_secs(60),
-        }
+        Self { max_object_bytes: 64 << 20, memory_bytes: 512 << 20, request_time: Duration::from_secs(60) }
     }
 }
 
@@ -74,9 +70,7 @@ pub fn router(store: ArtifactStore, access: Arc<dyn Access>, limits: Limits) -> 
     let memory_kib = kib as u32;
     let memory = Arc::new(Semaphore::new(memory_kib as usize));
     let service = Arc::new(Service { store, access, limits, memory, memory_kib });
-    Router::new()
-        .route("/artifacts/{*key}", get(read).head(look_up).put(create))
-        .with_state(service)
+    Router::new().route("/artifacts/{*key}", get(read).head(look_up).put(create)).with_state(service)
 }
 
 /// Why a request is refused.
@@ -173,9 +167,8 @@ impl Service {
     }
 
     /// The length a request announces, within the limit.
-    fn length(&self, headers: &HeaderMap) -> Result<u64, Refusal> {
-        let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-        let Some(length) = length else {
+    fn length(&self, body: &Body) -> Result<u64, Refusal> {
+        let Some(length) = body.size_hint().exact() else {
             return Err(Refusal(StatusCode::LENGTH_REQUIRED, "a Content-Length is needed".into()));
         };
         let max = self.limits.max_object_bytes;
@@ -215,7 +208,7 @@ async fn create(
         let reason = "this session may not write this key: a worker writes the proofs of its own leases";
         return Err(Refusal(StatusCode::FORBIDDEN, reason.to_owned()));
     }
-    let length = service.length(headers)?;
+    let length = service.length(request.body())?;
     let _memory = service.reserve(length).await?;
     let body = timeout(service.limits.request_time, read_body(request.into_body(), length)).await;
     let Ok(body) = body else {

@@ -20,10 +20,7 @@ pub struct Cleaned {
     pub snapshots: usize,
 }
 
-pub(super) async fn clean(
-    store: &ArtifactStore,
-    options: &JournalOptions,
-) -> Result<Cleaned, JournalError> {
+pub(super) async fn clean(store: &ArtifactStore, options: &JournalOptions) -> Result<Cleaned, JournalError> {
     let Some(kept) = oldest_kept_snapshot(store, options).await? else { return Ok(Cleaned::default()) };
     let now = SystemTime::now();
     let mut cleaned = Cleaned::default();

@@ -84,8 +84,7 @@ impl Journal {
             check_history(store, &options, &seen)?;
             let identity = Identity { epoch: seen.top_epoch + 1, nonce };
             let claimed = seen.next;
-            let journal =
-                Journal { store: store.clone(), options: options.clone(), identity, claimed };
+            let journal = Journal { store: store.clone(), options: options.clone(), identity, claimed };
             let Verdict::Claimed = journal.claim(&seen.holes).await? else { continue };
             let Verdict::Claimed = journal.verify().await? else { continue };
             let recovered = Recovered { epoch: identity.epoch, ..seen.recovered };

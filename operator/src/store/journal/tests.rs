@@ -45,8 +45,7 @@ fn segment(number: u64) -> String {
 fn create_fails(at: std::ops::RangeInclusive<u32>, fault: Fault) -> Plan {
     let count = AtomicU32::new(0);
     Arc::new(move |operation, _| {
-        let due = operation == Operation::Create
-            && at.contains(&(count.fetch_add(1, Ordering::SeqCst) + 1));
+        let due = operation == Operation::Create && at.contains(&(count.fetch_add(1, Ordering::SeqCst) + 1));
         if due { fault.clone() } else { Fault::None }
     })
 }
@@ -233,8 +232,11 @@ async fn race(store: &ArtifactStore) {
         let still = journal.confirm().await;
         assert!(matches!(still, Err(JournalError::Fenced { .. })), "epoch {epoch}: {still:?}");
     }
-    let acknowledged: Vec<&str> =
-        opened.iter().filter(|(_, _, acknowledged, _)| *acknowledged).map(|(_, id, ..)| id.as_str()).collect();
+    let acknowledged: Vec<&str> = opened
+        .iter()
+        .filter(|(_, _, acknowledged, _)| *acknowledged)
+        .map(|(_, id, ..)| id.as_str())
+        .collect();
     assert_eq!(texts(&open(store).await.1.records), acknowledged);
 }
 
@@ -289,9 +291,10 @@ async fn a_snapshot_holds_what_came_before_its_call_and_nothing_after() {
     journal.flush().await.unwrap();
     snapshot.await.unwrap();
     let (_, recovered) = open(&store).await;
-    assert_eq!((recovered.snapshot.unwrap().as_ref(), texts(&recovered.records)), (&b"state"[..], vec![
-        "after".to_owned()
-    ]));
+    assert_eq!(
+        (recovered.snapshot.unwrap().as_ref(), texts(&recovered.records)),
+        (&b"state"[..], vec!["after".to_owned()])
+    );
 }
 
 #[tokio::test]

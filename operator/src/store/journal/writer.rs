@@ -234,10 +234,7 @@ impl JournalHandle {
     ///
     /// # Errors
     /// As [`snapshot_at`](Self::snapshot_at).
-    pub fn snapshot(
-        &self,
-        state: Bytes,
-    ) -> impl Future<Output = Result<u64, JournalError>> + Send + use<> {
+    pub fn snapshot(&self, state: Bytes) -> impl Future<Output = Result<u64, JournalError>> + Send + use<> {
         let (cut, handle) = (self.cut(), self.clone());
         async move { handle.snapshot_at(cut, state).await }
     }
