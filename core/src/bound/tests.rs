@@ -1,4 +1,5 @@
 use super::*;
+use crate::order::Between;
 use crate::profile::{Needs, Profile};
 use crate::sim::Plan;
 use proptest::prelude::*;
@@ -148,7 +149,9 @@ proptest! {
         let bound = lower_bound(&shape, &pools, &costs);
         for salt in [salt, salt ^ 0x55aa, salt ^ 0x1234_5678] {
             let random = |_: &Shape, id: NodeId| (id.0 ^ salt).wrapping_mul(0x9e37_79b9).rotate_left(11);
-            let run = plan.run(random, u64::MAX);
+            let between = if salt & 1 == 0 { Between::LargeFirst } else { Between::ByKey };
+            let millis_of = |_, kind: Kind| millis[kind.index()];
+            let run = plan.run_in_order(random, between, u64::MAX, millis_of);
             prop_assert_eq!(run.is_some(), bound.is_some());
             if let (Some(run), Some(bound)) = (run, bound) {
                 prop_assert!(bound <= run.makespan, "bound {}, makespan {}", bound, run.makespan);
@@ -162,7 +165,7 @@ proptest! {
         let groups = Groups::new(&shape, &rfp(), &Classes::new(&rfp().needs)).0;
         let mut expected: HashMap<(usize, u64, u64), u64> = HashMap::new();
         for id in shape.nodes() {
-            let class = usize::from(shape.kind(id) != Kind::Vm);
+            let class = usize::from(shape.kind(id) == Kind::Vm);
             let place = (class, u64::from(shape.head(id)), u64::from(shape.remaining(id)) - 1);
             *expected.entry(place).or_default() += 1;
         }

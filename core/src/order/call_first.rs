@@ -1,27 +1,18 @@
 //! First calls of all transactions before second ones: transactions that stand low in the tree
 //! start as early as the others, which uses machines that would wait for the higher ones.
 
-use super::{LONGEST, level_first, longest_path};
-use crate::circuit::Kind;
+use super::{level_first, longest_path};
 use crate::tree::{Node, NodeId, Shape};
-
-/// `vm` proofs call by call, among equal ones the longest path first; the others by longest path.
-pub fn by_path(shape: &Shape, node: NodeId) -> u32 {
-    match shape.node(node) {
-        Node::Vm { call, .. } => u32::from(call) * LONGEST + LONGEST.saturating_sub(shape.remaining(node)),
-        _ => longest_path::key(shape, node),
-    }
-}
 
 /// `vm` proofs call by call, the others level by level.
 pub fn by_level(shape: &Shape, node: NodeId) -> u32 {
-    match shape.kind(node) {
-        Kind::Vm => shape.parent(node).map_or(0, |kernel| level_first::key(shape, kernel)),
+    match shape.node(node) {
+        Node::Vm { call, .. } => u32::from(call) + 1,
         _ => level_first::key(shape, node),
     }
 }
 
-/// `vm` proofs in block order, each further call of a transaction counted as T / `SHARE`
+/// `vm` proofs in block order, each further call of a transaction as if it stood T / `SHARE`
 /// transactions later; the others by longest path.
 pub fn staggered<const SHARE: u32>(shape: &Shape, node: NodeId) -> u32 {
     match shape.node(node) {

@@ -1,8 +1,8 @@
 //! The order a job follows: every policy is simulated on the machines there are.
 
-use super::POLICIES;
+use super::{Between, POLICIES};
 use crate::bound::lower_bound;
-use crate::sim::{Costs, Plan, Pool};
+use crate::sim::{Classes, Costs, Plan, Pool};
 use crate::tree::Shape;
 
 /// The best order for a job on given machines.
@@ -24,9 +24,13 @@ pub fn choose(shape: &Shape, pools: &[Pool], costs: &Costs) -> Option<Choice> {
     let bound = lower_bound(shape, pools, costs)?;
     let plan = Plan::new(shape, pools, costs);
     let mut best: Option<Choice> = None;
+    let shared = any_shared(pools, costs);
     for (policy, order) in POLICIES.iter().enumerate() {
+        if order.between == Between::ByKey && !shared {
+            continue;
+        }
         let limit = best.map_or(u64::MAX, |b| b.makespan - 1);
-        if let Some(schedule) = plan.run(order.key, limit) {
+        if let Some(schedule) = plan.run(order, limit) {
             best = Some(Choice { policy, makespan: schedule.makespan, bound });
         }
         if best.is_some_and(|b| b.makespan <= bound) {
@@ -34,4 +38,11 @@ pub fn choose(shape: &Shape, pools: &[Pool], costs: &Costs) -> Option<Choice> {
         }
     }
     best
+}
+
+/// Whether some machine runs proofs of different needs.
+fn any_shared(pools: &[Pool], costs: &Costs) -> bool {
+    let classes = Classes::new(&costs.needs);
+    let fitting = |pool: &Pool| classes.needs.iter().filter(|n| n.fit_into(&pool.capacity) > 0).count();
+    pools.iter().any(|pool| pool.count > 0 && fitting(pool) > 1)
 }

@@ -3,6 +3,7 @@
 
 use crate::tree::{NodeId, Shape};
 
+mod blocks;
 mod call_first;
 mod choose;
 mod feed;
@@ -11,37 +12,55 @@ mod longest_path;
 #[cfg(test)]
 mod tests;
 mod transaction_first;
-mod wavefront;
 
 pub use choose::{Choice, choose};
 
 /// No path of a tree is longer than this many proofs.
 const LONGEST: u32 = 512;
 
-/// An order: ready tasks with the smallest key are taken first; ties go to the smaller node number.
+/// An order: of ready tasks of a class those with the smallest key are taken first; ties go to the
+/// smaller node number.
 #[derive(Clone, Copy)]
 pub struct Policy {
     /// Its name in reports.
     pub name: &'static str,
     /// The key of a node.
     pub key: fn(&Shape, NodeId) -> u32,
+    /// How tasks of different needs compare.
+    pub between: Between,
+}
+
+/// Which of two ready tasks with different needs goes first where both could.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Between {
+    /// The larger one: a machine that only it needs is never filled with small ones first.
+    LargeFirst,
+    /// The one with the smaller key: where small proofs need the large machines, too, and on time.
+    ByKey,
+}
+
+const fn large_first(name: &'static str, key: fn(&Shape, NodeId) -> u32) -> Policy {
+    Policy { name, key, between: Between::LargeFirst }
+}
+
+const fn by_key(name: &'static str, key: fn(&Shape, NodeId) -> u32) -> Policy {
+    Policy { name, key, between: Between::ByKey }
 }
 
 /// All orders. The first is what a job follows until one is chosen; new ones are added at the end,
-/// as journals name them by their place.
+/// as they are named by their place.
 pub const POLICIES: &[Policy] = &[
-    Policy { name: "longest-path", key: longest_path::key },
-    Policy { name: "level-first", key: level_first::key },
-    Policy { name: "transaction-first", key: transaction_first::key },
-    Policy { name: "feed-16", key: feed::key::<16> },
-    Policy { name: "wavefront-8", key: wavefront::key::<8> },
-    Policy { name: "wavefront-32", key: wavefront::key::<32> },
-    Policy { name: "call-first-by-path", key: call_first::by_path },
-    Policy { name: "call-first-by-level", key: call_first::by_level },
-    Policy { name: "feed-4", key: feed::key::<4> },
-    Policy { name: "feed-64", key: feed::key::<64> },
-    Policy { name: "call-staggered-8", key: call_first::staggered::<8> },
-    Policy { name: "call-staggered-32", key: call_first::staggered::<32> },
-    Policy { name: "wavefront-2", key: wavefront::key::<2> },
-    Policy { name: "feed-32", key: feed::key::<32> },
+    large_first("longest-path", longest_path::key),
+    large_first("level-first", level_first::key),
+    large_first("transaction-first", transaction_first::key),
+    by_key("longest-path-by-key", longest_path::key),
+    large_first("feed-16", feed::key::<16>),
+    by_key("call-first-by-key", call_first::by_level),
+    large_first("feed-4", feed::key::<4>),
+    large_first("blocks-16", blocks::key::<16>),
+    large_first("feed-8", feed::key::<8>),
+    large_first("call-staggered-1", call_first::staggered::<1>),
+    large_first("call-staggered-8", call_first::staggered::<8>),
+    large_first("feed-64", feed::key::<64>),
+    large_first("call-staggered-32", call_first::staggered::<32>),
 ];

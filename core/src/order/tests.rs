@@ -39,7 +39,7 @@ fn the_choice_reaches_the_bound_where_single_orders_do_not() {
         let choice = choose(&shape, &pools(vm, small), &rfp()).unwrap();
         let ratio = choice.makespan as f64 / choice.bound as f64;
         assert!(ratio <= 1.01, "{transactions} x {calls} on {vm}+{small}: {ratio} {choice:?}");
-        let run = Plan::new(&shape, &pools(vm, small), &rfp()).run(POLICIES[choice.policy].key, u64::MAX);
+        let run = Plan::new(&shape, &pools(vm, small), &rfp()).run(&POLICIES[choice.policy], u64::MAX);
         assert_eq!(run.unwrap().makespan, choice.makespan);
     }
 }
@@ -55,7 +55,7 @@ fn a_balanced_pool_is_slow_by_longest_path_and_fast_as_chosen() {
     let pools = [Pool { count: 64, capacity: vm }, Pool { count: 128, capacity: costs.needs[1] }];
     let bound = lower_bound(&shape, &pools, &costs).unwrap();
     let ratio = |policy: usize| {
-        let run = Plan::new(&shape, &pools, &costs).run(POLICIES[policy].key, u64::MAX).unwrap();
+        let run = Plan::new(&shape, &pools, &costs).run(&POLICIES[policy], u64::MAX).unwrap();
         run.makespan as f64 / bound as f64
     };
     assert!(ratio(0) > 1.1, "{}", ratio(0));
@@ -85,7 +85,7 @@ proptest! {
         prop_assert!(choice.bound <= choice.makespan);
         let plan = Plan::new(&shape, &pools, &costs);
         for policy in POLICIES {
-            let run = plan.run(policy.key, u64::MAX).unwrap();
+            let run = plan.run(policy, u64::MAX).unwrap();
             prop_assert!(run.makespan >= choice.makespan, "{} is better", policy.name);
         }
     }

@@ -151,20 +151,21 @@ mod tests {
         let classes = Classes::new(&profile.needs);
         let small = Pool { count: 1, capacity: profile.needs[1] };
         let large = Pool { count: 2, capacity: profile.needs[0] };
+        let (small_class, large_class) = (0, 1);
         let mut machines = Machines::new(&[large, small], &classes);
-        assert_eq!(machines.take(1), Some(2), "the small machine");
-        let first = machines.take(1).unwrap();
+        assert_eq!(machines.take(small_class), Some(2), "the small machine");
+        let first = machines.take(small_class).unwrap();
         for _ in 0..3 {
-            assert_eq!(machines.take(1), Some(first), "fills the machine it opened");
+            assert_eq!(machines.take(small_class), Some(first), "fills the machine it opened");
         }
-        let other = machines.take(0).unwrap();
+        let other = machines.take(large_class).unwrap();
         assert_ne!(first, other);
-        assert_eq!((machines.take(0), machines.take(1)), (None, None));
-        machines.give_back(first, 1);
-        assert_eq!(machines.take(0), None, "three quarters are no room for a large one");
-        assert_eq!(machines.take(1), Some(first));
-        machines.give_back(other, 0);
-        assert_eq!(machines.take(0), Some(other));
+        assert_eq!((machines.take(large_class), machines.take(small_class)), (None, None));
+        machines.give_back(first, small_class);
+        assert_eq!(machines.take(large_class), None, "three quarters are no room for a large one");
+        assert_eq!(machines.take(small_class), Some(first));
+        machines.give_back(other, large_class);
+        assert_eq!(machines.take(large_class), Some(other));
     }
 
     #[test]

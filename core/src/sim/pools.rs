@@ -44,22 +44,17 @@ impl Costs {
 pub struct Classes {
     /// The class of each kind, by [`Kind::index`].
     pub of_kind: [u8; 5],
-    /// What a proof of each class needs.
+    /// What a proof of each class needs, ascending.
     pub needs: Vec<Needs>,
 }
 
 impl Classes {
     /// Groups the kinds.
     pub fn new(needs: &[Needs; 5]) -> Self {
-        let (mut of_kind, mut classes) = ([0; 5], Vec::<Needs>::with_capacity(5));
-        for (kind, needs) in needs.iter().enumerate() {
-            let class = classes.iter().position(|c| c == needs).unwrap_or_else(|| {
-                classes.push(*needs);
-                classes.len() - 1
-            });
-            of_kind[kind] = class as u8;
-        }
-        Self { of_kind, needs: classes }
+        let mut classes = needs.to_vec();
+        classes.sort_unstable();
+        classes.dedup();
+        Self { of_kind: needs.map(|own| classes.partition_point(|c| *c < own) as u8), needs: classes }
     }
 
     /// The class of a kind.

@@ -1,10 +1,11 @@
-//! List scheduling of one job in virtual time: whenever a machine has room, the ready task that
-//! stands first in the order starts.
+//! List scheduling of one job in virtual time, by the engine's rules: whenever a machine has room,
+//! the ready task that stands first in the order starts, large ones before small ones.
 
 use super::bitset::RankSet;
 use super::machines::{MachineId, Machines};
 use super::pools::{Classes, Costs, Pool};
 use crate::circuit::Kind;
+use crate::order::{Between, Policy};
 use crate::tree::{NodeId, Shape};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -60,19 +61,30 @@ impl<'a> Plan<'a> {
         self
     }
 
-    /// Runs the job, ready tasks with the smallest key first; ties go to the smaller node number.
+    /// Runs the job in an order.
     ///
     /// `None` when it isn't done by `limit` (milliseconds): because the order is worse than one
     /// known already, or because a task fits no machine.
-    pub fn run(&self, key: impl Fn(&Shape, NodeId) -> u32, limit: u64) -> Option<Schedule> {
+    pub fn run(&self, policy: &Policy, limit: u64) -> Option<Schedule> {
         let millis = self.costs.millis;
-        self.run_with(key, limit, |_, kind| millis[kind.index()])
+        self.run_with(policy, limit, |_, kind| millis[kind.index()])
     }
 
     /// The same with a duration (milliseconds) for every single proof: stragglers, slow machines.
     pub fn run_with(
         &self,
+        policy: &Policy,
+        limit: u64,
+        duration: impl Fn(NodeId, Kind) -> u32,
+    ) -> Option<Schedule> {
+        self.run_in_order(policy.key, policy.between, limit, duration)
+    }
+
+    /// The same in an order that is no policy; see [`Policy`] for what it is made of.
+    pub fn run_in_order(
+        &self,
         key: impl Fn(&Shape, NodeId) -> u32,
+        between: Between,
         limit: u64,
         duration: impl Fn(NodeId, Kind) -> u32,
     ) -> Option<Schedule> {
@@ -82,7 +94,7 @@ impl<'a> Plan<'a> {
         let order = Order::new(self.shape, key);
         let mut run = Run::new(self, &order);
         loop {
-            run.start_all(&duration);
+            run.start_all(between, &duration);
             let now = run.running.next_end()?;
             if now > limit {
                 return None;
@@ -243,25 +255,32 @@ impl<'a> Run<'a> {
         self.ready[class].insert(self.order.rank[node as usize]);
     }
 
-    /// Starts ready tasks, first in order first, until nothing more has room.
-    fn start_all(&mut self, duration: &impl Fn(NodeId, Kind) -> u32) {
+    /// Starts ready tasks until nothing more has room.
+    fn start_all(&mut self, between: Between, duration: &impl Fn(NodeId, Kind) -> u32) {
         let mut full = [false; 5];
         loop {
-            let open = (0..self.ready.len()).filter(|class| !full[*class]);
-            let next = open.filter_map(|class| self.ready[class].first().map(|rank| (rank, class))).min();
+            let open = (0..self.ready.len()).rev().filter(|class| !full[*class]);
+            let mut heads = open.filter_map(|class| self.ready[class].first().map(|rank| (rank, class)));
+            let next = match between {
+                Between::LargeFirst => heads.next(),
+                Between::ByKey => heads.min(),
+            };
             let Some((rank, class)) = next else { return };
             let Some(machine) = self.machines.take(class) else {
                 full[class] = true;
                 continue;
             };
             self.ready[class].remove(rank);
-            let node = self.order.node[rank as usize];
-            let kind = self.kind(node);
-            let millis = duration(NodeId(node), kind);
-            self.busy[kind.index()] += u64::from(millis);
-            let running = Running { end: self.now + u64::from(millis), node, machine };
-            self.running.add(kind, running, millis == self.plan.costs.millis[kind.index()]);
+            self.start(self.order.node[rank as usize], machine, duration);
         }
+    }
+
+    fn start(&mut self, node: u32, machine: MachineId, duration: &impl Fn(NodeId, Kind) -> u32) {
+        let kind = self.kind(node);
+        let millis = duration(NodeId(node), kind);
+        self.busy[kind.index()] += u64::from(millis);
+        let running = Running { end: self.now + u64::from(millis), node, machine };
+        self.running.add(kind, running, millis == self.plan.costs.millis[kind.index()]);
     }
 
     /// Ends all proofs due now; true if the root was among them.
@@ -310,7 +329,7 @@ mod tests {
             (&[0; 8], 1, 0, 2 + 1 + 1 + 1),
         ] {
             let shape = Shape::new(calls, 7).unwrap();
-            let run = plan(&shape, vm, small, &costs).run(POLICIES[0].key, u64::MAX).unwrap();
+            let run = plan(&shape, vm, small, &costs).run(&POLICIES[0], u64::MAX).unwrap();
             assert_eq!(run.makespan, expected, "{calls:?} on {vm}+{small}");
             assert_eq!(run.busy.iter().sum::<u64>(), u64::from(shape.total()));
         }
@@ -320,10 +339,10 @@ mod tests {
     fn a_limit_and_missing_machines_end_a_run() {
         let costs = Costs::from(&Profile::rfp());
         let shape = Shape::new(&[1, 2, 0], 7).unwrap();
-        let all = plan(&shape, 1, 1, &costs).run(POLICIES[0].key, u64::MAX).unwrap();
-        assert_eq!(plan(&shape, 1, 1, &costs).run(POLICIES[0].key, all.makespan), Some(all));
-        assert_eq!(plan(&shape, 1, 1, &costs).run(POLICIES[0].key, all.makespan - 1), None);
-        assert_eq!(plan(&shape, 0, 9, &costs).run(POLICIES[0].key, u64::MAX), None);
+        let all = plan(&shape, 1, 1, &costs).run(&POLICIES[0], u64::MAX).unwrap();
+        assert_eq!(plan(&shape, 1, 1, &costs).run(&POLICIES[0], all.makespan), Some(all));
+        assert_eq!(plan(&shape, 1, 1, &costs).run(&POLICIES[0], all.makespan - 1), None);
+        assert_eq!(plan(&shape, 0, 9, &costs).run(&POLICIES[0], u64::MAX), None);
     }
 
     #[test]
@@ -331,7 +350,7 @@ mod tests {
         let costs = Costs::from(&Profile::rfp());
         let shape = Shape::new(&[1, 1], 7).unwrap();
         let slow = |node: NodeId, kind: Kind| costs.millis[kind.index()] * if node.0 == 1 { 8 } else { 1 };
-        let run = plan(&shape, 2, 2, &costs).run_with(POLICIES[0].key, u64::MAX, slow).unwrap();
+        let run = plan(&shape, 2, 2, &costs).run_with(&POLICIES[0], u64::MAX, slow).unwrap();
         assert_eq!((run.makespan, run.busy[0]), (330_000, 270_000));
     }
 
@@ -349,7 +368,7 @@ mod tests {
             let costs = Costs { millis, ..Costs::from(&Profile::rfp()) };
             let odd = |n: NodeId, k: Kind| millis[k.index()] + u32::from((n.0 ^ salt) % 5 == 0) * 7;
             // One large machine: which of several equal ones is taken would matter later.
-            let fast = plan(&shape, 1, small, &costs).run_with(POLICIES[policy].key, u64::MAX, odd).unwrap();
+            let fast = plan(&shape, 1, small, &costs).run_with(&POLICIES[policy], u64::MAX, odd).unwrap();
             prop_assert_eq!(fast.makespan, plain(&shape, 1, small, &costs, policy, odd));
         }
 
@@ -366,7 +385,7 @@ mod tests {
             }
             let costs = Costs::from(&Profile::rfp());
             let rest = plan(&shape, 1, 0, &costs).without(|id| done[id.index()]);
-            let run = rest.run(POLICIES[0].key, u64::MAX).unwrap();
+            let run = rest.run(&POLICIES[0], u64::MAX).unwrap();
             let left = shape.nodes().filter(|id| !done[id.index()]).count() as u64;
             prop_assert_eq!(run.busy.iter().sum::<u64>(), left * 30_000);
         }
@@ -381,7 +400,9 @@ mod tests {
         duration: impl Fn(NodeId, Kind) -> u32,
     ) -> u64 {
         let mut order: Vec<NodeId> = shape.nodes().collect();
-        order.sort_by_key(|id| ((POLICIES[policy].key)(shape, *id), id.0));
+        let large_first = POLICIES[policy].between == Between::LargeFirst;
+        let later = |id: &NodeId| large_first && shape.kind(*id) != Kind::Vm;
+        order.sort_by_key(|id| (later(id), (POLICIES[policy].key)(shape, *id), id.0));
         let mut ends: Vec<Option<u64>> = vec![None; order.len()];
         // (free cores, size of the machine), and who runs where.
         let large = (0..vm).map(|_| (32u16, 32u16));
