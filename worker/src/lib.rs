@@ -1,1 +1,22 @@
-//! x
+//! The Arborist worker: holds one connection to the dispatcher, proves what it is leased, puts each
+//! proof into the artifact store and reports it.
+//!
+//! A lease's way: [`connection`] → [`book`] → [`tasks`] → [`attempt`] → [`backend`] → [`artifacts`] →
+//! [`book`] → [`connection`]. The connection has an OS thread of its own, so that proving can't
+//! starve heartbeats.
+#![warn(missing_docs)]
+
+pub mod artifacts;
+pub mod attempt;
+pub mod backend;
+pub mod book;
+pub mod cli;
+pub mod connection;
+pub mod machine;
+pub mod plugin;
+pub mod session;
+pub mod slots;
+pub mod tasks;
+pub mod usage;
+pub mod verify;
+pub mod worker;

@@ -1,0 +1,308 @@
+//! One connection to the dispatcher from the TLS handshake to its end.
+
+use crate::artifacts::MAX_OBJECT_BYTES;
+use crate::book::Book;
+use crate::connection::Login;
+use crate::tasks::NewLease;
+use arborist_artifacts::{ArtifactStore, StoreOptions};
+use arborist_core::ids::TaskId;
+use arborist_core::wire::{FromWorker, Hello, PROTOCOL, Refused, ToWorker, Welcome, put_frame, take_frame};
+use bytes::BytesMut;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use socket2::SockRef;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_util::sync::CancellationToken;
+
+/// How long connecting, and then logging in, may take.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// How long the last frames may take when the worker leaves.
+const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
+const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(5);
+const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(20);
+/// A dispatcher that is gone without a word is noticed when it acknowledges no byte for so long.
+const SILENCE_LIMIT: Duration = Duration::from_secs(15);
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The dispatcher will not have this worker.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// Not now; it may be different soon.
+    #[error("refused for now: {0}")]
+    NotNow(String),
+    /// The connection could not be made or broke.
+    #[error("{action}: {reason}")]
+    Io {
+        /// What was being done.
+        action: String,
+        /// What happened.
+        reason: io::Error,
+    },
+    /// The other side does not speak the protocol.
+    #[error("{0}")]
+    Protocol(String),
+}
+
+fn io_error(action: impl Into<String>) -> impl FnOnce(io::Error) -> SessionError {
+    let action = action.into();
+    |reason| SessionError::Io { action, reason }
+}
+
+/// What a session works on.
+pub(crate) struct Wires {
+    pub book: Arc<Book>,
+    pub leases: mpsc::UnboundedSender<NewLease>,
+    pub store: watch::Sender<Option<ArtifactStore>>,
+    pub stop: CancellationToken,
+}
+
+/// A connected, logged-in session.
+pub(crate) struct Session<'a> {
+    wires: &'a Wires,
+    reader: ReadHalf<TlsStream<TcpStream>>,
+    writer: WriteHalf<TlsStream<TcpStream>>,
+    incoming: BytesMut,
+    outgoing: BytesMut,
+    unflushed: bool,
+    heartbeat: Duration,
+}
+
+impl<'a> Session<'a> {
+    /// Connects, logs in and opens the store that the welcome names.
+    ///
+    /// # Errors
+    /// [`SessionError::Refused`] when trying again is of no use; else something to try again after.
+    pub async fn open(login: &Login, wires: &'a Wires) -> Result<Self, SessionError> {
+        let late = |what: &str| io_error(what.to_owned())(io::ErrorKind::TimedOut.into());
+        let ca = tokio::fs::read(&login.ca_cert)
+            .await
+            .map_err(io_error(format!("the CA certificate {}", login.ca_cert.display())))?;
+        let stream =
+            timeout(HANDSHAKE_LIMIT, connect(login, &ca)).await.map_err(|_| late("connecting"))??;
+        let (reader, writer) = tokio::io::split(stream);
+        let mut session = Self {
+            wires,
+            reader,
+            writer,
+            incoming: BytesMut::new(),
+            outgoing: BytesMut::new(),
+            unflushed: false,
+            heartbeat: DEFAULT_HEARTBEAT,
+        };
+        let answer =
+            timeout(HANDSHAKE_LIMIT, session.log_in(login)).await.map_err(|_| late("logging in"))??;
+        session.accept(answer, &ca)?;
+        Ok(session)
+    }
+
+    async fn log_in(&mut self, login: &Login) -> Result<ToWorker, SessionError> {
+        let token = tokio::fs::read_to_string(&login.token_file)
+            .await
+            .map_err(io_error(format!("the token {}", login.token_file.display())))?;
+        let hello = Hello {
+            protocol: PROTOCOL,
+            token: token.trim().to_owned(),
+            held: self.wires.book.held(Instant::now()),
+            ..login.hello.clone()
+        };
+        self.say(&FromWorker { hello: Some(hello), ..Default::default() });
+        self.flush().await.map_err(io_error("logging in"))?;
+        loop {
+            if let Some(message) = self.next_message()? {
+                return Ok(message);
+            }
+            self.read().await?;
+        }
+    }
+
+    fn accept(&mut self, answer: ToWorker, ca: &[u8]) -> Result<(), SessionError> {
+        let Some(welcome) = answer.welcome.clone() else {
+            return Err(match answer.refused {
+                Some(refused) => refusal(refused),
+                None => SessionError::Protocol("the first frame is neither a welcome nor a refusal".into()),
+            });
+        };
+        if welcome.protocol != PROTOCOL {
+            return Err(SessionError::Refused(format!(
+                "the dispatcher speaks protocol {}, this worker {PROTOCOL}",
+                welcome.protocol
+            )));
+        }
+        self.open_store(&welcome, ca)?;
+        if welcome.heartbeat_millis > 0 {
+            self.heartbeat = Duration::from_millis(welcome.heartbeat_millis.into()).max(SHORTEST_HEARTBEAT);
+        }
+        self.take(&answer)
+    }
+
+    fn open_store(&self, welcome: &Welcome, ca: &[u8]) -> Result<(), SessionError> {
+        let own = welcome.store_url.starts_with("https://");
+        let options = StoreOptions {
+            token: Some(welcome.session_token.clone()).filter(|token| !token.is_empty()),
+            ca_pem: own.then(|| ca.to_vec()),
+            max_object_bytes: MAX_OBJECT_BYTES,
+            ..Default::default()
+        };
+        let store = ArtifactStore::open(&welcome.store_url, &options)
+            .map_err(|error| SessionError::Protocol(error.to_string()))?;
+        self.wires.store.send_replace(Some(store));
+        Ok(())
+    }
+
+    /// Exchanges frames until the connection breaks or the worker stops.
+    ///
+    /// # Errors
+    /// Why it broke; `Ok` when the worker stops.
+    pub async fn serve(mut self) -> Result<(), SessionError> {
+        let book = self.wires.book.clone();
+        let stop = self.wires.stop.clone();
+        let mut beats = interval(self.heartbeat);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            while let Some(frame) = book.next_frame(false) {
+                self.say(&frame);
+            }
+            tokio::select! {
+                read = read(&mut self.reader, &mut self.incoming) => {
+                    read?;
+                    while let Some(message) = self.next_message()? {
+                        self.take(&message)?;
+                    }
+                }
+                written = flush(&mut self.writer, &mut self.outgoing, &mut self.unflushed),
+                    if self.unflushed => written.map_err(io_error("sending"))?,
+                () = book.something_to_say() => {}
+                _ = beats.tick() => {
+                    // behind a slow reader one waiting heartbeat is enough
+                    if !self.unflushed && let Some(frame) = book.next_frame(true) {
+                        self.say(&frame);
+                    }
+                }
+                () = stop.cancelled() => break,
+            }
+        }
+        self.say_goodbye().await;
+        Ok(())
+    }
+
+    async fn say_goodbye(&mut self) {
+        while let Some(frame) = self.wires.book.next_frame(false) {
+            self.say(&frame);
+        }
+        let goodbye = async {
+            self.flush().await?;
+            self.writer.shutdown().await
+        };
+        if let Ok(Err(error)) = timeout(GOODBYE_LIMIT, goodbye).await {
+            tracing::debug!(%error, "the connection broke at the end");
+        }
+    }
+
+    fn take(&mut self, message: &ToWorker) -> Result<(), SessionError> {
+        if let Some(refused) = message.refused.clone() {
+            return Err(refusal(refused));
+        }
+        let book = &self.wires.book;
+        if message.ack > 0 {
+            book.acknowledge(message.ack);
+        }
+        if !message.revoked.is_empty() {
+            book.revoke(&message.revoked);
+        }
+        for lease in &message.leases {
+            let task = TaskId::from_slice(&lease.task).unwrap_or(TaskId([0; 32]));
+            if let Some(stop) = book.add(lease.fence, task) {
+                // the tasks end only after this thread
+                let _ended = self.wires.leases.send(NewLease { lease: lease.clone(), stop });
+            }
+        }
+        Ok(())
+    }
+
+    fn say(&mut self, frame: &FromWorker) {
+        put_frame(frame, &mut self.outgoing);
+        self.unflushed = true;
+    }
+
+    fn next_message(&mut self) -> Result<Option<ToWorker>, SessionError> {
+        take_frame(&mut self.incoming).map_err(|error| SessionError::Protocol(error.to_string()))
+    }
+
+    async fn read(&mut self) -> Result<(), SessionError> {
+        read(&mut self.reader, &mut self.incoming).await
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        flush(&mut self.writer, &mut self.outgoing, &mut self.unflushed).await
+    }
+}
+
+fn refusal(refused: Refused) -> SessionError {
+    if refused.permanent { SessionError::Refused(refused.text) } else { SessionError::NotNow(refused.text) }
+}
+
+async fn read(
+    reader: &mut ReadHalf<TlsStream<TcpStream>>,
+    incoming: &mut BytesMut,
+) -> Result<(), SessionError> {
+    incoming.reserve(4096);
+    match reader.read_buf(incoming).await {
+        Ok(0) => Err(io_error("receiving")(io::ErrorKind::UnexpectedEof.into())),
+        Ok(_) => Ok(()),
+        Err(error) => Err(io_error("receiving")(error)),
+    }
+}
+
+/// May be dropped at any point and called again.
+async fn flush(
+    writer: &mut WriteHalf<TlsStream<TcpStream>>,
+    outgoing: &mut BytesMut,
+    unflushed: &mut bool,
+) -> io::Result<()> {
+    writer.write_all_buf(outgoing).await?;
+    writer.flush().await?;
+    *unflushed = false;
+    Ok(())
+}
+
+async fn connect(login: &Login, ca: &[u8]) -> Result<TlsStream<TcpStream>, SessionError> {
+    let config = trust_only(ca)?;
+    let name = ServerName::try_from(login.server_name.clone())
+        .map_err(|error| SessionError::Protocol(format!("server name `{}`: {error}", login.server_name)))?;
+    let tcp = TcpStream::connect(&login.connect)
+        .await
+        .map_err(io_error(format!("connecting to {}", login.connect)))?;
+    let options = SockRef::from(&tcp);
+    tcp.set_nodelay(true)
+        .and_then(|()| options.set_tcp_user_timeout(Some(SILENCE_LIMIT)))
+        .map_err(io_error("setting up the socket"))?;
+    TlsConnector::from(Arc::new(config)).connect(name, tcp).await.map_err(io_error("the TLS handshake"))
+}
+
+fn trust_only(ca: &[u8]) -> Result<rustls::ClientConfig, SessionError> {
+    let bad = |error: String| SessionError::Protocol(format!("the CA certificate: {error}"));
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(ca) {
+        let certificate = certificate.map_err(|error| bad(format!("{error:?}")))?;
+        roots.add(certificate).map_err(|error| bad(error.to_string()))?;
+    }
+    if roots.is_empty() {
+        return Err(bad("the file holds none".into()));
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    Ok(rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| bad(error.to_string()))?
+        .with_root_certificates(roots)
+        .with_no_client_auth())
+}

@@ -1,0 +1,143 @@
+//! The worker as a whole: threads, signals, and how it leaves.
+
+use crate::attempt::Identity;
+use crate::backend::{Prover, process};
+use crate::book::Book;
+use crate::connection::{self, Ended, Login};
+use crate::session::Wires;
+use crate::slots::{Share, Slots};
+use crate::tasks::Tasks;
+use ed25519_dalek::SigningKey;
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+/// How long the last results wait for their acknowledgement when the worker leaves.
+const ACKNOWLEDGEMENT_LIMIT: Duration = Duration::from_secs(3);
+/// How long plug-ins that were told to end are waited for; then they are killed.
+const PLUGIN_LIMIT: Duration = Duration::from_secs(3);
+
+/// What a worker needs to know.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How to log in; what concerns backend and key is filled in.
+    pub login: Login,
+    /// How long proofs may go on after SIGTERM.
+    pub grace: Duration,
+}
+
+/// How a worker ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Exit {
+    /// Drained after a signal: exit code 0.
+    Drained,
+    /// A second signal came: exit code 1.
+    Interrupted,
+    /// The dispatcher will not have it: exit code 3.
+    Refused(String),
+}
+
+/// Runs a worker until a signal or a permanent refusal ends it. Blocks.
+///
+/// # Errors
+/// Threads or signal handlers could not be set up.
+pub fn run(settings: Settings, prover: Arc<dyn Prover>) -> io::Result<Exit> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let exit = runtime.block_on(async {
+        let mut signals =
+            Signals { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? };
+        let worker = Worker::start(settings, prover)?;
+        Ok(worker.live(&mut signals).await)
+    });
+    process::kill_all();
+    // a proof inside this process can't be stopped: the process ends without it
+    runtime.shutdown_background();
+    exit
+}
+
+struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
+}
+
+struct Worker {
+    book: Arc<Book>,
+    stop: CancellationToken,
+    connection: JoinHandle<Ended>,
+    tasks: tokio::task::JoinHandle<()>,
+    grace: Duration,
+}
+
+impl Worker {
+    fn start(settings: Settings, prover: Arc<dyn Prover>) -> io::Result<Self> {
+        let Settings { mut login, grace } = settings;
+        let key = SigningKey::from_bytes(&rand::random());
+        login.hello.backend = prover.name().to_owned();
+        login.hello.circuits = prover.circuits().to_owned();
+        login.hello.maker_key = key.verifying_key().to_bytes().to_vec();
+        let hello = &login.hello;
+        let identity = Identity { worker: hello.worker.clone(), node: hello.node.clone(), key };
+        let slots = Slots::new(Share { cores: hello.cores, memory_mib: hello.memory_mib });
+        let book = Arc::new(Book::default());
+        let stop = CancellationToken::new();
+        let (leases, new_leases) = mpsc::unbounded_channel();
+        let (store, store_now) = watch::channel(None);
+        let tasks = Arc::new(Tasks { prover, identity, slots, book: book.clone(), store: store_now });
+        let tasks = tokio::spawn(tasks.run(new_leases));
+        let wires = Wires { book: book.clone(), leases, store, stop: stop.clone() };
+        let connection = connection::spawn(login, wires)?;
+        Ok(Self { book, stop, connection, tasks, grace })
+    }
+
+    async fn live(self, signals: &mut Signals) -> Exit {
+        tokio::select! {
+            () = signals.next() => tracing::info!(grace = ?self.grace, "draining"),
+            () = self.stop.cancelled() => {}
+        }
+        if !self.stop.is_cancelled() {
+            tokio::select! {
+                () = self.leave() => {}
+                () = self.stop.cancelled() => {}
+                () = signals.next() => {
+                    tracing::warn!("a second signal: ending at once");
+                    return Exit::Interrupted;
+                }
+            }
+        }
+        self.stop.cancel();
+        self.book.stop_all();
+        // ends with the connection's thread, which held the other end, and with the last backend
+        let _cut_off = timeout(PLUGIN_LIMIT, self.tasks).await;
+        match self.connection.join() {
+            Ok(Ended::Refused(text)) => Exit::Refused(text),
+            Ok(Ended::Broken(text)) => Exit::Refused(format!("the connection's thread: {text}")),
+            Ok(Ended::Stopped) | Err(_) => Exit::Drained,
+        }
+    }
+
+    /// Hands back what was not started, lets the rest go on for the grace period, hands back what is
+    /// left, and waits a little for everything to be acknowledged.
+    async fn leave(&self) {
+        self.book.drain();
+        if timeout(self.grace, self.book.no_lease_open()).await.is_err() {
+            self.book.hand_back_rest();
+        }
+        if timeout(ACKNOWLEDGEMENT_LIMIT, self.book.all_said()).await.is_err() {
+            tracing::warn!("leaving with results that were not acknowledged: their proofs are in the store");
+        }
+    }
+}

@@ -1,0 +1,115 @@
+use crate::support::*;
+use arborist_core::circuit::Circuit;
+use arborist_core::wire::Reason;
+use nix::sys::signal::Signal;
+
+#[test]
+fn unacknowledged_results_are_held_and_said_again_after_a_lost_connection() {
+    let dispatcher = Dispatcher::start();
+    dispatcher.acknowledge(false);
+    let _worker = dispatcher.fake_worker(&[]);
+    dispatcher.hello();
+    dispatcher.lease([lease(1, Circuit::Base, task(1))]);
+    let first = dispatcher.frame("a result", |frame| (!frame.completed.is_empty()).then(|| frame.clone()));
+    dispatcher.drop_connection();
+    let hello = dispatcher.hello();
+    let held: Vec<_> = hello.held.iter().map(|h| (h.fence, h.task.clone())).collect();
+    assert_eq!(held, [(1, task(1).0.to_vec())]);
+    dispatcher.acknowledge(true);
+    dispatcher.drop_connection();
+    dispatcher.hello();
+    let again =
+        dispatcher.frame("the result again", |frame| (!frame.completed.is_empty()).then(|| frame.clone()));
+    assert_eq!(again.completed, first.completed);
+    assert!(again.seq > first.seq);
+    until("the acknowledgement to be taken in", || {
+        dispatcher.drop_connection();
+        dispatcher.hello().held.is_empty()
+    });
+}
+
+#[test]
+fn a_proof_goes_on_while_the_connection_is_gone() {
+    let dispatcher = Dispatcher::start();
+    let _worker = dispatcher.fake_worker(&["--fake-millis", "200"]);
+    dispatcher.hello();
+    dispatcher.lease([lease(1, Circuit::Base, task(1))]);
+    dispatcher.frame("the lease taken", |frame| (frame.heartbeat.as_ref()?.fences == [1]).then_some(()));
+    dispatcher.answer(Answer::Refuse { text: "no leader", permanent: false });
+    dispatcher.drop_connection();
+    until("the proof", || dispatcher.stored(task(1)).is_some());
+    dispatcher.answer(Answer::ByToken);
+    assert!(!dispatcher.result(1).unwrap().found);
+}
+
+#[test]
+fn sigterm_hands_back_what_has_not_begun_finishes_the_rest_and_exits_0() {
+    let dispatcher = Dispatcher::start();
+    let worker = dispatcher.fake_worker(&["--fake-millis", "500", "--fake-sigma", "0", "--cores", "1"]);
+    dispatcher.hello();
+    dispatcher.lease((1..=3).map(|fence| lease(fence, Circuit::Base, task(fence as u8))));
+    until("one to run", || {
+        dispatcher.drop_connection();
+        dispatcher.hello().held.iter().any(|h| h.running_millis > 0)
+    });
+    worker.terminate();
+    let (mut done, mut back, mut draining) = (vec![], vec![], false);
+    dispatcher.frame("every lease's end", |frame| {
+        draining |= frame.draining.is_some();
+        done.extend(frame.completed.iter().map(|c| c.fence));
+        back.extend(frame.failed.iter().map(|f| (f.fence, reason(f))));
+        (done.len() + back.len() == 3).then_some(())
+    });
+    let (code, text) = worker.end();
+    assert_eq!(code, Some(0), "{text}");
+    assert!(draining, "it says that it leaves");
+    assert_eq!(done, [1], "what ran was finished");
+    assert_eq!(back, [(2, Reason::HandedBack), (3, Reason::HandedBack)]);
+}
+
+#[test]
+fn what_outlives_the_grace_period_is_handed_back() {
+    let dispatcher = Dispatcher::start();
+    let worker = dispatcher.fake_worker(&["--fake-faults", "hang=1000", "--grace", "0"]);
+    dispatcher.hello();
+    dispatcher.lease([lease(1, Circuit::Base, task(1))]);
+    until("it to run", || {
+        dispatcher.drop_connection();
+        dispatcher.hello().held.iter().any(|h| h.running_millis > 0)
+    });
+    worker.terminate();
+    assert_eq!(reason(&dispatcher.failure(1)), Reason::HandedBack);
+    let (code, text) = worker.end();
+    assert_eq!(code, Some(0), "{text}");
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let dispatcher = Dispatcher::start();
+    let worker = dispatcher.fake_worker(&["--fake-faults", "hang=1000", "--grace", "3600"]);
+    dispatcher.hello();
+    dispatcher.lease([lease(1, Circuit::Base, task(1))]);
+    until("it to run", || {
+        dispatcher.drop_connection();
+        dispatcher.hello().held.iter().any(|h| h.running_millis > 0)
+    });
+    worker.terminate();
+    dispatcher.frame("word that it leaves", |frame| frame.draining.clone());
+    worker.signal(Signal::SIGINT);
+    let (code, text) = worker.end();
+    assert_eq!(code, Some(1), "{text}");
+}
+
+#[test]
+fn an_idle_worker_leaves_at_once_connected_or_not() {
+    let dispatcher = Dispatcher::start();
+    let worker = dispatcher.fake_worker(&["--grace", "3600"]);
+    dispatcher.hello();
+    worker.terminate();
+    assert_eq!(worker.end().0, Some(0));
+    dispatcher.answer(Answer::Refuse { text: "no leader", permanent: false });
+    let worker = dispatcher.fake_worker(&["--grace", "3600"]);
+    dispatcher.hello();
+    worker.terminate();
+    assert_eq!(worker.end().0, Some(0));
+}

@@ -1,0 +1,8 @@
+//! The real binary against a dispatcher that does what each test wants.
+
+mod leases;
+mod leaving;
+mod login;
+mod plugins;
+mod store;
+mod support;
