@@ -58,7 +58,7 @@ pub(crate) fn build(keys: &Keys, circuit: Circuit) -> Result<Compiled, KeyError>
     Ok(Compiled { data, targets })
 }
 
-/// How many built circuits a process keeps, some 70 MiB each; the least recently used goes first.
+/// How many built circuits a process keeps, some 75 MiB each; the least recently used goes first.
 /// A block of 1,024 transactions with 2 calls each uses 14, and seldom more than 4 at a time.
 const KEPT: usize = 8;
 

@@ -24,6 +24,9 @@ use plonky2::util::timing::TimingTree;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// The embedded backend. Cheap to create; circuits are built at first use and shared by the whole process.
+///
+/// It looks at the cancel flag between its steps (children, building, witness, proof); the longest, the proof
+/// itself, can't be interrupted and takes some 5 CPU seconds.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Plonky2;
 

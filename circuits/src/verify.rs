@@ -12,7 +12,7 @@ use plonky2::util::serialization::{Buffer, Read, Write};
 use serde::{Deserialize, Serialize};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// The most bytes a proof may have. Proofs of the profile have 109,304 (`vm`) or about 135,000 bytes.
+/// The most bytes a proof may have. Proofs of the profile have 117,920 (`vm`) or 134,736.
 pub const MAX_PROOF_BYTES: usize = 163_840;
 
 /// A proof's bytes, without its public inputs.
