@@ -6,13 +6,16 @@
 //! and in the tests.
 #![warn(missing_docs)]
 
+pub mod attribution;
 pub mod backend;
 pub mod block;
 pub mod bound;
 pub mod circuit;
+pub mod durations;
 pub mod engine;
 pub mod fake_proof;
 pub mod ids;
+pub mod invariants;
 pub mod order;
 pub mod profile;
 pub mod proof_object;

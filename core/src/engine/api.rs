@@ -1,5 +1,6 @@
 //! What goes into the engine and what comes out.
 
+use super::index::IdIndex;
 use crate::backend::PublicInputs;
 use crate::circuit::{Circuit, Kind};
 use crate::ids::{ArtifactHash, TaskId};
@@ -71,10 +72,12 @@ pub struct PreparedJob {
     pub leaves: Leaves,
     /// Ids by node number.
     pub ids: Vec<TaskId>,
+    /// Nodes by id.
+    pub(crate) index: IdIndex,
 }
 
 impl PreparedJob {
-    /// Builds the tree: 40 bytes a task.
+    /// Builds the tree: 37 bytes a task.
     ///
     /// # Errors
     /// The block's shape is not allowed by the profile.
@@ -86,7 +89,8 @@ impl PreparedJob {
             prover_id: spec.prover_id,
         };
         let ids = task_ids(&shape, &leaves, &profile.circuits, &binding);
-        Ok(Self { spec, shape, leaves, ids })
+        let index = IdIndex::new(&ids);
+        Ok(Self { spec, shape, leaves, ids, index })
     }
 }
 
@@ -314,8 +318,17 @@ pub enum Record {
         /// When.
         at: Millis,
     },
-    /// A worker's name got this number.
-    Maker(u32, String),
+    /// A worker's name got this number, or its node or cores are others now.
+    Maker {
+        /// Its number.
+        number: u32,
+        /// Its name.
+        name: String,
+        /// The machine it runs on.
+        node: String,
+        /// Cores of its class, for learned durations; 0 if not known.
+        cores: u16,
+    },
     /// An attempt failed and was charged.
     Charged {
         /// Job.
@@ -324,6 +337,10 @@ pub enum Record {
         node: u32,
         /// Why.
         reason: Reason,
+        /// Attempts charged for this reason by now.
+        attempts: u8,
+        /// Who failed: number of its [`Record::Maker`].
+        worker: Option<u32>,
     },
     /// A proof that had been counted was found bad: the task is open again.
     Reopened {
@@ -331,6 +348,12 @@ pub enum Record {
         job: JobId,
         /// Node.
         node: u32,
+        /// Attempts charged to the task as bad proofs by now.
+        attempts: u8,
+        /// Who made it, if known: number of its [`Record::Maker`].
+        maker: Option<u32>,
+        /// How often that worker has been suspected by now.
+        suspected: u8,
     },
     /// Suspended, deadline and priority as they are now.
     Changed {
@@ -573,4 +596,136 @@ pub struct ChildRef {
     pub circuit: Circuit,
     /// What it has to state; empty without statements.
     pub public_inputs: PublicInputs,
+}
+
+/// Where a task stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TaskState {
+    /// Not all of its children are done.
+    Waiting,
+    /// Could start now.
+    Ready,
+    /// Failed and waits a little before it is tried again.
+    Delayed,
+    /// A worker has it.
+    Leased,
+    /// Proven.
+    Done,
+    /// Quarantined: nobody is asked until its job is revived.
+    Failed,
+}
+
+/// Why a task is not being proven right now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Waits {
+    /// For so many children.
+    Children(u8),
+    /// Until then: its last attempt failed.
+    Backoff(Millis),
+    /// Its job is suspended.
+    Suspended,
+    /// Its job has ended.
+    JobEnded,
+    /// No connected worker is large enough.
+    NoFittingWorker(Needs),
+    /// All workers that fit are busy.
+    Busy(Needs),
+    /// Workers that fit are only on machines where it failed before, so many, or are busy.
+    AvoidsNodes(u32),
+    /// A worker has it, but has not started it yet.
+    Queued,
+    /// Quarantined: attempts charged and the last failure.
+    Quarantined(u32, String),
+}
+
+/// What can be seen of a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskView {
+    /// Its state.
+    pub state: TaskState,
+    /// Attempts charged since it was last renewed.
+    pub attempts: u32,
+    /// Why it is not being proven; `None` when it runs or is done.
+    pub waits: Option<Waits>,
+    /// Who has it (a backup copy included) or, when done, who made it if that is known.
+    pub workers: Vec<String>,
+    /// Wall time of the proof once done.
+    pub millis: Option<u32>,
+}
+
+/// Where a worker stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WorkerState {
+    /// Takes leases.
+    Live,
+    /// Takes nothing new.
+    Draining,
+    /// Connected, but silent or unreachable: takes nothing new until it is heard.
+    Silent,
+    /// Not connected; its leases wait for it until they expire.
+    Disconnected,
+    /// Made too many bad proofs: takes nothing new.
+    Barred,
+}
+
+/// What can be seen of a worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerView {
+    /// Its session.
+    pub session: Session,
+    /// Its name.
+    pub name: String,
+    /// The machine it runs on.
+    pub node: String,
+    /// What it has in all.
+    pub capacity: Needs,
+    /// Leases that count as running.
+    pub running: u32,
+    /// Leases queued at it.
+    pub prefetched: u32,
+    /// Its state.
+    pub state: WorkerState,
+}
+
+/// Workers of one capacity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClassView {
+    /// What each has.
+    pub capacity: Needs,
+    /// How many take leases.
+    pub workers: u32,
+    /// Of these: without any lease.
+    pub idle: u32,
+    /// Free cores of all of them.
+    pub free_cores: u64,
+    /// Free memory of all of them.
+    pub free_memory_mib: u64,
+}
+
+/// Why the engine's state could not be restored.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RestoreError {
+    /// The snapshot is cut off or not one.
+    #[error("snapshot: {0}")]
+    Snapshot(#[from] super::codec::BadBytes),
+    /// A record is cut off or not one.
+    #[error("record {index} of the journal: {reason}")]
+    Record {
+        /// Its place among the records given.
+        index: usize,
+        /// What is wrong with it.
+        reason: super::codec::BadBytes,
+    },
+    /// A job's tree can't be built again.
+    #[error("job {name} ({}): {reason}", id.0)]
+    Job {
+        /// The job.
+        id: JobId,
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
 }

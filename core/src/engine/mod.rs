@@ -1,5 +1,299 @@
 //! The engine: `handle(now, event, &mut commands)`, nothing else changes its state.
+//!
+//! Where to look: `table` has a job's books, `jobs` what users do to jobs, `workers` the workers and
+//! their indexes, `presence` their coming and going, `leases` who has what, `assign` who gets what,
+//! `results` and `retries` how a lease ends, `stragglers` what takes too long, `views` what can be
+//! seen, `report` what is left of a job, `record` and `snapshot` what a restart reads.
 
 mod api;
+mod assign;
+mod codec;
+mod index;
+mod jobs;
+mod leases;
+mod presence;
+mod record;
+mod report;
+mod results;
+mod retries;
+mod snapshot;
+mod stragglers;
+mod table;
+mod views;
+mod workers;
 
 pub use api::*;
+pub use codec::BadBytes;
+pub(crate) use leases::Leases;
+pub(crate) use table::{At, Job};
+pub(crate) use workers::{Worker, Workers, fits};
+
+use crate::durations::Durations;
+use crate::ids::TaskId;
+use crate::profile::Needs;
+use hashbrown::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::ops::{Index, IndexMut};
+
+/// Jobs by slot; slots of forgotten jobs are used again.
+#[derive(Debug, Default)]
+pub(crate) struct Jobs {
+    slots: Vec<Option<Box<Job>>>,
+    by_id: BTreeMap<JobId, u32>,
+    /// Jobs that lease, highest priority first, then by id.
+    ranked: Vec<u32>,
+}
+
+impl Index<u32> for Jobs {
+    type Output = Job;
+    /// Slots come from this table and are dropped with their job, so there is always one.
+    fn index(&self, slot: u32) -> &Job {
+        self.slots[slot as usize].as_deref().expect("a job's slot is used while it is in the books")
+    }
+}
+
+impl IndexMut<u32> for Jobs {
+    fn index_mut(&mut self, slot: u32) -> &mut Job {
+        self.slots[slot as usize].as_deref_mut().expect("a job's slot is used while it is in the books")
+    }
+}
+
+impl Jobs {
+    pub(crate) fn slot(&self, id: JobId) -> Option<u32> {
+        self.by_id.get(&id).copied()
+    }
+
+    /// All jobs by id.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Job)> {
+        self.by_id.values().map(|slot| (*slot, &self[*slot]))
+    }
+
+    pub(crate) fn ranked(&self) -> &[u32] {
+        &self.ranked
+    }
+}
+
+/// A worker that made proofs; its number stands in the books of each of them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Maker {
+    pub(crate) name: String,
+    pub(crate) node: u32,
+    pub(crate) cores: u16,
+    /// Bad proofs it made.
+    pub(crate) suspected: u8,
+}
+
+/// The places where a task's id stands.
+pub(crate) enum Copies {
+    /// In one job, once.
+    One([At; 1]),
+    /// Any number.
+    Many(Vec<At>),
+}
+
+impl Copies {
+    pub(crate) fn as_slice(&self) -> &[At] {
+        match self {
+            Self::One(at) => at,
+            Self::Many(all) => all,
+        }
+    }
+}
+
+/// The state machine that decides who proves what.
+///
+/// It reads no clock and has no randomness: the same events at the same times give the same
+/// commands.
+#[derive(Debug)]
+pub struct Engine {
+    pub(crate) config: Config,
+    pub(crate) now: Millis,
+    /// Classes of machine that tasks need, ascending.
+    pub(crate) classes: Vec<Needs>,
+    pub(crate) jobs: Jobs,
+    pub(crate) workers: Workers,
+    pub(crate) leases: Leases,
+    makers: Vec<Maker>,
+    maker_numbers: HashMap<String, u32>,
+    /// Names of machines, by number.
+    nodes: Vec<String>,
+    node_numbers: HashMap<String, u32>,
+    durations: Durations,
+    next_fence: u64,
+    fences_to: u64,
+    out: Vec<Command>,
+    /// Tasks that wait for their backoff to pass.
+    delayed: BinaryHeap<Reverse<(Millis, At)>>,
+    /// When silent workers lose their leases: checked against when they were last heard.
+    expiries: BinaryHeap<Reverse<(Millis, u32, Session)>>,
+    /// Leases queued at workers, by class: (since, slot, fence), oldest first; may be stale.
+    queued: Vec<VecDeque<(Millis, u32, u64)>>,
+    /// Leases that run, by kind and the machine's cores, oldest first; may be stale.
+    watched: BTreeMap<(u8, u16), stragglers::Watched>,
+    /// Leases that run too long and have no backup copy: (since, fence, slot).
+    pub(crate) slow: BTreeSet<(Millis, u64, u32)>,
+    /// When a lease queued now may be given to an idle worker.
+    steal_at: Option<Millis>,
+    /// Classes of which was said that no worker fits.
+    unfit: Vec<bool>,
+}
+
+impl Engine {
+    /// An engine with empty books.
+    pub fn new(config: Config) -> Self {
+        let mut classes: Vec<_> = config.classes.iter().chain(&config.profile.needs).copied().collect();
+        classes.sort_unstable();
+        classes.dedup();
+        let first_fence = config.first_fence.0.max(1);
+        Self {
+            now: 0,
+            jobs: Jobs::default(),
+            workers: Workers::default(),
+            leases: Leases::default(),
+            makers: vec![],
+            maker_numbers: HashMap::new(),
+            nodes: vec![],
+            node_numbers: HashMap::new(),
+            durations: Durations::new(&config.profile),
+            next_fence: first_fence,
+            fences_to: first_fence,
+            out: vec![],
+            delayed: BinaryHeap::new(),
+            expiries: BinaryHeap::new(),
+            queued: vec![VecDeque::new(); classes.len()],
+            watched: BTreeMap::new(),
+            slow: BTreeSet::new(),
+            steal_at: None,
+            unfit: vec![false; classes.len()],
+            classes,
+            config,
+        }
+    }
+
+    /// Takes in what happened and appends what has to be done to `out`. Time never runs backwards:
+    /// an earlier `now` than the last counts as the last.
+    pub fn handle(&mut self, now: Millis, event: Event, out: &mut Vec<Command>) {
+        self.now = self.now.max(now);
+        match event {
+            Event::Submit(job) => self.submit(*job),
+            Event::Order { job, policy } => self.order(job, policy),
+            Event::Cancel(job) => self.cancel(job),
+            Event::Revive(job) => self.revive(job),
+            Event::Forget(job) => self.forget(job),
+            Event::Suspend(job, suspended) => self.change(job, |spec| spec.suspended = suspended),
+            Event::Deadline(job, deadline) => self.change(job, |spec| spec.deadline = deadline),
+            Event::Priority(job, priority) => self.change(job, |spec| spec.priority = priority),
+            Event::Known(proofs) => self.known(&proofs),
+            Event::Joined { session, worker, held } => self.joined(session, &worker, &held),
+            Event::Left(session, gone) => self.left(session, gone),
+            Event::Draining(session) => self.draining(session),
+            Event::Heartbeat(session, fences) => self.heartbeat(session, &fences),
+            Event::Completed(session, done) => self.completed(session, &done),
+            Event::Failed { session, task, fence, reason, text } => {
+                self.failed(session, &task, fence, reason, text);
+            }
+            Event::Undelivered(session, fence) => self.undelivered(session, fence),
+            Event::RootChecked(job, result) => self.root_checked(job, result),
+            Event::Tick => self.tick(),
+        }
+        self.dispatch();
+        out.append(&mut self.out);
+    }
+
+    fn tick(&mut self) {
+        self.end_backoffs();
+        self.expire();
+        self.check_running();
+        self.check_deadlines();
+        self.check_unfit();
+        self.ask_for_roots();
+    }
+
+    /// When [`Event::Tick`] is needed next; earlier ones do no harm.
+    pub fn next_deadline(&self) -> Option<Millis> {
+        let backoff = self.delayed.peek().map(|Reverse((until, _))| *until);
+        let expiry = self.expiries.peek().map(|Reverse((at, ..))| *at);
+        let jobs = self.jobs.iter().filter(|(_, job)| job.state == JobState::Proving);
+        let deadline = jobs.filter_map(|(_, job)| job.spec.deadline).min();
+        [backoff, expiry, deadline, self.steal_at, self.next_slow()].into_iter().flatten().min()
+    }
+
+    pub(crate) fn id(&self, at: At) -> TaskId {
+        self.jobs[at.job].tree.ids[at.node as usize]
+    }
+
+    /// Every place where the task's id stands, itself included.
+    pub(crate) fn copies(&self, at: At) -> Copies {
+        if self.jobs[at.job].is_shared(at.node) {
+            Copies::Many(self.places(&self.id(at)))
+        } else {
+            Copies::One([at])
+        }
+    }
+
+    /// Every place where this id stands.
+    pub(crate) fn places(&self, id: &TaskId) -> Vec<At> {
+        let of = |(slot, job): (u32, &Job)| {
+            let nodes: Vec<_> = job.tree.index.find(&job.tree.ids, id).collect();
+            nodes.into_iter().map(move |node| At { job: slot, node })
+        };
+        self.jobs.iter().flat_map(of).collect()
+    }
+
+    /// The places of the task's id where it is not done. A copy whose parent is done may be done
+    /// while others are open: it is not needed any more.
+    pub(crate) fn open_copies(&self, at: At) -> Copies {
+        match self.copies(at) {
+            Copies::Many(mut all) => {
+                all.retain(|copy| !self.jobs[copy.job].is_done(copy.node));
+                Copies::Many(all)
+            }
+            Copies::One([at]) if self.jobs[at.job].is_done(at.node) => Copies::Many(vec![]),
+            one => one,
+        }
+    }
+
+    /// Moves a task that is not done to another state wherever it stands.
+    pub(crate) fn set_open(&mut self, at: At, state: TaskState) {
+        for copy in self.open_copies(at).as_slice() {
+            self.jobs[copy.job].set_state(copy.node, state);
+        }
+    }
+
+    fn node_number(&mut self, name: &str) -> u32 {
+        if let Some(number) = self.node_numbers.get(name) {
+            return *number;
+        }
+        self.nodes.push(name.to_owned());
+        self.node_numbers.insert(name.to_owned(), self.nodes.len() as u32 - 1);
+        self.nodes.len() as u32 - 1
+    }
+
+    fn maker_name(&self, maker: u32) -> Option<&str> {
+        self.makers.get(maker as usize).map(|m| m.name.as_str())
+    }
+
+    /// The number of a worker's name; a new one, or a change, is written to the journal.
+    fn maker_number(&mut self, name: &str, node: Option<&str>, cores: u16) -> u32 {
+        let known = self.maker_numbers.get(name).copied();
+        let number = known.unwrap_or(self.makers.len() as u32);
+        let node = match (node, known) {
+            (None, Some(_)) => return number,
+            (node, _) => node.unwrap_or_default(),
+        };
+        let record = Record::Maker { number, name: name.to_owned(), node: node.to_owned(), cores };
+        let node = self.node_number(node);
+        if known.is_none() {
+            self.makers.push(Maker::default());
+            self.maker_numbers.insert(name.to_owned(), number);
+        }
+        let suspected = self.makers[number as usize].suspected;
+        let maker = Maker { name: name.to_owned(), node, cores, suspected };
+        if self.makers[number as usize] != maker {
+            self.makers[number as usize] = maker;
+            self.out.push(Command::Persist(record));
+        }
+        number
+    }
+}

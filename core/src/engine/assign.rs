@@ -1,0 +1,210 @@
+//! Who gets what. After every event: ready tasks to free workers, then to queues of busy ones, then
+//! queued tasks to idle workers, then second copies of slow ones.
+
+use super::Engine;
+use super::api::{Millis, TaskState};
+use super::leases::Tell;
+use super::table::At;
+use crate::tree::NodeId;
+
+/// A queued lease goes to an idle worker when it would wait longer than this, or has.
+pub(crate) const STEAL_MILLIS: Millis = 100;
+
+/// Candidates looked at in one step when queued or slow leases are given away.
+const LOOK: usize = 16;
+
+impl Engine {
+    pub(crate) fn dispatch(&mut self) {
+        self.steal_at = None;
+        if self.workers.any_free() {
+            self.assign_picky();
+            self.assign_ready();
+        }
+        while self.workers.any_room() && self.prefetch_one() {}
+        if self.workers.any_free() {
+            self.steal();
+            self.start_backups();
+        }
+    }
+
+    /// Ready tasks to workers that can run them now, large tasks first, each to the smallest worker.
+    fn assign_ready(&mut self) {
+        while self.workers.any_free() {
+            let best: Vec<_> = self.classes.iter().map(|needs| self.workers.best(*needs, &[])).collect();
+            let Some((at, class)) = self.choose(|class| best[usize::from(class)].is_some()) else { return };
+            let Some(worker) = best[usize::from(class)] else { return };
+            self.assign(at, worker, false);
+        }
+    }
+
+    fn prefetch_one(&mut self) -> bool {
+        let best: Vec<_> =
+            (0..self.classes.len() as u8).map(|class| self.workers.best_room(class, &self.classes)).collect();
+        let Some((at, class)) = self.choose(|class| best[usize::from(class)].is_some()) else { return false };
+        let Some(worker) = best[usize::from(class)] else { return false };
+        self.assign(at, worker, true);
+        true
+    }
+
+    /// The ready task to go first of those whose class can be taken: of the job with the highest
+    /// priority, then with least slack, then the oldest; in it of the largest class, so that machines
+    /// that only large tasks need go to them; in that by the job's order.
+    fn choose(&mut self, can: impl Fn(u8) -> bool) -> Option<(At, u8)> {
+        let mut best: Option<(i64, At, u8)> = None;
+        let mut priority = None;
+        for place in 0..self.jobs.ranked().len() {
+            let slot = self.jobs.ranked()[place];
+            let own = self.jobs[slot].spec.priority;
+            if best.is_some() && priority != Some(own) {
+                break;
+            }
+            let Some((node, class, slack)) = self.job_head(slot, &can) else { continue };
+            if best.is_none_or(|(least, ..)| slack < least) {
+                (best, priority) = (Some((slack, At { job: slot, node }, class)), Some(own));
+            }
+        }
+        best.map(|(_, at, class)| (at, class))
+    }
+
+    /// A job's first task of the largest class that can be taken, and the least slack of all heads
+    /// that can: deadline less the remaining path, in milliseconds.
+    fn job_head(&mut self, slot: u32, can: &impl Fn(u8) -> bool) -> Option<(u32, u8, i64)> {
+        let single = self.jobs.ranked().len() == 1;
+        let mut found: Option<(u32, u8, i64)> = None;
+        for class in (0..self.classes.len() as u8).rev().filter(|c| can(*c)) {
+            let Some(node) = self.jobs[slot].head(class) else { continue };
+            if single {
+                return Some((node, class, 0));
+            }
+            let slack = self.slack(At { job: slot, node });
+            found = Some(found.map_or((node, class, slack), |(n, c, least)| (n, c, least.min(slack))));
+        }
+        found
+    }
+
+    /// When a task has to start so that its job can still make its deadline.
+    fn slack(&self, at: At) -> i64 {
+        let job = &self.jobs[at.job];
+        let Some(deadline) = job.spec.deadline else { return i64::MAX };
+        let step = self.durations.median(job.kind(at.node), 0);
+        let path = i64::from(job.shape().remaining(NodeId(at.node))) * i64::from(step);
+        i64::try_from(deadline).unwrap_or(i64::MAX - 1).saturating_sub(path)
+    }
+
+    /// Tasks that failed somewhere: to another machine as long as there is one that could take it.
+    fn assign_picky(&mut self) {
+        for place in 0..self.jobs.ranked().len() {
+            let job = self.jobs.ranked()[place];
+            if self.jobs[job].picky.is_empty() {
+                continue;
+            }
+            let entries: Vec<_> = self.jobs[job].picky.iter().rev().copied().collect();
+            for (class, entry) in entries {
+                let at = At { job, node: entry as u32 };
+                // A copy in this very job may have been leased a moment ago.
+                if self.jobs[job].state_of(at.node) == TaskState::Ready
+                    && let Some(worker) = self.picky_worker(at, class)
+                {
+                    self.assign(at, worker, false);
+                }
+            }
+        }
+    }
+
+    /// The worker that may run a ready task now that failed on some machines before.
+    pub(crate) fn picky_worker(&self, at: At, class: u8) -> Option<u32> {
+        let needs = self.classes[usize::from(class)];
+        let avoid = self.jobs[at.job].extra(at.node).map_or(&[][..], |e| &e.nodes);
+        let other = self.workers.best(needs, avoid);
+        if other.is_none() && !self.workers.could(needs, avoid) {
+            return self.workers.best(needs, &[]);
+        }
+        other
+    }
+
+    /// Queued leases to workers that could start them at once.
+    fn steal(&mut self) {
+        for class in (0..self.classes.len()).rev() {
+            while let Some(worker) = self.workers.best(self.classes[class], &[]) {
+                let Some(slot) = self.worth_stealing(class) else { break };
+                let at = self.leases[slot].at;
+                self.take_back(slot, Tell::Stop);
+                self.assign(at, worker, false);
+            }
+        }
+    }
+
+    /// The lease queued last when it would wait long, else the one that has waited long already.
+    fn worth_stealing(&mut self, class: usize) -> Option<u32> {
+        for _ in 0..LOOK {
+            let &(_, slot, fence) = self.queued[class].back()?;
+            if !self.is_queued(slot, fence) {
+                self.queued[class].pop_back();
+                continue;
+            }
+            if self.expected_wait(slot) >= STEAL_MILLIS {
+                return Some(slot);
+            }
+            break;
+        }
+        for _ in 0..LOOK {
+            let &(since, slot, fence) = self.queued[class].front()?;
+            if !self.is_queued(slot, fence) {
+                self.queued[class].pop_front();
+                continue;
+            }
+            if since + STEAL_MILLIS <= self.now {
+                return Some(slot);
+            }
+            let at = since + STEAL_MILLIS;
+            self.steal_at = Some(self.steal_at.map_or(at, |earlier| earlier.min(at)));
+            break;
+        }
+        None
+    }
+
+    /// Whether an entry of the queued leases still is one, of a job that may lease.
+    fn is_queued(&self, slot: u32, fence: u64) -> bool {
+        self.leases.is(slot, fence) && {
+            let lease = &self.leases[slot];
+            lease.started.is_none() && !self.jobs[lease.at.job].spec.suspended
+        }
+    }
+
+    /// How long a queued lease is likely to wait for the oldest running one at its worker.
+    fn expected_wait(&self, slot: u32) -> Millis {
+        let worker = &self.workers[self.leases[slot].worker];
+        let ends = worker.running.iter().filter_map(|running| {
+            let lease = &self.leases[*running];
+            let kind = self.jobs[lease.at.job].kind(lease.at.node);
+            let median = self.durations.median(kind, worker.capacity.cores);
+            lease.started.map(|started| started + Millis::from(median))
+        });
+        ends.min().unwrap_or(0).saturating_sub(self.now)
+    }
+
+    /// Second copies of slow tasks to workers for whom nothing else is ready.
+    fn start_backups(&mut self) {
+        let slow: Vec<_> = self.slow.iter().take(LOOK).copied().collect();
+        for (since, fence, slot) in slow {
+            let lease = self.leases[slot];
+            if self.jobs[lease.at.job].spec.suspended {
+                continue;
+            }
+            let needs = self.classes[usize::from(lease.class)];
+            let slow_node = self.workers[lease.worker].node;
+            let mut avoid = vec![slow_node];
+            avoid.extend(self.jobs[lease.at.job].extra(lease.at.node).iter().flat_map(|e| &e.nodes));
+            let other = self.workers.best(needs, &avoid);
+            let same = || {
+                self.workers
+                    .free_for(needs)
+                    .find(|w| *w != lease.worker && !avoid[1..].contains(&self.workers[*w].node))
+            };
+            if let Some(worker) = other.or_else(same) {
+                self.slow.remove(&(since, fence, slot));
+                self.back_up(slot, worker);
+            }
+        }
+    }
+}

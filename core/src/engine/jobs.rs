@@ -1,0 +1,405 @@
+//! What users do to jobs, and how jobs end.
+
+use super::Engine;
+use super::api::{Command, JobId, JobSpec, JobState, Millis, Notice, PreparedJob, Record, TaskState};
+use super::table::{At, Extra, Job, Proven};
+use crate::circuit::Kind;
+use crate::order::POLICIES;
+use crate::tree::NodeId;
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+/// How often a job's chances are looked at, in milliseconds.
+const RISK_EVERY: Millis = 1_000;
+
+impl Engine {
+    pub(crate) fn submit(&mut self, prepared: PreparedJob) {
+        if self.jobs.slot(prepared.spec.id).is_some() {
+            return;
+        }
+        self.out.push(Command::Persist(Record::Submitted(prepared.spec.clone(), self.now)));
+        let slot = self.enter_job(Arc::new(prepared), self.now);
+        self.share(slot);
+        if self.jobs[slot].open == 0 {
+            self.all_done(slot);
+        }
+    }
+
+    /// Puts a job into the books, all its tasks open.
+    pub(crate) fn enter_job(&mut self, tree: Arc<PreparedJob>, submitted: Millis) -> u32 {
+        let kind_class = Kind::ALL.map(|kind| self.class_of(self.config.profile.needs(kind)));
+        let job = Box::new(Job::new(tree, kind_class, self.classes.len(), submitted));
+        let id = job.spec.id;
+        let vacant = self.jobs.slots.iter().position(Option::is_none);
+        let slot = vacant.unwrap_or(self.jobs.slots.len());
+        if vacant.is_none() {
+            self.jobs.slots.push(None);
+        }
+        self.jobs.slots[slot] = Some(job);
+        self.jobs.by_id.insert(id, slot as u32);
+        self.rank();
+        slot as u32
+    }
+
+    /// Finds what a new job has in common with others and takes over how it stands there.
+    pub(crate) fn share(&mut self, slot: u32) {
+        let shared = self.mark_shared(slot);
+        for node in &shared {
+            let at = At { job: slot, node: *node };
+            if let Some(proven) = self.proven_elsewhere(at) {
+                let job = &mut self.jobs[slot];
+                job.write(*node, &proven);
+                job.set_raw(*node, TaskState::Done);
+            }
+        }
+        self.jobs[slot].rebuild();
+        for node in shared {
+            self.join_open(At { job: slot, node });
+        }
+    }
+
+    /// Marks tasks that stand elsewhere too, here and there, and returns them.
+    pub(crate) fn mark_shared(&mut self, slot: u32) -> Vec<u32> {
+        let tree = self.jobs[slot].tree.clone();
+        let mut shared: Vec<u32> = tree.index.doubles().to_vec();
+        let others: Vec<u32> = self.jobs.by_id.values().copied().filter(|other| *other != slot).collect();
+        for other in others {
+            let (here, there) = in_common(&tree, &self.jobs[other].tree);
+            shared.extend(here);
+            there.into_iter().for_each(|node| self.jobs[other].set_shared(node));
+        }
+        shared.sort_unstable();
+        shared.dedup();
+        shared.iter().for_each(|node| self.jobs[slot].set_shared(*node));
+        shared
+    }
+
+    /// The proof of a shared task if it is done wherever else it stands.
+    pub(crate) fn proven_elsewhere(&self, at: At) -> Option<Proven> {
+        let copies = self.copies(at);
+        let mut others = copies.as_slice().iter().filter(|c| c.job != at.job).peekable();
+        let first = *others.peek()?;
+        let all = others.all(|c| self.jobs[c.job].is_done(c.node));
+        all.then(|| Proven { found: true, ..self.jobs[first.job].proven(first.node) })
+    }
+
+    /// Brings an open task of a new job to where it stands in others. What had been quarantined for
+    /// them gets new attempts: a new request is a reason to try again.
+    fn join_open(&mut self, at: At) {
+        let copies = self.open_copies(at);
+        let other = copies.as_slice().iter().find(|c| c.job != at.job).copied();
+        let Some(other) = other.filter(|_| !self.jobs[at.job].is_done(at.node)) else { return };
+        let extra = self.jobs[other.job].extra(other.node).cloned();
+        if let Some(extra) = extra {
+            *self.jobs[at.job].extra_mut(at.node) = extra;
+        }
+        match self.jobs[other.job].state_of(other.node) {
+            TaskState::Leased => {
+                let word = self.jobs[other.job].word(other.node);
+                self.jobs[at.job].set_state(at.node, TaskState::Leased);
+                self.jobs[at.job].set_word(at.node, word);
+                self.own_orphans(at);
+            }
+            TaskState::Delayed => {
+                let until = self.jobs[other.job].extra(other.node).map_or(0, |e| e.until);
+                self.jobs[at.job].set_state(at.node, TaskState::Delayed);
+                self.delayed.push(Reverse((until, at)));
+            }
+            TaskState::Failed => self.renew(at),
+            TaskState::Ready => self.jobs[at.job].set_state(at.node, TaskState::Ready),
+            TaskState::Waiting | TaskState::Done => {}
+        }
+    }
+
+    /// Leases that no job that goes on stands behind become this place's.
+    fn own_orphans(&mut self, at: At) {
+        for slot in self.leases_of(at).collect::<Vec<_>>() {
+            if self.jobs[self.leases[slot].at.job].state != JobState::Proving {
+                self.leases[slot].at = at;
+            }
+        }
+    }
+
+    /// New attempts for a task, on any machine; that it needs a larger one stays known.
+    pub(crate) fn renew(&mut self, at: At) {
+        for copy in self.copies(at).as_slice() {
+            let job = &mut self.jobs[copy.job];
+            let Some(class) = job.extra(copy.node).map(|e| e.class) else { continue };
+            let state = job.state_of(copy.node);
+            *job.extra_mut(copy.node) = Extra { class, ..Extra::default() };
+            match state {
+                TaskState::Failed if job.pending(copy.node) > 0 => {
+                    job.set_state(copy.node, TaskState::Waiting)
+                }
+                TaskState::Ready | TaskState::Failed | TaskState::Delayed => {
+                    job.set_state(copy.node, TaskState::Ready);
+                }
+                TaskState::Waiting | TaskState::Leased | TaskState::Done => {}
+            }
+        }
+    }
+
+    pub(crate) fn renew_all(&mut self, slot: u32) {
+        let troubled: Vec<u32> = self.jobs[slot].extra.keys().copied().collect();
+        troubled.into_iter().for_each(|node| self.renew(At { job: slot, node }));
+    }
+
+    /// Sorts the jobs that may lease.
+    pub(crate) fn rank(&mut self) {
+        let leases = |job: &Job| job.state == JobState::Proving && !job.spec.suspended;
+        let mut ranked: Vec<u32> =
+            self.jobs.iter().filter(|(_, j)| leases(j)).map(|(slot, _)| slot).collect();
+        // By id already; the sort is stable.
+        ranked.sort_by_key(|slot| Reverse(self.jobs[*slot].spec.priority));
+        self.jobs.ranked = ranked;
+    }
+
+    pub(crate) fn order(&mut self, id: JobId, policy: usize) {
+        if let Some(slot) = self.jobs.slot(id)
+            && policy < POLICIES.len()
+        {
+            self.jobs[slot].set_policy(policy);
+        }
+    }
+
+    pub(crate) fn change(&mut self, id: JobId, change: impl FnOnce(&mut JobSpec)) {
+        let Some(slot) = self.jobs.slot(id) else { return };
+        let before = self.jobs[slot].spec.clone();
+        change(&mut self.jobs[slot].spec);
+        let spec = &self.jobs[slot].spec;
+        if *spec == before {
+            return;
+        }
+        let (suspended, deadline, priority) = (spec.suspended, spec.deadline, spec.priority);
+        self.out.push(Command::Persist(Record::Changed { job: id, suspended, deadline, priority }));
+        self.rank();
+        if suspended && !before.suspended {
+            self.hand_over_leases(slot, false);
+        }
+    }
+
+    pub(crate) fn cancel(&mut self, id: JobId) {
+        let Some(slot) = self.jobs.slot(id) else { return };
+        if matches!(self.jobs[slot].state, JobState::Proving | JobState::Checking) {
+            self.end_job(slot, JobState::Cancelled);
+        }
+    }
+
+    /// Ends a job: its leases go to others that want their tasks or are revoked.
+    fn end_job(&mut self, slot: u32, state: JobState) {
+        let now = self.now;
+        let job = &mut self.jobs[slot];
+        (job.state, job.ended, job.asked) = (state.clone(), Some(now), false);
+        let id = job.spec.id;
+        self.rank();
+        self.hand_over_leases(slot, true);
+        self.out.push(Command::Persist(Record::State(id, state.clone(), now)));
+        self.out.push(Command::JobEnded(id, state));
+    }
+
+    pub(crate) fn revive(&mut self, id: JobId) {
+        let Some(slot) = self.jobs.slot(id) else { return };
+        if matches!(self.jobs[slot].state, JobState::Complete | JobState::Checking) {
+            return;
+        }
+        self.out.push(Command::Persist(Record::State(id, JobState::Proving, self.now)));
+        self.reenter(slot);
+        if self.jobs[slot].open == 0 {
+            self.all_done(slot);
+        }
+    }
+
+    /// A job goes on with new attempts.
+    pub(crate) fn reenter(&mut self, slot: u32) {
+        let job = &mut self.jobs[slot];
+        (job.state, job.ended, job.asked, job.at_risk) = (JobState::Proving, None, false, false);
+        self.rank();
+        self.renew_all(slot);
+    }
+
+    pub(crate) fn forget(&mut self, id: JobId) {
+        let Some(slot) = self.jobs.slot(id) else { return };
+        if matches!(self.jobs[slot].state, JobState::Proving | JobState::Checking) {
+            return;
+        }
+        self.jobs.by_id.remove(&id);
+        self.jobs.slots[slot as usize] = None;
+        self.out.push(Command::Persist(Record::Forgotten(id)));
+    }
+
+    pub(crate) fn root_checked(&mut self, id: JobId, result: Result<(), String>) {
+        let Some(slot) = self.jobs.slot(id) else { return };
+        if self.jobs[slot].state != JobState::Checking {
+            return;
+        }
+        match result {
+            Ok(()) => self.end_job(slot, JobState::Complete),
+            Err(text) => {
+                let root = self.jobs[slot].shape().root().0;
+                self.reopen(At { job: slot, node: root }, &text);
+            }
+        }
+    }
+
+    /// After a restart: jobs whose proofs are all made want their roots checked.
+    pub(crate) fn ask_for_roots(&mut self) {
+        for slot in self.jobs.by_id.values().copied().collect::<Vec<_>>() {
+            let job = &mut self.jobs[slot];
+            if job.state == JobState::Checking && !job.asked {
+                job.asked = true;
+                self.out.push(Command::CheckRoot(job.spec.id));
+            }
+        }
+    }
+
+    pub(crate) fn check_deadlines(&mut self) {
+        for slot in self.jobs.by_id.values().copied().collect::<Vec<_>>() {
+            let job = &self.jobs[slot];
+            if !matches!(job.state, JobState::Proving | JobState::Checking) {
+                continue;
+            }
+            let Some(deadline) = job.spec.deadline else { continue };
+            if deadline <= self.now {
+                let why = self.what_is_missing(slot);
+                self.end_job(slot, JobState::Failed { why });
+            } else if job.risk_checked + RISK_EVERY <= self.now {
+                self.check_risk(slot, deadline);
+            }
+        }
+    }
+
+    fn what_is_missing(&self, slot: u32) -> String {
+        let job = &self.jobs[slot];
+        if job.open == 0 {
+            return "the deadline passed while the root proof was being checked".to_owned();
+        }
+        let kinds = Kind::ALL.iter().map(|kind| (kind, &job.counts[kind.index()]));
+        let missing: Vec<_> = kinds
+            .filter(|(_, c)| c.done < c.total)
+            .map(|(kind, c)| format!("{} {kind}", c.total - c.done))
+            .collect();
+        let mut why = format!(
+            "the deadline passed with {} of {} proofs missing: {}",
+            job.open,
+            job.shape().total(),
+            missing.join(", ")
+        );
+        let failed = |n: &&u32| job.state_of(**n) == TaskState::Failed;
+        if let Some(node) = job.extra.keys().find(failed) {
+            let circuit = job.shape().circuit(NodeId(*node));
+            let reason: String = job.extra[node].why.chars().take(200).collect();
+            why += &format!("; {circuit} {} is quarantined: {reason}", job.tree.ids[*node as usize].short());
+        } else if job.spec.suspended {
+            why += "; the job was suspended";
+        } else if self.workers.shapes.is_empty() {
+            why += "; no worker was connected";
+        }
+        why
+    }
+
+    /// Says when a job will not make its deadline as things are, and when it will again. To come back
+    /// it needs a tenth to spare, so that it does not go back and forth.
+    fn check_risk(&mut self, slot: u32, deadline: Millis) {
+        let estimate = self.remaining_millis(slot);
+        let now = self.now;
+        let job = &mut self.jobs[slot];
+        job.risk_checked = now;
+        let needed = if job.at_risk { estimate.map(|e| e + e / 10) } else { estimate };
+        let at_risk = needed.is_none_or(|needed| now.saturating_add(needed) > deadline);
+        if at_risk != job.at_risk {
+            job.at_risk = at_risk;
+            self.out.push(Command::Notice(Notice::AtRisk(job.spec.id, at_risk)));
+        }
+    }
+
+    /// A job's remaining time in milliseconds if it had all workers: the larger of its longest path
+    /// and its work over the machines it fits on. `None` if something fits nowhere or it is suspended.
+    pub(crate) fn remaining_millis(&self, slot: u32) -> Option<Millis> {
+        let job = &self.jobs[slot];
+        if job.spec.suspended {
+            return None;
+        }
+        let (mut work, mut path) = (0.0, 0);
+        let mut longest_above: Millis = 0;
+        for kind in Kind::ALL.iter().rev() {
+            let counts = job.counts[kind.index()];
+            let open = counts.total - counts.done;
+            let median = Millis::from(self.durations.median(*kind, 0));
+            let steps = match kind {
+                Kind::Merge => u32::BITS - open.leading_zeros(),
+                Kind::Kernel => open.min(u32::from(self.config.profile.max_calls)),
+                _ => open.min(1),
+            };
+            longest_above += median * Millis::from(steps);
+            if open > 0 {
+                path = longest_above;
+                let slots = self.slots(self.config.profile.needs(*kind));
+                if slots == 0 {
+                    return None;
+                }
+                work += f64::from(open) * median as f64 / slots as f64;
+            }
+        }
+        Some(path.max(work as Millis))
+    }
+
+    /// How many tasks with these needs all workers together can run.
+    fn slots(&self, needs: crate::profile::Needs) -> u64 {
+        let of = |capacity: &crate::profile::Needs| {
+            let cores = u64::from(capacity.cores) / u64::from(needs.cores.max(1));
+            cores.min(u64::from(capacity.memory_mib) / u64::from(needs.memory_mib.max(1)))
+        };
+        self.workers.shapes.iter().map(|(capacity, shape)| of(capacity) * u64::from(shape.workers)).sum()
+    }
+
+    /// Says when ready tasks fit no worker; once, until one fits again.
+    pub(crate) fn check_unfit(&mut self) {
+        for class in 0..self.classes.len() as u8 {
+            let needs = self.classes[usize::from(class)];
+            let head = (0..self.jobs.ranked().len()).find_map(|place| {
+                let slot = self.jobs.ranked()[place];
+                let picky = self.jobs[slot].picky.iter().find(|(c, _)| *c == class).map(|(_, e)| *e as u32);
+                self.jobs[slot].head(class).or(picky).map(|node| At { job: slot, node })
+            });
+            let unfit = head.filter(|_| !self.workers.could(needs, &[]));
+            if let Some(at) = unfit.filter(|_| !self.unfit[usize::from(class)]) {
+                let kind = self.jobs[at.job].kind(at.node);
+                let ready =
+                    self.jobs.ranked().iter().map(|slot| self.jobs[*slot].counts[kind.index()].ready).sum();
+                self.out.push(Command::Notice(Notice::NoFittingWorker { kind, needs, ready }));
+            }
+            self.unfit[usize::from(class)] = unfit.is_some();
+        }
+    }
+}
+
+/// Nodes of one tree whose ids stand in the other, and where there. What has a child that does not
+/// stand there does not either, so trees that share nothing cost a look at their leaves.
+fn in_common(tree: &PreparedJob, other: &PreparedJob) -> (Vec<u32>, Vec<u32>) {
+    let (mut here, mut there) = (vec![], vec![]);
+    let mut stands = vec![false; tree.ids.len()];
+    let calls = tree.shape.total_calls();
+    let leaves = (0..calls).chain((0..tree.shape.transactions()).filter_map(|tx| {
+        let without_calls = tree.shape.calls(tx) == 0;
+        without_calls.then(|| tree.shape.base(tx).0)
+    }));
+    let mut look = |node: u32, stands: &mut [bool]| {
+        let before = there.len();
+        there.extend(other.index.find(&other.ids, &tree.ids[node as usize]));
+        if there.len() > before {
+            stands[node as usize] = true;
+            here.push(node);
+        }
+    };
+    leaves.for_each(|node| look(node, &mut stands));
+    if stands.contains(&true) {
+        for node in tree.shape.nodes().skip(calls as usize) {
+            let children = tree.shape.children(node);
+            let below = children.as_slice();
+            if !below.is_empty() && below.iter().all(|c| stands[c.index()]) {
+                look(node.0, &mut stands);
+            }
+        }
+    }
+    (here, there)
+}

@@ -1,0 +1,218 @@
+//! Proofs that are done, and what that opens.
+
+use super::Engine;
+use super::api::{Command, Done, JobState, KnownProof, Millis, Notice, Record, Session, TaskState};
+use super::leases::Tell;
+use super::table::{At, NO_MAKER, Proven};
+use crate::tree::NodeId;
+
+impl Engine {
+    /// A worker reports a proof.
+    pub(crate) fn completed(&mut self, session: Session, done: &Done) {
+        let Some(worker) = self.workers.by_session(session) else { return };
+        self.hear(worker);
+        let slot = self.leases.by_fence(done.fence.0).filter(|slot| {
+            let lease = &self.leases[*slot];
+            lease.worker == worker && self.id(lease.at) == done.task
+        });
+        let Some(slot) = slot else { return self.late(worker, done) };
+        let at = self.leases[slot].at;
+        if self.end_lease(slot) {
+            self.take_back_all(at, Tell::Finished);
+        }
+        self.count(at, worker, done);
+    }
+
+    /// A result under a lease that is not the worker's any more: it is as good as any if the task is
+    /// open, and nothing if it is done.
+    fn late(&mut self, worker: u32, done: &Done) {
+        self.workers[worker].lost.retain(|lost| lost.fence != done.fence.0);
+        let open = self.open_place(&done.task);
+        let name = self.workers[worker].name.clone();
+        let notice = Notice::LateResult { task: done.task, worker: name, counted: open.is_some() };
+        self.out.push(Command::Notice(notice));
+        if let Some(at) = open {
+            self.take_back_all(at, Tell::Finished);
+            self.count(at, worker, done);
+        }
+    }
+
+    /// A place where this task is not done, in a job that goes on if there is one.
+    pub(crate) fn open_place(&self, task: &crate::ids::TaskId) -> Option<At> {
+        let places = self.places(task).into_iter();
+        let open = places.filter(|at| !self.jobs[at.job].is_done(at.node));
+        open.min_by_key(|at| self.jobs[at.job].state != JobState::Proving)
+    }
+
+    fn count(&mut self, at: At, worker: u32, done: &Done) {
+        let (maker, cores) = (self.workers[worker].maker, self.workers[worker].capacity.cores);
+        let proven = Proven {
+            maker: if done.found { NO_MAKER } else { maker },
+            millis: done.millis,
+            cpu_millis: done.cpu_millis,
+            proof_bytes: done.proof_bytes,
+            found: done.found,
+            at: self.now,
+        };
+        if !done.found {
+            self.durations.learn(self.jobs[at.job].kind(at.node), cores, done.millis);
+        }
+        self.finish(at, &proven);
+    }
+
+    /// Proofs that lie in the store already.
+    pub(crate) fn known(&mut self, proofs: &[KnownProof]) {
+        for proof in proofs {
+            let places = self.places(&proof.task);
+            let open = places.iter().find(|at| !self.jobs[at.job].is_done(at.node)).copied();
+            // Of one that was only not needed any more nothing was known so far.
+            let nameless =
+                || places.iter().find(|at| self.jobs[at.job].proven(at.node).maker == NO_MAKER).copied();
+            let Some(at) = open.or_else(nameless) else { continue };
+            let proven = Proven {
+                maker: self.maker_number(&proof.worker, None, 0),
+                millis: proof.millis,
+                cpu_millis: proof.cpu_millis,
+                proof_bytes: proof.proof_bytes,
+                found: true,
+                at: self.now,
+            };
+            if open.is_some() {
+                self.take_back_all(at, Tell::Finished);
+                self.finish(at, &proven);
+            } else {
+                self.jobs[at.job].write(at.node, &proven);
+                self.persist_done(at, &proven);
+            }
+        }
+    }
+
+    fn persist_done(&mut self, at: At, p: &Proven) {
+        self.out.push(Command::Persist(Record::Done {
+            job: self.jobs[at.job].spec.id,
+            node: at.node,
+            maker: p.maker,
+            millis: p.millis,
+            cpu_millis: p.cpu_millis,
+            proof_bytes: p.proof_bytes,
+            found: p.found,
+            at: p.at,
+        }));
+    }
+
+    /// A task without leases is done, wherever it stands.
+    pub(crate) fn finish(&mut self, at: At, proven: &Proven) {
+        self.persist_done(at, proven);
+        for copy in self.open_copies(at).as_slice() {
+            self.finish_copy(*copy, proven);
+        }
+    }
+
+    fn finish_copy(&mut self, at: At, proven: &Proven) {
+        if self.jobs[at.job].pending(at.node) > 0 {
+            self.close_below(at, proven.at);
+        }
+        let job = &mut self.jobs[at.job];
+        if job.is_done(at.node) {
+            return;
+        }
+        job.write(at.node, proven);
+        job.set_state(at.node, TaskState::Done);
+        if let Some(parent) = job.shape().parent(NodeId(at.node))
+            && job.child_done(parent.0)
+            && job.state_of(parent.0) == TaskState::Waiting
+        {
+            job.set_state(parent.0, TaskState::Ready);
+        }
+        if job.open == 0 {
+            self.all_done(at.job);
+        }
+    }
+
+    /// A proof is done though some of its children are not: this job does not need them any more.
+    fn close_below(&mut self, at: At, now: Millis) {
+        let mut above = vec![at];
+        while let Some(parent) = above.pop() {
+            let children = self.jobs[parent.job].shape().children(NodeId(parent.node));
+            for child in children.as_slice() {
+                let child = At { job: parent.job, node: child.0 };
+                if self.jobs[child.job].is_done(child.node) {
+                    continue;
+                }
+                self.free_of_leases(child);
+                let job = &mut self.jobs[child.job];
+                job.write(child.node, &Proven::implied(now));
+                job.set_state(child.node, TaskState::Done);
+                job.child_done(parent.node);
+                above.push(child);
+            }
+        }
+    }
+
+    /// Ends the leases that run for this very place; if others want the task they get them.
+    fn free_of_leases(&mut self, at: At) {
+        for slot in self.leases_of(at).collect::<Vec<_>>() {
+            if self.leases[slot].at.job != at.job || self.hand_over(slot) {
+                continue;
+            }
+            if !self.take_back(slot, Tell::Stop) {
+                self.set_open(at, TaskState::Ready);
+            }
+        }
+    }
+
+    pub(crate) fn all_done(&mut self, slot: u32) {
+        let job = &mut self.jobs[slot];
+        if job.state == JobState::Proving {
+            job.state = JobState::Checking;
+            job.asked = true;
+            self.out.push(Command::CheckRoot(job.spec.id));
+        }
+    }
+
+    /// A proof that had been counted is bad: wherever its parent is not done yet it is open again.
+    /// Returns false if there is no such place.
+    pub(crate) fn reopen(&mut self, at: At, text: &str) -> bool {
+        let copies = self.copies(at);
+        let counted: Vec<_> = copies.as_slice().iter().copied().filter(|c| self.is_unsealed(*c)).collect();
+        let Some(first) = counted.first().copied() else { return false };
+        let maker = self.jobs[first.job].proven(first.node).maker;
+        let task = self.id(first);
+        let worker = self.maker_name(maker).map(str::to_owned);
+        self.out.push(Command::Quarantine { task, worker, text: text.to_owned() });
+        for copy in &counted {
+            self.reopen_copy(*copy);
+        }
+        self.charge_bad_proof(first, maker, text);
+        true
+    }
+
+    /// Done, and what was made from it is not: nothing hides that its proof is bad.
+    pub(crate) fn is_unsealed(&self, at: At) -> bool {
+        let job = &self.jobs[at.job];
+        let parent = job.shape().parent(NodeId(at.node));
+        let above = parent.map_or(job.state == JobState::Complete, |p| job.is_done(p.0));
+        job.is_done(at.node) && !above
+    }
+
+    pub(crate) fn reopen_copy(&mut self, at: At) {
+        if let Some(parent) = self.jobs[at.job].shape().parent(NodeId(at.node)) {
+            let above = At { job: at.job, node: parent.0 };
+            if self.jobs[at.job].state_of(parent.0) == TaskState::Leased {
+                self.take_back_all(above, Tell::Stop);
+                self.set_open(above, TaskState::Waiting);
+            }
+            let job = &mut self.jobs[at.job];
+            job.child_opened(parent.0);
+            if job.state_of(parent.0) != TaskState::Failed {
+                job.set_state(parent.0, TaskState::Waiting);
+            }
+        }
+        let job = &mut self.jobs[at.job];
+        job.set_state(at.node, TaskState::Ready);
+        if job.state == JobState::Checking {
+            (job.state, job.asked) = (JobState::Proving, false);
+            self.rank();
+        }
+    }
+}

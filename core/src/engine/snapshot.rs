@@ -1,0 +1,372 @@
+//! The engine's books as bytes, and back: from a snapshot and the records since.
+
+use super::Engine;
+use super::api::TaskState;
+use super::api::{Config, Fence, JobSpec, JobState, Millis, PreparedJob, Record, RestoreError};
+use super::codec::{BadBytes, Reader, Writer};
+use super::record::{get_maker, get_spec, get_state, put_maker, put_spec, put_state};
+use super::table::{At, Extra, Job, Proven};
+use crate::tree::Leaves;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// Version of the snapshot's bytes.
+const VERSION: u8 = 1;
+
+/// What rebuilds a job's tree from its request.
+type Resolve<'a> = &'a mut dyn FnMut(&JobSpec) -> Result<(Vec<u8>, Leaves), String>;
+
+impl Engine {
+    /// Everything that a restart has to know: jobs, proofs, charges, makers, durations. Leases are
+    /// not in it; workers bring them back.
+    pub fn snapshot(&self) -> Vec<u8> {
+        let mut w = Writer::default();
+        w.byte(VERSION);
+        w.varint(self.now);
+        w.varint(self.fences_to);
+        w.varint(self.makers.len() as u64);
+        for maker in &self.makers {
+            w.text(&maker.name);
+            w.text(&self.nodes[maker.node as usize]);
+            w.varint(u64::from(maker.cores));
+            w.byte(maker.suspected);
+        }
+        let windows: Vec<_> = self.durations.export().collect();
+        w.varint(windows.len() as u64);
+        for (kind, cores, count, samples) in windows {
+            w.byte(kind);
+            w.varint(u64::from(cores));
+            w.varint(count);
+            w.varint(samples.len() as u64);
+            samples.iter().for_each(|m| w.varint(u64::from(*m)));
+        }
+        w.varint(self.jobs.by_id.len() as u64);
+        self.jobs.iter().for_each(|(_, job)| self.put_job(&mut w, job));
+        w.0
+    }
+
+    fn put_job(&self, w: &mut Writer, job: &Job) {
+        put_spec(w, &job.spec);
+        w.varint(job.submitted);
+        w.option(job.ended);
+        put_state(w, &job.state);
+        w.varint(job.policy as u64);
+        w.varint(u64::from(job.shape().total()));
+        let done = |node: &u32| job.is_done(*node);
+        w.varint((0..job.shape().total()).filter(done).count() as u64);
+        let mut before = 0;
+        for node in (0..job.shape().total()).filter(done) {
+            let p = job.proven(node);
+            w.varint(u64::from(node - before) << 1 | u64::from(p.found));
+            before = node;
+            put_maker(w, p.maker);
+            [p.millis, p.cpu_millis, p.proof_bytes].into_iter().for_each(|n| w.varint(u64::from(n)));
+            w.varint(p.at - job.submitted);
+        }
+        w.varint(job.extra.len() as u64);
+        for (node, extra) in &job.extra {
+            w.varint(u64::from(*node));
+            w.0.extend_from_slice(&extra.attempts);
+            w.option(extra.class.map(u64::from));
+            w.varint(extra.nodes.len() as u64);
+            extra.nodes.iter().for_each(|n| w.text(&self.nodes[*n as usize]));
+            w.text(&extra.why);
+        }
+    }
+
+    /// The engine as it was when its last record was written. `resolve` finds a job's tree again:
+    /// the number of calls of each transaction and the leaves. Records may be given more than once,
+    /// as long as all that follow are given again too.
+    ///
+    /// # Errors
+    /// Bytes that are none of this engine's, or a job whose tree can't be built and that was not
+    /// dropped from the books later.
+    pub fn restore(
+        config: Config,
+        snapshot: Option<&[u8]>,
+        records: &[Vec<u8>],
+        mut resolve: impl FnMut(&JobSpec) -> Result<(Vec<u8>, Leaves), String>,
+        now: Millis,
+    ) -> Result<Self, RestoreError> {
+        let decode = |(index, bytes): (usize, &Vec<u8>)| {
+            Record::decode(bytes).map_err(|reason| RestoreError::Record { index, reason })
+        };
+        let records: Vec<Record> = records.iter().enumerate().map(decode).collect::<Result<_, _>>()?;
+        let dropped = |r: &Record| if let Record::Forgotten(id) = r { Some(*id) } else { None };
+        let dropped: HashSet<_> = records.iter().filter_map(dropped).collect();
+        let mut engine = Self::new(config);
+        let mut build =
+            |engine: &mut Self, spec: JobSpec, at| match engine.build(spec.clone(), at, &mut resolve) {
+                Err(_) if dropped.contains(&spec.id) => Ok(None),
+                built => built.map(Some),
+            };
+        if let Some(bytes) = snapshot {
+            engine.read_snapshot(bytes, &mut build)?;
+        }
+        for record in records {
+            match record {
+                Record::Submitted(spec, at) if engine.jobs.slot(spec.id).is_none() => {
+                    if let Some(slot) = build(&mut engine, spec, at)? {
+                        engine.share_again(slot);
+                    }
+                }
+                other => engine.replay(other),
+            }
+        }
+        engine.now = engine.now.max(now);
+        engine.settle_restored();
+        Ok(engine)
+    }
+
+    fn build(&mut self, spec: JobSpec, at: Millis, resolve: Resolve<'_>) -> Result<u32, RestoreError> {
+        let (id, name) = (spec.id, spec.name.clone());
+        let error = |reason| RestoreError::Job { id, name: name.clone(), reason };
+        let (calls, leaves) = resolve(&spec).map_err(error)?;
+        let tree = PreparedJob::new(spec, &calls, leaves, &self.config.profile);
+        let tree = tree.map_err(|e| error(e.to_string()))?;
+        Ok(self.enter_job(Arc::new(tree), at))
+    }
+
+    fn read_snapshot(
+        &mut self,
+        bytes: &[u8],
+        build: &mut impl FnMut(&mut Self, JobSpec, Millis) -> Result<Option<u32>, RestoreError>,
+    ) -> Result<(), RestoreError> {
+        let r = &mut Reader(bytes);
+        match r.byte()? {
+            VERSION => {}
+            other => return Err(BadBytes::Version(other).into()),
+        }
+        self.now = r.varint()?;
+        self.reserve_fences(r.varint()?);
+        for number in 0..r.number::<u32>()? {
+            let (name, node) = (r.text()?, r.text()?);
+            self.replay(Record::Maker { number, name, node, cores: r.number()? });
+            self.suspect(number, r.byte()?);
+        }
+        for _ in 0..r.number::<u32>()? {
+            let (kind, cores, count) = (r.byte()?, r.number()?, r.varint()?);
+            let samples: Vec<u32> = (0..r.number::<u32>()?).map(|_| r.number()).collect::<Result<_, _>>()?;
+            self.durations.import(kind, cores, count, &samples);
+        }
+        for _ in 0..r.number::<u32>()? {
+            self.read_job(r, build)?;
+        }
+        Ok(r.end()?)
+    }
+
+    fn read_job(
+        &mut self,
+        r: &mut Reader<'_>,
+        build: &mut impl FnMut(&mut Self, JobSpec, Millis) -> Result<Option<u32>, RestoreError>,
+    ) -> Result<(), RestoreError> {
+        let (spec, submitted) = (get_spec(r)?, r.varint()?);
+        let (ended, state, policy, total) = (r.option()?, get_state(r)?, r.number()?, r.number::<u32>()?);
+        let (id, name) = (spec.id, spec.name.clone());
+        let slot = build(self, spec, submitted)?;
+        if let Some(slot) = slot {
+            let found = self.jobs[slot].shape().total();
+            if found != total {
+                let reason = format!("its tree has {found} tasks now and had {total}");
+                return Err(RestoreError::Job { id, name, reason });
+            }
+            self.mark_shared(slot);
+            let job = &mut self.jobs[slot];
+            (job.ended, job.state) = (ended, state);
+            if policy < crate::order::POLICIES.len() {
+                job.policy = policy;
+            }
+        }
+        let mut node = 0u32;
+        for _ in 0..r.number::<u32>()? {
+            let head = r.varint()?;
+            node = u32::try_from(head >> 1)
+                .ok()
+                .and_then(|step| node.checked_add(step))
+                .filter(|n| *n < total)
+                .ok_or(BadBytes::Meaningless("node"))?;
+            let maker = get_maker(r)?;
+            let (millis, cpu_millis, proof_bytes) = (r.number()?, r.number()?, r.number()?);
+            let at = submitted.saturating_add(r.varint()?);
+            let proven = Proven { maker, millis, cpu_millis, proof_bytes, found: head & 1 == 1, at };
+            if let Some(slot) = slot {
+                self.jobs[slot].write(node, &proven);
+                self.jobs[slot].set_raw(node, TaskState::Done);
+            }
+        }
+        for _ in 0..r.number::<u32>()? {
+            let node = r.number::<u32>()?;
+            let extra = self.read_extra(r)?;
+            if node >= total {
+                return Err(BadBytes::Meaningless("node").into());
+            }
+            if let Some(slot) = slot {
+                *self.jobs[slot].extra_mut(node) = extra;
+            }
+        }
+        Ok(())
+    }
+
+    fn read_extra(&mut self, r: &mut Reader<'_>) -> Result<Extra, BadBytes> {
+        let (attempts, class) = (r.array()?, r.option::<u8>()?);
+        let mut nodes = vec![];
+        for _ in 0..r.number::<u32>()? {
+            let name = r.text()?;
+            nodes.push(self.node_number(&name));
+        }
+        let class = class.filter(|c| usize::from(*c) < self.classes.len());
+        Ok(Extra { attempts, class, nodes, why: r.text()?, ..Extra::default() })
+    }
+
+    fn reserve_fences(&mut self, to: u64) {
+        self.next_fence = self.next_fence.max(to);
+        self.fences_to = self.next_fence;
+    }
+
+    /// What a new job has in common with those before, while states are not worked out yet.
+    fn share_again(&mut self, slot: u32) {
+        for node in self.mark_shared(slot) {
+            let at = At { job: slot, node };
+            if let Some(proven) = self.proven_elsewhere(at) {
+                self.jobs[slot].write(node, &proven);
+                self.jobs[slot].set_raw(node, TaskState::Done);
+                continue;
+            }
+            let others = self.open_copies(at);
+            let other = others.as_slice().iter().find(|c| c.job != slot);
+            if let Some(extra) = other.and_then(|c| self.jobs[c.job].extra(c.node)).cloned() {
+                let exhausted = self.is_exhausted(&extra);
+                *self.jobs[slot].extra_mut(node) = extra;
+                if exhausted {
+                    self.renew(at);
+                }
+            }
+        }
+    }
+
+    /// Takes in one record. Every record sets what it speaks of, none counts up, so reading it again
+    /// does no harm. One of a job that is not in the books is passed over.
+    fn replay(&mut self, record: Record) {
+        match record {
+            Record::Maker { number, name, node, cores } => self.replay_maker(number, name, &node, cores),
+            Record::FencesTo(Fence(to)) => self.reserve_fences(to),
+            Record::Submitted(..) => {}
+            Record::Done { job, node, maker, millis, cpu_millis, proof_bytes, found, at } => {
+                let proven = Proven { maker, millis, cpu_millis, proof_bytes, found, at };
+                self.place(job, node).into_iter().for_each(|at| self.replay_done(at, &proven));
+            }
+            Record::Charged { job, node, reason, attempts, worker } => {
+                let machine = worker.and_then(|w| self.makers.get(w as usize)).map(|m| m.node);
+                let why = "failed before the last restart";
+                self.place(job, node)
+                    .into_iter()
+                    .for_each(|at| self.charge(at, reason, attempts, machine, why));
+            }
+            Record::Reopened { job, node, attempts, maker, suspected } => {
+                if let Some(at) = self.place(job, node) {
+                    self.replay_reopened(at, attempts, maker);
+                }
+                maker.into_iter().for_each(|maker| self.suspect(maker, suspected));
+            }
+            Record::Changed { job, suspended, deadline, priority } => {
+                if let Some(slot) = self.jobs.slot(job) {
+                    let spec = &mut self.jobs[slot].spec;
+                    (spec.suspended, spec.deadline, spec.priority) = (suspended, deadline, priority);
+                }
+            }
+            Record::State(job, state, at) => {
+                if let Some(slot) = self.jobs.slot(job) {
+                    self.replay_state(slot, state, at);
+                }
+            }
+            Record::Forgotten(job) => {
+                if let Some(slot) = self.jobs.by_id.remove(&job) {
+                    self.jobs.slots[slot as usize] = None;
+                }
+            }
+        }
+    }
+
+    fn place(&self, job: super::JobId, node: u32) -> Option<At> {
+        let slot = self.jobs.slot(job).filter(|slot| node < self.jobs[*slot].shape().total())?;
+        Some(At { job: slot, node })
+    }
+
+    fn replay_maker(&mut self, number: u32, name: String, node: &str, cores: u16) {
+        let node = self.node_number(node);
+        let place = number as usize;
+        if place > self.makers.len() {
+            // Numbers are given in order; a gap means a lost record of a worker nothing is known of.
+            self.makers.resize(place, super::Maker::default());
+        }
+        let suspected = self.makers.get(place).map_or(0, |m| m.suspected);
+        let maker = super::Maker { name: name.clone(), node, cores, suspected };
+        if place < self.makers.len() {
+            self.makers[place] = maker;
+        } else {
+            self.makers.push(maker);
+        }
+        self.maker_numbers.insert(name, number);
+    }
+
+    fn replay_done(&mut self, at: At, proven: &Proven) {
+        self.now = self.now.max(proven.at);
+        let job = &self.jobs[at.job];
+        let new = !job.is_done(at.node) || job.proven(at.node) != *proven;
+        if new && !proven.found {
+            let cores = self.makers.get(proven.maker as usize).map_or(0, |m| m.cores);
+            self.durations.learn(self.jobs[at.job].kind(at.node), cores, proven.millis);
+        }
+        for copy in self.copies(at).as_slice() {
+            let job = &mut self.jobs[copy.job];
+            if *copy == at || !job.is_done(copy.node) {
+                job.write(copy.node, proven);
+                job.set_raw(copy.node, TaskState::Done);
+            }
+        }
+    }
+
+    fn replay_reopened(&mut self, at: At, attempts: u8, maker: Option<u32>) {
+        let copies = self.copies(at);
+        for copy in copies.as_slice() {
+            if self.is_unsealed(*copy) {
+                self.jobs[copy.job].set_raw(copy.node, TaskState::Waiting);
+            }
+        }
+        let machine = maker.and_then(|w| self.makers.get(w as usize)).map(|m| m.node);
+        let why = "bad proof before the last restart";
+        self.charge(at, super::Reason::BadProof, attempts, machine, why);
+    }
+
+    fn replay_state(&mut self, slot: u32, state: JobState, at: Millis) {
+        self.now = self.now.max(at);
+        if state == JobState::Proving {
+            return self.reenter(slot);
+        }
+        (self.jobs[slot].state, self.jobs[slot].ended) = (state, Some(at));
+    }
+
+    /// Works out all that follows from what is done and charged.
+    fn settle_restored(&mut self) {
+        for slot in self.jobs.by_id.values().copied().collect::<Vec<_>>() {
+            let exhausted = |(node, extra): (&u32, &Extra)| self.is_exhausted(extra).then_some(*node);
+            let failed: Vec<u32> = self.jobs[slot].extra.iter().filter_map(exhausted).collect();
+            let job = &mut self.jobs[slot];
+            for node in failed {
+                if !job.is_done(node) {
+                    job.set_raw(node, TaskState::Failed);
+                }
+            }
+            job.rebuild();
+            if job.state == JobState::Checking && job.open > 0 {
+                job.state = JobState::Proving;
+            }
+            if job.state == JobState::Proving && job.open == 0 {
+                job.state = JobState::Checking;
+            }
+            job.asked = false;
+        }
+        self.rank();
+        self.out.clear();
+    }
+}

@@ -1,0 +1,432 @@
+//! One job's books: a byte of state and five words a task, in columns; no task is an object.
+
+use super::api::{Counts, JobSpec, JobState, Millis, PreparedJob, TaskState};
+use crate::circuit::Kind;
+use crate::order::POLICIES;
+use crate::tree::{NodeId, Shape};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::sync::Arc;
+
+/// No worker known as the maker of a proof.
+pub(crate) const NO_MAKER: u32 = u32::MAX;
+
+/// A place in the books: job by slot, node by number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct At {
+    pub(crate) job: u32,
+    pub(crate) node: u32,
+}
+
+const STATE: u8 = 0b0000_0111;
+const PENDING: u8 = 0b0001_1000;
+const PENDING_ONE: u8 = 0b0000_1000;
+const SHARED: u8 = 0b0010_0000;
+const FOUND: u8 = 0b0100_0000;
+const EXTRA: u8 = 0b1000_0000;
+
+const STATES: [TaskState; 8] = [
+    TaskState::Waiting,
+    TaskState::Ready,
+    TaskState::Delayed,
+    TaskState::Leased,
+    TaskState::Done,
+    TaskState::Failed,
+    TaskState::Failed,
+    TaskState::Failed,
+];
+
+/// What only tasks that had trouble have.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Extra {
+    /// Attempts charged, by [`super::retries::charge_index`].
+    pub(crate) attempts: [u8; super::retries::CHARGES],
+    /// Failures charged to nobody in a row, for their backoff.
+    pub(crate) soft: u8,
+    /// Needs a larger class than its kind's, since it ran out of memory.
+    pub(crate) class: Option<u8>,
+    /// Machines where it failed.
+    pub(crate) nodes: Vec<u32>,
+    /// Not before then.
+    pub(crate) until: Millis,
+    /// The last failure, for people.
+    pub(crate) why: String,
+}
+
+impl Extra {
+    pub(crate) fn charged(&self) -> u32 {
+        self.attempts.iter().map(|n| u32::from(*n)).sum()
+    }
+}
+
+/// What is written down when a proof is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Proven {
+    pub(crate) maker: u32,
+    pub(crate) millis: u32,
+    pub(crate) cpu_millis: u32,
+    pub(crate) proof_bytes: u32,
+    pub(crate) found: bool,
+    pub(crate) at: Millis,
+}
+
+impl Proven {
+    /// Not needed any more: what it was for is done.
+    pub(crate) fn implied(at: Millis) -> Self {
+        Self { maker: NO_MAKER, millis: 0, cpu_millis: 0, proof_bytes: 0, found: true, at }
+    }
+}
+
+/// A job.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) spec: JobSpec,
+    pub(crate) tree: Arc<PreparedJob>,
+    pub(crate) state: JobState,
+    pub(crate) submitted: Millis,
+    pub(crate) ended: Option<Millis>,
+    pub(crate) policy: usize,
+    pub(crate) counts: [Counts; 5],
+    /// Tasks not done.
+    pub(crate) open: u32,
+    /// The shell was asked to check the root.
+    pub(crate) asked: bool,
+    pub(crate) at_risk: bool,
+    pub(crate) risk_checked: Millis,
+    /// Class of each kind's needs.
+    kind_class: [u8; 5],
+    flags: Box<[u8]>,
+    /// Wall time of a task that is done; the lease's slot of one that is leased.
+    word: Box<[u32]>,
+    maker: Box<[u32]>,
+    /// When it was done, in milliseconds after the job's submission.
+    end: Box<[u32]>,
+    cpu: Box<[u32]>,
+    bytes: Box<[u32]>,
+    /// Ready tasks by class: policy key above node number. May hold stale entries.
+    ready: Vec<BinaryHeap<Reverse<u64>>>,
+    /// Ready tasks that avoid some machines: class, key above node.
+    pub(crate) picky: BTreeSet<(u8, u64)>,
+    pub(crate) extra: BTreeMap<u32, Extra>,
+}
+
+fn column(count: u32) -> Box<[u32]> {
+    vec![0; count as usize].into()
+}
+
+impl Job {
+    /// A job whose tasks are all open; [`Job::rebuild`] has to follow.
+    pub(crate) fn new(tree: Arc<PreparedJob>, kind_class: [u8; 5], classes: usize, now: Millis) -> Self {
+        let total = tree.shape.total();
+        Self {
+            spec: tree.spec.clone(),
+            state: JobState::Proving,
+            submitted: now,
+            ended: None,
+            policy: 0,
+            counts: [Counts::default(); 5],
+            open: total,
+            asked: false,
+            at_risk: false,
+            risk_checked: 0,
+            kind_class,
+            flags: vec![0; total as usize].into(),
+            word: column(total),
+            maker: column(total),
+            end: column(total),
+            cpu: column(total),
+            bytes: column(total),
+            ready: vec![BinaryHeap::new(); classes],
+            picky: BTreeSet::new(),
+            extra: BTreeMap::new(),
+            tree,
+        }
+    }
+
+    pub(crate) fn shape(&self) -> &Shape {
+        &self.tree.shape
+    }
+
+    pub(crate) fn kind(&self, node: u32) -> Kind {
+        self.tree.shape.kind(NodeId(node))
+    }
+
+    pub(crate) fn state_of(&self, node: u32) -> TaskState {
+        STATES[usize::from(self.flags[node as usize] & STATE)]
+    }
+
+    pub(crate) fn is_done(&self, node: u32) -> bool {
+        self.flags[node as usize] & STATE == TaskState::Done as u8
+    }
+
+    pub(crate) fn pending(&self, node: u32) -> u8 {
+        (self.flags[node as usize] & PENDING) / PENDING_ONE
+    }
+
+    pub(crate) fn is_shared(&self, node: u32) -> bool {
+        self.flags[node as usize] & SHARED != 0
+    }
+
+    pub(crate) fn set_shared(&mut self, node: u32) {
+        self.flags[node as usize] |= SHARED;
+    }
+
+    pub(crate) fn is_found(&self, node: u32) -> bool {
+        self.flags[node as usize] & FOUND != 0
+    }
+
+    pub(crate) fn extra(&self, node: u32) -> Option<&Extra> {
+        if self.flags[node as usize] & EXTRA == 0 { None } else { self.extra.get(&node) }
+    }
+
+    pub(crate) fn extra_mut(&mut self, node: u32) -> &mut Extra {
+        self.flags[node as usize] |= EXTRA;
+        self.extra.entry(node).or_default()
+    }
+
+    /// The class of machine a task needs.
+    pub(crate) fn class(&self, node: u32) -> u8 {
+        let own = self.extra(node).and_then(|e| e.class);
+        own.unwrap_or(self.kind_class[self.kind(node).index()])
+    }
+
+    /// The lease's slot of a leased task, the wall time of a finished one.
+    pub(crate) fn word(&self, node: u32) -> u32 {
+        self.word[node as usize]
+    }
+
+    pub(crate) fn set_word(&mut self, node: u32, word: u32) {
+        self.word[node as usize] = word;
+    }
+
+    pub(crate) fn proven(&self, node: u32) -> Proven {
+        let n = node as usize;
+        Proven {
+            maker: self.maker[n],
+            millis: self.word[n],
+            cpu_millis: self.cpu[n],
+            proof_bytes: self.bytes[n],
+            found: self.is_found(node),
+            at: self.submitted + Millis::from(self.end[n]),
+        }
+    }
+
+    /// Writes a proof down, whatever the task's state; the state itself is the caller's.
+    pub(crate) fn write(&mut self, node: u32, p: &Proven) {
+        let n = node as usize;
+        let end = p.at.saturating_sub(self.submitted).min(u64::from(u32::MAX)) as u32;
+        (self.word[n], self.maker[n], self.end[n]) = (p.millis, p.maker, end);
+        (self.cpu[n], self.bytes[n]) = (p.cpu_millis, p.proof_bytes);
+        self.flags[n] = self.flags[n] & !FOUND | if p.found { FOUND } else { 0 };
+    }
+
+    fn counter(&mut self, kind: Kind, state: TaskState) -> Option<&mut u32> {
+        let counts = &mut self.counts[kind.index()];
+        match state {
+            TaskState::Ready => Some(&mut counts.ready),
+            TaskState::Leased => Some(&mut counts.running),
+            TaskState::Done => Some(&mut counts.done),
+            TaskState::Failed => Some(&mut counts.failed),
+            TaskState::Waiting | TaskState::Delayed => None,
+        }
+    }
+
+    /// Moves a task to another state, with counters and heaps.
+    pub(crate) fn set_state(&mut self, node: u32, state: TaskState) {
+        let (old, kind) = (self.state_of(node), self.kind(node));
+        self.counter(kind, old).into_iter().for_each(|n| *n -= 1);
+        self.counter(kind, state).into_iter().for_each(|n| *n += 1);
+        self.open -= u32::from(state == TaskState::Done);
+        self.open += u32::from(old == TaskState::Done);
+        let flags = &mut self.flags[node as usize];
+        *flags = *flags & !STATE | state as u8;
+        if old == TaskState::Ready {
+            self.unpick(node);
+        }
+        if state == TaskState::Ready {
+            self.push_ready(node);
+        }
+    }
+
+    /// Sets the state without counters: [`Job::rebuild`] has to follow.
+    pub(crate) fn set_raw(&mut self, node: u32, state: TaskState) {
+        let flags = &mut self.flags[node as usize];
+        *flags = *flags & !STATE | state as u8;
+    }
+
+    /// One more child is done; says whether it was the last.
+    pub(crate) fn child_done(&mut self, node: u32) -> bool {
+        let flags = &mut self.flags[node as usize];
+        if *flags & PENDING == 0 {
+            return false;
+        }
+        *flags -= PENDING_ONE;
+        *flags & PENDING == 0
+    }
+
+    /// One more child is open.
+    pub(crate) fn child_opened(&mut self, node: u32) {
+        self.flags[node as usize] += PENDING_ONE;
+    }
+
+    fn entry(&self, node: u32) -> u64 {
+        let key = (POLICIES[self.policy].key)(&self.tree.shape, NodeId(node));
+        u64::from(key) << 32 | u64::from(node)
+    }
+
+    fn push_ready(&mut self, node: u32) {
+        let (class, entry) = (self.class(node), self.entry(node));
+        if self.extra(node).is_some_and(|e| !e.nodes.is_empty()) {
+            self.picky.insert((class, entry));
+            return;
+        }
+        let ready = self.counts.iter().map(|c| c.ready as usize).sum::<usize>();
+        if self.ready[usize::from(class)].len() > 2 * ready + 64 {
+            self.sweep(class);
+        }
+        self.ready[usize::from(class)].push(Reverse(entry));
+    }
+
+    /// Drops stale and double entries of one class.
+    fn sweep(&mut self, class: u8) {
+        let mut entries = std::mem::take(&mut self.ready[usize::from(class)]).into_vec();
+        entries.retain(|Reverse(e)| self.is_listed(*e as u32, class));
+        entries.sort_unstable();
+        entries.dedup();
+        self.ready[usize::from(class)] = entries.into();
+    }
+
+    fn unpick(&mut self, node: u32) {
+        if !self.picky.is_empty() {
+            self.picky.retain(|(_, entry)| *entry as u32 != node);
+        }
+    }
+
+    /// Whether an entry of a class's heap still speaks of a ready task.
+    fn is_listed(&self, node: u32, class: u8) -> bool {
+        self.state_of(node) == TaskState::Ready
+            && self.extra(node).is_none_or(|e| e.nodes.is_empty())
+            && self.class(node) == class
+    }
+
+    /// The first ready task of a class that any machine may take.
+    pub(crate) fn head(&mut self, class: u8) -> Option<u32> {
+        loop {
+            let Reverse(entry) = *self.ready[usize::from(class)].peek()?;
+            if self.is_listed(entry as u32, class) {
+                return Some(entry as u32);
+            }
+            self.ready[usize::from(class)].pop();
+        }
+    }
+
+    /// Nodes in a class's heap, stale ones too, for the invariant checker.
+    pub(crate) fn heap(&self, class: usize) -> impl Iterator<Item = u32> {
+        self.ready[class].iter().map(|Reverse(entry)| *entry as u32)
+    }
+
+    pub(crate) fn classes(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// Follows another order from now on.
+    pub(crate) fn set_policy(&mut self, policy: usize) {
+        self.policy = policy;
+        self.refill();
+    }
+
+    /// Fills the heaps anew from the states.
+    fn refill(&mut self) {
+        let mut entries = vec![vec![]; self.ready.len()];
+        self.picky.clear();
+        for node in 0..self.shape().total() {
+            if self.state_of(node) != TaskState::Ready {
+                continue;
+            }
+            let (class, entry) = (self.class(node), self.entry(node));
+            if self.extra(node).is_some_and(|e| !e.nodes.is_empty()) {
+                self.picky.insert((class, entry));
+            } else {
+                entries[usize::from(class)].push(Reverse(entry));
+            }
+        }
+        self.ready = entries
+            .into_iter()
+            .map(|mut class| {
+                class.shrink_to_fit();
+                class.into()
+            })
+            .collect();
+    }
+
+    /// Works out states, counters and heaps from which tasks are done or failed: after a submit or a
+    /// restart. What stands below a finished proof counts as done; it is not needed any more.
+    pub(crate) fn rebuild(&mut self) {
+        let total = self.shape().total();
+        if self.flags.iter().any(|f| f & STATE == TaskState::Done as u8) {
+            self.close_below_done();
+        }
+        self.count_pending();
+        self.counts = [Counts::default(); 5];
+        self.open = 0;
+        for node in 0..total {
+            let state = match (self.state_of(node), self.pending(node)) {
+                (TaskState::Done, _) => TaskState::Done,
+                (TaskState::Failed, 0) => TaskState::Failed,
+                (_, 0) => TaskState::Ready,
+                _ => TaskState::Waiting,
+            };
+            self.set_raw(node, state);
+            self.open += u32::from(state != TaskState::Done);
+            let kind = self.kind(node);
+            self.counts[kind.index()].total += 1;
+            self.counter(kind, state).into_iter().for_each(|n| *n += 1);
+        }
+        self.refill();
+    }
+
+    fn close_below_done(&mut self) {
+        for node in (0..self.shape().root().0).rev() {
+            if self.is_done(node) {
+                continue;
+            }
+            let above = self.shape().parent(NodeId(node)).is_some_and(|p| self.is_done(p.0));
+            if above {
+                self.write(node, &Proven::implied(self.submitted));
+                self.set_raw(node, TaskState::Done);
+            }
+        }
+    }
+
+    /// Number of children not done of every node, without asking the tree for each.
+    fn count_pending(&mut self) {
+        let calls = self.shape().total_calls() as usize;
+        let bases = 2 * calls;
+        let mut pending = vec![0u8; self.flags.len()];
+        pending[calls..bases].fill(2);
+        let transactions = self.shape().transactions();
+        for tx in 0..transactions {
+            let count = self.shape().calls(tx);
+            if count > 0 {
+                pending[self.shape().kernel(tx, 1).index()] = 1;
+            }
+            pending[bases + tx as usize] = u8::from(count > 0);
+        }
+        let joins = bases + transactions as usize;
+        pending[joins..].fill(if transactions == 1 { 1 } else { 2 });
+        for node in (0..self.shape().total()).filter(|n| self.is_done(*n)) {
+            if let Some(parent) = self.shape().parent(NodeId(node)) {
+                pending[parent.index()] -= 1;
+            }
+        }
+        self.flags.iter_mut().zip(pending).for_each(|(f, p)| *f = *f & !PENDING | p * PENDING_ONE);
+    }
+
+    /// Bytes this job takes, all in but for its leaves' inputs, divided by its tasks.
+    pub(crate) fn bytes_per_task(&self) -> f64 {
+        let columns = 5 * 4 * self.word.len() + self.flags.len() + 32 * self.tree.ids.capacity();
+        let heaps: usize = self.ready.iter().map(|h| 8 * h.capacity()).sum();
+        let shape = 4 * (self.shape().transactions() as usize + 1);
+        (columns + heaps + shape + self.tree.index.bytes()) as f64 / f64::from(self.shape().total())
+    }
+}

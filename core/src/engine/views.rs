@@ -1,0 +1,195 @@
+//! What can be seen of the engine from outside.
+
+use super::Engine;
+use super::api::{
+    ClassView, Counts, Done, JobId, JobState, JobView, PreparedJob, Session, TaskState, TaskView, Waits,
+    WorkerState, WorkerView,
+};
+use super::table::At;
+use crate::durations::Durations;
+use crate::ids::TaskId;
+use crate::profile::Needs;
+use crate::tree::{Leaves, NodeId, Shape};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+impl Engine {
+    /// A job as it stands.
+    pub fn job(&self, id: JobId) -> Option<JobView> {
+        let job = &self.jobs[self.jobs.slot(id)?];
+        Some(JobView {
+            spec: job.spec.clone(),
+            state: job.state.clone(),
+            counts: job.counts,
+            submitted: job.submitted,
+            ended: job.ended,
+            policy: job.policy,
+        })
+    }
+
+    /// All jobs in the books, by number.
+    pub fn jobs(&self) -> impl Iterator<Item = JobId> {
+        self.jobs.by_id.keys().copied()
+    }
+
+    /// Counts and state of a job without its request, which may be large.
+    pub fn counts(&self, id: JobId) -> Option<([Counts; 5], &JobState)> {
+        let job = &self.jobs[self.jobs.slot(id)?];
+        Some((job.counts, &job.state))
+    }
+
+    /// A job's tree and what its leaves are made from.
+    pub fn prepared(&self, id: JobId) -> Option<(&Shape, &Leaves)> {
+        self.prepared_job(id).map(|tree| (&tree.shape, &tree.leaves))
+    }
+
+    /// A job's tree to keep. Its request is as it was at first; [`Engine::job`] has it as it is.
+    pub fn prepared_job(&self, id: JobId) -> Option<&Arc<PreparedJob>> {
+        Some(&self.jobs[self.jobs.slot(id)?].tree)
+    }
+
+    /// A place where a task stands: in a job that goes on and needs it, if there is one.
+    pub fn find(&self, task: &TaskId) -> Option<(JobId, NodeId)> {
+        let at = self.open_place(task).or_else(|| self.places(task).first().copied())?;
+        Some((self.jobs[at.job].spec.id, NodeId(at.node)))
+    }
+
+    /// Whether a session may write the proof of a task: it has the lease, or had it and the task is
+    /// open, so that a late result can count.
+    pub fn holds(&self, session: Session, task: &TaskId) -> bool {
+        let Some(worker) = self.workers.by_session(session) else { return false };
+        let Some(at) = self.open_place(task) else { return false };
+        self.leases_of(at).any(|slot| self.leases[slot].worker == worker)
+            || self.workers[worker].lost.iter().any(|lost| lost.task == *task)
+    }
+
+    /// Whether a result would be counted: its task is in the books and open.
+    pub fn wants(&self, done: &Done) -> bool {
+        self.open_place(&done.task).is_some()
+    }
+
+    /// A task as it stands, and why it waits.
+    pub fn task(&self, id: JobId, node: NodeId) -> Option<TaskView> {
+        let slot = self.jobs.slot(id).filter(|slot| node.0 < self.jobs[*slot].shape().total())?;
+        let (job, at) = (&self.jobs[slot], At { job: slot, node: node.0 });
+        let state = job.state_of(node.0);
+        let proven = (state == TaskState::Done).then(|| job.proven(node.0));
+        let mut workers: Vec<_> =
+            self.leases_of(at).map(|l| self.workers[self.leases[l].worker].name.clone()).collect();
+        workers.extend(proven.and_then(|p| self.maker_name(p.maker)).map(str::to_owned));
+        Some(TaskView {
+            state,
+            attempts: job.extra(node.0).map_or(0, super::table::Extra::charged),
+            waits: self.waits(at),
+            workers,
+            millis: proven.map(|p| p.millis),
+        })
+    }
+
+    fn waits(&self, at: At) -> Option<Waits> {
+        let job = &self.jobs[at.job];
+        let state = job.state_of(at.node);
+        match (&job.state, state) {
+            (_, TaskState::Done) => return None,
+            (_, TaskState::Leased) => {
+                let queued = self.leases_of(at).all(|slot| self.leases[slot].started.is_none());
+                return queued.then_some(Waits::Queued);
+            }
+            (JobState::Proving | JobState::Checking, _) => {}
+            _ => return Some(Waits::JobEnded),
+        }
+        let extra = job.extra(at.node);
+        Some(match state {
+            TaskState::Waiting => Waits::Children(job.pending(at.node)),
+            TaskState::Delayed => Waits::Backoff(extra.map_or(0, |e| e.until)),
+            TaskState::Failed => Waits::Quarantined(
+                extra.map_or(0, |e| e.charged()),
+                extra.map(|e| e.why.clone()).unwrap_or_default(),
+            ),
+            _ if job.spec.suspended => Waits::Suspended,
+            _ => self.waits_for_worker(
+                self.classes[usize::from(job.class(at.node))],
+                extra.map_or(&[], |e| &e.nodes),
+            ),
+        })
+    }
+
+    fn waits_for_worker(&self, needs: Needs, avoid: &[u32]) -> Waits {
+        match () {
+            () if !self.workers.could(needs, &[]) => Waits::NoFittingWorker(needs),
+            () if avoid.is_empty() => Waits::Busy(needs),
+            () => Waits::AvoidsNodes(avoid.len() as u32),
+        }
+    }
+
+    /// Workers that take leases, by capacity, smallest first. Looks at every worker.
+    pub fn capacity(&self) -> Vec<ClassView> {
+        let mut classes: BTreeMap<Needs, ClassView> = BTreeMap::new();
+        for (_, worker) in self.workers.iter().filter(|(_, w)| w.takes_leases()) {
+            let capacity = worker.capacity;
+            let empty = ClassView { capacity, workers: 0, idle: 0, free_cores: 0, free_memory_mib: 0 };
+            let class = classes.entry(capacity).or_insert(empty);
+            class.workers += 1;
+            class.idle += u32::from(worker.running.is_empty() && worker.queue.is_empty());
+            class.free_cores += u64::from(worker.free().cores);
+            class.free_memory_mib += u64::from(worker.free().memory_mib);
+        }
+        classes.into_values().collect()
+    }
+
+    /// All workers in the books, by name.
+    pub fn workers(&self) -> Vec<WorkerView> {
+        let view = |(_, worker): (u32, &super::workers::Worker)| WorkerView {
+            session: worker.session,
+            name: worker.name.clone(),
+            node: self.nodes[worker.node as usize].clone(),
+            capacity: worker.capacity,
+            running: worker.running.len() as u32,
+            prefetched: worker.queue.len() as u32,
+            state: worker.state,
+        };
+        let mut all: Vec<_> = self.workers.iter().map(view).collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+
+    /// State of a session's worker.
+    pub fn worker_state(&self, session: Session) -> Option<WorkerState> {
+        self.workers.by_session(session).map(|worker| self.workers[worker].state)
+    }
+
+    /// How many leases there are, queued ones included.
+    pub fn leased(&self) -> usize {
+        self.leases.len()
+    }
+
+    /// What has been learned about durations.
+    pub fn learned(&self) -> &Durations {
+        &self.durations
+    }
+
+    /// The request the engine was made with.
+    pub fn config(&self) -> &super::api::Config {
+        &self.config
+    }
+
+    /// Tasks of a job that are not done: after a restart their proofs may lie in the store.
+    pub fn open_tasks(&self, id: JobId) -> Vec<TaskId> {
+        let Some(slot) = self.jobs.slot(id) else { return vec![] };
+        let job = &self.jobs[slot];
+        let open = (0..job.shape().total()).filter(|node| !job.is_done(*node));
+        open.map(|node| job.tree.ids[node as usize]).collect()
+    }
+
+    /// Memory that a job takes, its leaves' inputs aside, divided by its tasks.
+    pub fn bytes_per_task(&self, id: JobId) -> Option<f64> {
+        self.jobs.slot(id).map(|slot| self.jobs[slot].bytes_per_task())
+    }
+
+    /// Worker that made a finished proof, if known.
+    pub fn maker(&self, id: JobId, node: NodeId) -> Option<&str> {
+        let slot = self.jobs.slot(id).filter(|slot| node.0 < self.jobs[*slot].shape().total())?;
+        let job = &self.jobs[slot];
+        if job.is_done(node.0) { self.maker_name(job.proven(node.0).maker) } else { None }
+    }
+}

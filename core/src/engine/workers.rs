@@ -1,0 +1,308 @@
+//! Workers and the indexes by which one is found without looking at all.
+
+use super::api::{Gone, Millis, Session, WorkerSpec, WorkerState};
+use crate::ids::TaskId;
+use crate::profile::Needs;
+use hashbrown::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Index, IndexMut};
+
+/// Lost leases remembered of a worker: their results still count, and it may go on with them.
+const REMEMBERED: usize = 64;
+
+/// Whether something that needs `needs` goes into `room`.
+pub(crate) fn fits(needs: Needs, room: Needs) -> bool {
+    needs.cores <= room.cores && needs.memory_mib <= room.memory_mib
+}
+
+/// A lease that is no longer the worker's, though it may still be working on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Lost {
+    pub(crate) fence: u64,
+    pub(crate) task: TaskId,
+    pub(crate) started: Option<Millis>,
+    /// It was told to stop, so it will not go on.
+    pub(crate) revoked: bool,
+}
+
+/// A worker's login.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) session: Session,
+    pub(crate) name: String,
+    /// Its machine, by number.
+    pub(crate) node: u32,
+    pub(crate) capacity: Needs,
+    pub(crate) prefetch: u16,
+    /// What its running leases need together.
+    pub(crate) used: Needs,
+    /// Slots of leases that run.
+    pub(crate) running: Vec<u32>,
+    /// Slots of leases queued, oldest first.
+    pub(crate) queue: Vec<u32>,
+    pub(crate) state: WorkerState,
+    pub(crate) heard: Millis,
+    /// Its number among makers.
+    pub(crate) maker: u32,
+    pub(crate) lost: Vec<Lost>,
+    /// Largest class among the running leases.
+    pub(crate) largest: u8,
+    /// Its expiry is being waited for.
+    pub(crate) armed: bool,
+    present: bool,
+    keys: Keys,
+}
+
+/// Where a worker stands in the indexes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Keys {
+    free: Option<(Needs, Needs)>,
+    room: Option<(Needs, u8, u16)>,
+    counted: bool,
+}
+
+impl Worker {
+    pub(crate) fn free(&self) -> Needs {
+        Needs {
+            cores: self.capacity.cores - self.used.cores,
+            memory_mib: self.capacity.memory_mib - self.used.memory_mib,
+        }
+    }
+
+    pub(crate) fn takes_leases(&self) -> bool {
+        self.present && self.state == WorkerState::Live
+    }
+
+    pub(crate) fn is_present(&self) -> bool {
+        self.present
+    }
+
+    fn keys(&self) -> Keys {
+        if !self.takes_leases() {
+            return Keys::default();
+        }
+        let free = self.free();
+        let some = free.cores > 0 && free.memory_mib > 0;
+        let queued = self.queue.len() as u16;
+        let room = queued < self.prefetch && !self.running.is_empty();
+        Keys {
+            free: some.then_some((self.capacity, free)),
+            room: room.then_some((self.capacity, self.largest, queued)),
+            counted: true,
+        }
+    }
+
+    pub(crate) fn remember(&mut self, lost: Lost) {
+        if self.lost.len() >= REMEMBERED {
+            self.lost.remove(0);
+        }
+        self.lost.push(lost);
+    }
+}
+
+/// Workers of one capacity that take leases, by machine.
+#[derive(Debug, Default)]
+pub(crate) struct Shape {
+    pub(crate) workers: u32,
+    pub(crate) nodes: BTreeMap<u32, u32>,
+}
+
+/// All workers.
+#[derive(Debug, Default)]
+pub(crate) struct Workers {
+    slab: Vec<Worker>,
+    vacant: Vec<u32>,
+    by_session: HashMap<Session, u32>,
+    by_name: HashMap<String, u32>,
+    /// Workers with free capacity by (capacity, free): the smallest worker that fits comes first, and
+    /// of equal ones the fullest, so that whole machines stay whole.
+    free: BTreeMap<(Needs, Needs), BTreeSet<u32>>,
+    /// Workers that may queue more, by capacity and the largest class they run: fewest queued first.
+    room: BTreeMap<(Needs, u8), BTreeSet<(u16, u32)>>,
+    /// Workers that take leases, by capacity.
+    pub(crate) shapes: BTreeMap<Needs, Shape>,
+}
+
+impl Index<u32> for Workers {
+    type Output = Worker;
+    fn index(&self, index: u32) -> &Worker {
+        &self.slab[index as usize]
+    }
+}
+
+impl IndexMut<u32> for Workers {
+    fn index_mut(&mut self, index: u32) -> &mut Worker {
+        &mut self.slab[index as usize]
+    }
+}
+
+impl Workers {
+    pub(crate) fn by_session(&self, session: Session) -> Option<u32> {
+        self.by_session.get(&session).copied()
+    }
+
+    pub(crate) fn by_name(&self, name: &str) -> Option<u32> {
+        self.by_name.get(name).copied()
+    }
+
+    /// All that are in the books, in the order of their places.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Worker)> {
+        self.slab.iter().enumerate().filter(|(_, w)| w.present).map(|(i, w)| (i as u32, w))
+    }
+
+    /// Adds a login; [`Workers::reindex`] has to follow.
+    pub(crate) fn insert(
+        &mut self,
+        session: Session,
+        spec: &WorkerSpec,
+        node: u32,
+        maker: u32,
+        now: Millis,
+    ) -> u32 {
+        let worker = Worker {
+            session,
+            name: spec.name.clone(),
+            node,
+            capacity: spec.capacity,
+            prefetch: spec.prefetch,
+            used: Needs { cores: 0, memory_mib: 0 },
+            running: vec![],
+            queue: vec![],
+            state: WorkerState::Live,
+            heard: now,
+            maker,
+            lost: vec![],
+            largest: 0,
+            armed: false,
+            present: true,
+            keys: Keys::default(),
+        };
+        let index = match self.vacant.pop() {
+            Some(index) => {
+                self.slab[index as usize] = worker;
+                index
+            }
+            None => {
+                self.slab.push(worker);
+                self.slab.len() as u32 - 1
+            }
+        };
+        self.by_session.insert(session, index);
+        self.by_name.insert(spec.name.clone(), index);
+        index
+    }
+
+    /// Takes a worker without leases out of the books.
+    pub(crate) fn remove(&mut self, index: u32) {
+        self[index].present = false;
+        self.reindex(index);
+        let worker = &mut self.slab[index as usize];
+        let name = std::mem::take(&mut worker.name);
+        self.by_session.remove(&worker.session);
+        if self.by_name.get(&name) == Some(&index) {
+            self.by_name.remove(&name);
+        }
+        self.vacant.push(index);
+    }
+
+    /// Its connection is gone or it is back under another session.
+    pub(crate) fn rename(&mut self, index: u32, session: Session) {
+        let old = std::mem::replace(&mut self[index].session, session);
+        self.by_session.remove(&old);
+        self.by_session.insert(session, index);
+    }
+
+    /// Brings the indexes up to date after a worker changed.
+    pub(crate) fn reindex(&mut self, index: u32) {
+        let worker = &self.slab[index as usize];
+        let (old, new) = (worker.keys, worker.keys());
+        if old == new {
+            return;
+        }
+        let (node, capacity) = (worker.node, worker.capacity);
+        if old.free != new.free {
+            old.free.into_iter().for_each(|key| take_out(&mut self.free, key, &index));
+            new.free.into_iter().for_each(|key| _ = self.free.entry(key).or_default().insert(index));
+        }
+        if old.room != new.room {
+            if let Some((capacity, class, queued)) = old.room {
+                take_out(&mut self.room, (capacity, class), &(queued, index));
+            }
+            if let Some((capacity, class, queued)) = new.room {
+                self.room.entry((capacity, class)).or_default().insert((queued, index));
+            }
+        }
+        if old.counted != new.counted {
+            self.count(capacity, node, new.counted);
+        }
+        self.slab[index as usize].keys = new;
+    }
+
+    fn count(&mut self, capacity: Needs, node: u32, more: bool) {
+        let shape = self.shapes.entry(capacity).or_default();
+        let of_node = shape.nodes.entry(node).or_default();
+        if more {
+            (shape.workers, *of_node) = (shape.workers + 1, *of_node + 1);
+            return;
+        }
+        (shape.workers, *of_node) = (shape.workers - 1, *of_node - 1);
+        if *of_node == 0 {
+            shape.nodes.remove(&node);
+        }
+        if shape.workers == 0 {
+            self.shapes.remove(&capacity);
+        }
+    }
+
+    pub(crate) fn any_free(&self) -> bool {
+        !self.free.is_empty()
+    }
+
+    pub(crate) fn any_room(&self) -> bool {
+        !self.room.is_empty()
+    }
+
+    /// The smallest worker that can run this now, on none of these machines.
+    pub(crate) fn best(&self, needs: Needs, avoid: &[u32]) -> Option<u32> {
+        self.free_for(needs).find(|w| !avoid.contains(&self[*w].node))
+    }
+
+    /// Workers that can run this now, smallest first.
+    pub(crate) fn free_for(&self, needs: Needs) -> impl Iterator<Item = u32> {
+        let fitting = self.free.iter().filter(move |((_, free), _)| fits(needs, *free));
+        fitting.flat_map(|(_, workers)| workers.iter().copied())
+    }
+
+    /// Whether a worker that takes leases could ever run this on none of these machines.
+    pub(crate) fn could(&self, needs: Needs, avoid: &[u32]) -> bool {
+        let mut fitting = self.shapes.iter().filter(|(capacity, _)| fits(needs, **capacity));
+        fitting.any(|(_, shape)| shape.nodes.keys().any(|node| !avoid.contains(node)))
+    }
+
+    /// A worker to queue a lease of this class at: of the smallest capacity that fits, running
+    /// leases at least as large, so that room comes when one of them ends.
+    pub(crate) fn best_room(&self, class: u8, classes: &[Needs]) -> Option<u32> {
+        let needs = classes[usize::from(class)];
+        let home = *self.shapes.keys().find(|capacity| fits(needs, **capacity))?;
+        let largest = (0..classes.len() as u8).filter(|c| fits(needs, classes[usize::from(*c)]));
+        let sets = largest.filter_map(|c| self.room.get(&(home, c)));
+        sets.filter_map(|set| set.first()).min().map(|(_, worker)| *worker)
+    }
+
+    /// What a connection's end makes of a worker.
+    pub(crate) fn gone(&mut self, index: u32, gone: Gone) {
+        if gone == Gone::Disconnected {
+            self[index].state = WorkerState::Disconnected;
+        }
+        self.reindex(index);
+    }
+}
+
+fn take_out<K: Ord, V: Ord>(map: &mut BTreeMap<K, BTreeSet<V>>, key: K, value: &V) {
+    if let Some(set) = map.get_mut(&key) {
+        set.remove(value);
+        if set.is_empty() {
+            map.remove(&key);
+        }
+    }
+}

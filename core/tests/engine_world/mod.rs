@@ -1,0 +1,192 @@
+//! A small world around the engine: workers that run what they are given, in virtual time.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use arborist_core::circuit::Kind;
+use arborist_core::engine::*;
+use arborist_core::ids::TaskId;
+use arborist_core::profile::{Needs, Profile};
+use arborist_core::tree::{Leaves, NodeId};
+
+pub const SMALL: Needs = Needs { cores: 8, memory_mib: 16 << 10 };
+pub const LARGE: Needs = Needs { cores: 32, memory_mib: 64 << 10 };
+
+pub fn spec(id: u32, calls: &[u8], seed: u64) -> JobSpec {
+    JobSpec {
+        id: JobId(id),
+        name: format!("job-{id}"),
+        source: Source::Synthetic { calls: calls.to_vec(), seed },
+        chain_id: 1,
+        block_number: 7,
+        prover_id: [3; 32],
+        deadline: None,
+        priority: 0,
+        suspended: false,
+    }
+}
+
+pub fn resolve(spec: &JobSpec) -> Result<(Vec<u8>, Leaves), String> {
+    match &spec.source {
+        Source::Synthetic { calls, seed } => Ok((calls.clone(), Leaves::Synthetic { seed: *seed })),
+        Source::Block(hash) => Err(format!("no block {hash}")),
+    }
+}
+
+pub fn prepared(spec: JobSpec, profile: &Profile) -> PreparedJob {
+    let (calls, leaves) = resolve(&spec).unwrap();
+    PreparedJob::new(spec, &calls, leaves, profile).unwrap()
+}
+
+pub fn worker(name: &str, node: &str, capacity: Needs, prefetch: u16) -> WorkerSpec {
+    WorkerSpec { name: name.into(), node: node.into(), capacity, prefetch }
+}
+
+/// An engine with the commands of its last event, checked after every one.
+pub struct World {
+    pub engine: Engine,
+    pub now: Millis,
+    pub out: Vec<Command>,
+    pub journal: Vec<Vec<u8>>,
+}
+
+impl World {
+    pub fn new(config: Config) -> Self {
+        Self { engine: Engine::new(config), now: 1_000_000, out: vec![], journal: vec![] }
+    }
+
+    pub fn rfp() -> Self {
+        Self::new(Config::new(Profile::rfp()))
+    }
+
+    /// All kinds need the same small machine.
+    pub fn flat() -> Self {
+        Self::new(flat_config())
+    }
+
+    /// Handles an event, checks every invariant, and returns the commands.
+    pub fn on(&mut self, event: Event) -> Vec<Command> {
+        let shown = format!("{event:?}");
+        self.out.clear();
+        self.engine.handle(self.now, event, &mut self.out);
+        if let Err(violations) = self.engine.check() {
+            let shown: String = shown.chars().take(300).collect();
+            panic!("after {shown}: {violations:#?}\ncommands: {:#?}", self.out);
+        }
+        for command in &self.out {
+            if let Command::Persist(record) = command {
+                let bytes = record.encode();
+                assert_eq!(Record::decode(&bytes).as_ref(), Ok(record));
+                self.journal.push(bytes);
+            }
+        }
+        self.out.clone()
+    }
+
+    pub fn submit(&mut self, spec: JobSpec) -> Vec<Command> {
+        let job = prepared(spec, &self.engine.config().profile.clone());
+        self.on(Event::Submit(Box::new(job)))
+    }
+
+    pub fn join(&mut self, session: u64, capacity: Needs, prefetch: u16) -> Vec<Command> {
+        let worker = worker(&format!("w{session}"), &format!("n{session}"), capacity, prefetch);
+        self.on(Event::Joined { session: Session(session), worker, held: vec![] })
+    }
+
+    pub fn after(&mut self, millis: Millis) -> Vec<Command> {
+        self.now += millis;
+        self.on(Event::Tick)
+    }
+
+    pub fn complete(&mut self, session: u64, lease: &Assignment) -> Vec<Command> {
+        self.on(Event::Completed(Session(session), done(lease.task, lease.fence)))
+    }
+
+    pub fn fail(&mut self, session: u64, lease: &Assignment, reason: Reason) -> Vec<Command> {
+        self.on(Event::Failed {
+            session: Session(session),
+            task: lease.task,
+            fence: lease.fence,
+            reason,
+            text: "on purpose".into(),
+        })
+    }
+
+    pub fn state(&self, job: u32) -> JobState {
+        self.engine.job(JobId(job)).unwrap().state
+    }
+
+    pub fn done(&self, job: u32) -> u32 {
+        self.engine.job(JobId(job)).unwrap().counts.iter().map(|c| c.done).sum()
+    }
+
+    pub fn view(&self, job: u32, node: u32) -> TaskView {
+        self.engine.task(JobId(job), NodeId(node)).unwrap()
+    }
+
+    /// Restores an engine from what it has written, without a word from its workers.
+    pub fn restored(&self, snapshot: Option<&[u8]>, records: &[Vec<u8>]) -> Engine {
+        let config = self.engine.config().clone();
+        let engine = Engine::restore(config, snapshot, records, resolve, self.now).unwrap();
+        engine.check().unwrap_or_else(|v| panic!("after restore: {v:#?}"));
+        engine
+    }
+}
+
+pub fn flat_config() -> Config {
+    Config::new(Profile { needs: [SMALL; 5], ..Profile::rfp() })
+}
+
+pub fn done(task: TaskId, fence: Fence) -> Done {
+    Done { task, fence, millis: 1_000, cpu_millis: 8_000, peak_mib: 0, proof_bytes: 30_000, found: false }
+}
+
+pub fn assigned(commands: &[Command]) -> Vec<(u64, Assignment)> {
+    let assign = |c: &Command| match c {
+        Command::Assign(session, assignment) => Some((session.0, *assignment)),
+        _ => None,
+    };
+    commands.iter().filter_map(assign).collect()
+}
+
+pub fn revoked(commands: &[Command]) -> Vec<(u64, Fence)> {
+    let revoke = |c: &Command| match c {
+        Command::Revoke(session, fence) => Some((session.0, *fence)),
+        _ => None,
+    };
+    commands.iter().filter_map(revoke).collect()
+}
+
+pub fn notices(commands: &[Command]) -> Vec<Notice> {
+    let notice = |c: &Command| match c {
+        Command::Notice(notice) => Some(notice.clone()),
+        _ => None,
+    };
+    commands.iter().filter_map(notice).collect()
+}
+
+pub fn kind(assignment: &Assignment) -> Kind {
+    assignment.circuit.kind()
+}
+
+/// Runs everything that is leased to its end, first come first served, until nothing is left to do.
+pub fn drain(world: &mut World, first: Vec<Command>) {
+    let mut leases: std::collections::VecDeque<_> = assigned(&first).into();
+    let mut dropped = std::collections::BTreeSet::new();
+    let mut commands = first;
+    loop {
+        dropped.extend(revoked(&commands));
+        for command in &commands {
+            if let Command::CheckRoot(job) = command {
+                let job = *job;
+                world.on(Event::RootChecked(job, Ok(())));
+            }
+        }
+        let Some((session, lease)) = leases.pop_front() else { return };
+        commands = if dropped.contains(&(session, lease.fence)) {
+            vec![]
+        } else {
+            world.now += 10;
+            world.complete(session, &lease)
+        };
+        leases.extend(assigned(&commands));
+    }
+}
