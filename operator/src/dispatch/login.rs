@@ -1,0 +1,228 @@
+//! Who may log in, and whether a hello is one this dispatcher can work with.
+
+use arborist_core::engine::{Fence, Held, WorkerSpec};
+use arborist_core::ids::TaskId;
+use arborist_core::profile::Needs;
+use arborist_core::wire::{Hello, PROTOCOL, Refused};
+use futures::future::BoxFuture;
+
+/// The longest name of a worker or node, as in Kubernetes.
+const MAX_NAME: usize = 253;
+/// The most leases a worker may want beyond what it runs.
+const MAX_PREFETCH: u32 = 1024;
+
+/// Who a token belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// For logs.
+    pub subject: String,
+    /// The only name the worker may use; `None` when the token says nothing about it.
+    pub worker: Option<String>,
+}
+
+/// Why a login is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// For the worker's log.
+    pub text: String,
+    /// Trying again without a change is of no use.
+    pub permanent: bool,
+    /// For metrics; from a fixed list.
+    pub cause: &'static str,
+}
+
+impl Refusal {
+    /// A refusal that trying again does not change.
+    pub fn permanent(cause: &'static str, text: impl Into<String>) -> Self {
+        Self { text: text.into(), permanent: true, cause }
+    }
+
+    /// A refusal that may be gone soon.
+    pub fn for_now(cause: &'static str, text: impl Into<String>) -> Self {
+        Self { text: text.into(), permanent: false, cause }
+    }
+
+    pub(crate) fn to_wire(&self) -> Refused {
+        Refused { text: self.text.clone(), permanent: self.permanent }
+    }
+}
+
+/// Checks tokens. May ask others, so it may take its time; it is polled outside any lock.
+pub trait Login: Send + Sync + 'static {
+    /// Whose token it is.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    fn check<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Identity, Refusal>>;
+}
+
+/// One token for all workers, as on a single machine.
+pub struct StaticToken {
+    hash: blake3::Hash,
+}
+
+impl StaticToken {
+    /// Accepts this token only.
+    pub fn new(token: &str) -> Self {
+        Self { hash: blake3::hash(token.as_bytes()) }
+    }
+}
+
+impl Login for StaticToken {
+    fn check<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Identity, Refusal>> {
+        // hashes compare in constant time, and say nothing about how alike the tokens are
+        let good = blake3::hash(token.as_bytes()) == self.hash;
+        let answer = match good {
+            true => Ok(Identity { subject: "static token".into(), worker: None }),
+            false => Err(Refusal::permanent("token", "the token is wrong")),
+        };
+        Box::pin(std::future::ready(answer))
+    }
+}
+
+/// What a worker has to match.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Expected {
+    pub circuits: String,
+    pub backend: String,
+}
+
+/// Checks everything about a hello but its token.
+pub(crate) fn check_hello(hello: &Hello, expected: &Expected) -> Result<(WorkerSpec, Vec<Held>), Refusal> {
+    if hello.protocol != PROTOCOL {
+        return Err(Refusal::permanent(
+            "protocol",
+            format!(
+                "worker {} (version {}) speaks protocol {}, this dispatcher (version {}) speaks protocol {PROTOCOL}: \
+                 run both from one release",
+                printable(&hello.worker),
+                printable(&hello.version),
+                hello.protocol,
+                env!("CARGO_PKG_VERSION"),
+            ),
+        ));
+    }
+    for (what, got, wanted) in
+        [("circuits", &hello.circuits, &expected.circuits), ("backend", &hello.backend, &expected.backend)]
+    {
+        if got != wanted {
+            return Err(Refusal::permanent(
+                what,
+                format!("{what}: the worker has `{}`, this dispatcher wants `{wanted}`", printable(got)),
+            ));
+        }
+    }
+    name("worker", &hello.worker, 1)?;
+    name("node", &hello.node, 0)?;
+    let capacity = capacity(hello)?;
+    let prefetch = u16::try_from(hello.prefetch.min(MAX_PREFETCH)).unwrap_or(u16::MAX);
+    let held = hello.held.iter().map(held).collect::<Option<_>>();
+    let held = held.ok_or_else(|| Refusal::permanent("hello", "held: a task id has 32 bytes"))?;
+    // a worker without a node is a machine of its own
+    let node = if hello.node.is_empty() { &hello.worker } else { &hello.node };
+    Ok((WorkerSpec { name: hello.worker.clone(), node: node.clone(), capacity, prefetch }, held))
+}
+
+fn capacity(hello: &Hello) -> Result<Needs, Refusal> {
+    match u16::try_from(hello.cores) {
+        Ok(cores @ 1..) if hello.memory_mib > 0 => Ok(Needs { cores, memory_mib: hello.memory_mib }),
+        _ => Err(Refusal::permanent(
+            "hello",
+            format!(
+                "a worker with {} cores and {} MiB: allowed are 1 to {} cores and at least 1 MiB",
+                hello.cores,
+                hello.memory_mib,
+                u16::MAX
+            ),
+        )),
+    }
+}
+
+fn held(held: &arborist_core::wire::Held) -> Option<Held> {
+    Some(Held {
+        task: TaskId::from_slice(&held.task)?,
+        fence: Fence(held.fence),
+        running: (held.running_millis > 0).then_some(held.running_millis.into()),
+    })
+}
+
+fn name(field: &str, name: &str, least: usize) -> Result<(), Refusal> {
+    let good = (least..=MAX_NAME).contains(&name.len()) && name.chars().all(|c| c.is_ascii_graphic());
+    if good {
+        return Ok(());
+    }
+    Err(Refusal::permanent(
+        "hello",
+        format!(
+            "{field}: `{}`, allowed are {least} to {MAX_NAME} printable ASCII characters",
+            printable(name)
+        ),
+    ))
+}
+
+/// A stranger's text for a log line.
+fn printable(text: &str) -> String {
+    text.chars().take(80).map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+
+    fn hello() -> Hello {
+        Hello {
+            protocol: PROTOCOL,
+            worker: "w-1".into(),
+            cores: 8,
+            memory_mib: 1024,
+            backend: "fake".into(),
+            circuits: "c-v1".into(),
+            ..Default::default()
+        }
+    }
+
+    fn expected() -> Expected {
+        Expected { circuits: "c-v1".into(), backend: "fake".into() }
+    }
+
+    #[test]
+    fn a_good_hello_is_taken() {
+        let (worker, held) = check_hello(&hello(), &expected()).unwrap();
+        assert_eq!((worker.name.as_str(), worker.node.as_str()), ("w-1", "w-1"));
+        assert!(held.is_empty());
+    }
+
+    #[test]
+    fn bad_hellos_are_refused_with_a_reason() {
+        type Spoil = fn(&mut Hello);
+        let cases: [(Spoil, &str, &str); 7] = [
+            (|h| h.protocol = 9, "protocol", "speaks protocol 9"),
+            (
+                |h| h.circuits = "c-v2".into(),
+                "circuits",
+                "the worker has `c-v2`, this dispatcher wants `c-v1`",
+            ),
+            (|h| h.backend = "plonky2".into(), "backend", "wants `fake`"),
+            (|h| h.worker = String::new(), "hello", "1 to 253 printable"),
+            (|h| h.worker = "a\nb".into(), "hello", "a?b"),
+            (|h| h.cores = 70_000, "hello", "70000 cores"),
+            (|h| h.held = vec![Default::default()], "hello", "32 bytes"),
+        ];
+        for (spoil, cause, text) in cases {
+            let mut bad = hello();
+            spoil(&mut bad);
+            let refusal = check_hello(&bad, &expected()).unwrap_err();
+            assert_eq!(refusal.cause, cause);
+            assert!(refusal.text.contains(text) && refusal.permanent, "{}", refusal.text);
+        }
+    }
+
+    #[test]
+    fn only_the_token_itself_is_taken() {
+        let login = StaticToken::new("secret");
+        for (token, good) in [("secret", true), ("secreu", false), ("", false), ("secret ", false)] {
+            assert_eq!(login.check(token).now_or_never().unwrap().is_ok(), good, "{token:?}");
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! What the engine asks for that takes time: checks of roots, proofs to move aside, things to tell.
+
+use super::roots::{RootCheck, RootProblem};
+use super::{Inner, Progress};
+use crate::dispatch::net::SendBuffers;
+use arborist_artifacts::with_retry;
+use arborist_core::circuit::Circuit;
+use arborist_core::engine::{Event, JobId, JobState, Notice};
+use arborist_core::ids::TaskId;
+use arborist_core::proof_object::{ProofObject, proof_key};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// How long a store that does not answer is asked again before a chore starts over.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Pause before a chore that could not be done is tried again.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// A command of the engine that is carried out beside the engine.
+#[derive(Debug)]
+pub(super) enum Chore {
+    CheckRoot(JobId),
+    Quarantine { task: TaskId, worker: Option<String>, text: String },
+    Ended(JobId, JobState),
+    Notice(Notice),
+}
+
+impl Inner {
+    /// Carries out chores until the dispatcher stops.
+    pub(super) async fn do_chores(self: Arc<Self>, mut chores: mpsc::UnboundedReceiver<Chore>) {
+        loop {
+            let chore = tokio::select! {
+                () = self.stopping.cancelled() => return,
+                chore = chores.recv() => chore,
+            };
+            match chore {
+                None => return,
+                Some(Chore::CheckRoot(job)) => self.spawn(self.clone().check_root(job)),
+                Some(Chore::Quarantine { task, worker, text }) => {
+                    self.spawn(self.clone().quarantine(task, worker, text));
+                }
+                Some(Chore::Ended(job, state)) => self.ended(job, state),
+                Some(Chore::Notice(notice)) => self.notice(notice),
+            }
+        }
+    }
+
+    /// Runs a task until it ends or the dispatcher stops.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stopping = self.stopping.clone();
+        self.tasks
+            .spawn_on(async move { stopping.run_until_cancelled(task).await.unwrap_or(()) }, &self.runtime);
+    }
+
+    fn ended(&self, job: JobId, state: JobState) {
+        tracing::info!(job = job.0, ?state, "a job has ended");
+        self.room.tend(|core| core.publish(job));
+        // nobody may be listening
+        let _ = self.progress.send(Progress::Ended(job, state));
+    }
+
+    fn notice(&self, notice: Notice) {
+        let m = &self.metrics;
+        match &notice {
+            Notice::LeaseLost { task, worker, why } => {
+                m.leases_lost.inc();
+                tracing::info!(%task, worker, why, "a lease was lost");
+            }
+            Notice::LateResult { task, worker, counted } => {
+                m.late_results.with_label_values(&[if *counted { "yes" } else { "no" }]).inc();
+                tracing::info!(%task, worker, counted, "a late result");
+            }
+            Notice::Backup { task, slow, copy } => {
+                m.backups.inc();
+                tracing::info!(%task, slow, copy, "a backup copy was started");
+            }
+            Notice::Quarantined { .. } | Notice::Suspected { .. } | Notice::NoFittingWorker { .. } => {
+                tracing::warn!(?notice, "work is held up");
+            }
+            Notice::AtRisk(job, at_risk) => tracing::warn!(job = job.0, at_risk, "deadline"),
+        }
+        // nobody may be listening
+        let _ = self.progress.send(Progress::Notice(notice));
+    }
+
+    async fn quarantine(self: Arc<Self>, task: TaskId, worker: Option<String>, text: String) {
+        let reason = format!("{text}\nmade by: {}\n", worker.as_deref().unwrap_or("not known"));
+        let key = proof_key(&task);
+        loop {
+            match with_retry(PATIENCE, || self.store.move_aside(&key, &reason)).await {
+                Ok(aside) => {
+                    self.metrics.quarantined.inc();
+                    tracing::warn!(%task, worker, text, aside, "a bad proof was moved aside");
+                    return;
+                }
+                Err(error) => tracing::warn!(%error, "a bad proof can't be moved aside yet"),
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    async fn check_root(self: Arc<Self>, job: JobId) {
+        loop {
+            let verdict = match self.root_verdict(job).await {
+                Ok(()) => Ok(()),
+                Err(RootProblem::Bad(text)) => Err(text),
+                Err(problem @ RootProblem::Unable(_)) => {
+                    self.metrics.root_checks.with_label_values(&["unable"]).inc();
+                    tracing::warn!(job = job.0, %problem, "trying again");
+                    tokio::time::sleep(AGAIN).await;
+                    continue;
+                }
+            };
+            let label = if verdict.is_ok() { "valid" } else { "invalid" };
+            self.metrics.root_checks.with_label_values(&[label]).inc();
+            self.room.drive(&mut SendBuffers::default(), |core, now| {
+                core.event(now, Event::RootChecked(job, verdict));
+                core.publish(job);
+            });
+            return;
+        }
+    }
+
+    async fn root_verdict(&self, job: JobId) -> Result<(), RootProblem> {
+        let root = self.room.look(|core| {
+            let prepared = core.engine.prepared_job(job)?;
+            let root = prepared.shape.root();
+            let task = *prepared.ids.get(root.index())?;
+            let statements = core.jobs.get(&job).and_then(|entry| entry.statements.clone());
+            Some((task, prepared.shape.circuit(root), statements.map(|s| s.root())))
+        });
+        let Some((task, circuit, wanted)) = root else {
+            return Err(RootProblem::Bad("the job is not in the books any more".into()));
+        };
+        let object = with_retry(PATIENCE, || self.store.get_proof(&task)).await;
+        let object = object.map_err(|error| RootProblem::Unable(error.to_string()))?;
+        let object =
+            object.ok_or_else(|| RootProblem::Bad("the proof is not in the artifact store".into()))?;
+        let roots = self.options.roots.clone();
+        let check = tokio::task::spawn_blocking(move || {
+            let opened = open_root(&task, circuit, wanted, &object)?;
+            roots.verify(RootCheck { task: &task, circuit, proof: &opened.proof, object: &object })
+        });
+        check.await.unwrap_or_else(|_| Err(RootProblem::Bad("the verifier crashed on it".into())))
+    }
+}
+
+/// Everything about a root's object that needs no backend.
+fn open_root(
+    task: &TaskId,
+    circuit: Circuit,
+    wanted: Option<Vec<u64>>,
+    object: &[u8],
+) -> Result<ProofObject, RootProblem> {
+    let opened = ProofObject::open(task, object).map_err(|error| RootProblem::Bad(error.to_string()))?;
+    if opened.circuit != circuit {
+        return Err(RootProblem::Bad(format!("it is a proof of {}, not of {circuit}", opened.circuit)));
+    }
+    if wanted.is_some_and(|wanted| wanted != opened.proof.public_inputs) {
+        return Err(RootProblem::Bad("it states something else than this block".into()));
+    }
+    Ok(opened)
+}

@@ -1,0 +1,224 @@
+//! What workers say, as events of the engine.
+
+use super::Inner;
+use super::core::{Core, SessionEntry};
+use crate::dispatch::login::{self, Refusal};
+use crate::dispatch::net::{self, Peer, SendBuffers};
+use crate::metrics::reason_label;
+use arborist_core::engine::{Done, Event, Fence, Gone, Held, Millis, Reason, Session, WorkerSpec};
+use arborist_core::ids::TaskId;
+use arborist_core::wire::{self, FromWorker, Hello, PROTOCOL, Welcome};
+use futures::future::BoxFuture;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
+
+/// The most characters kept of a worker's text.
+const MAX_TEXT: usize = 1000;
+
+/// The dispatcher as the network sees it.
+pub(super) struct Front(pub(super) Arc<Inner>);
+
+impl net::Desk for Front {
+    fn hello(&self, peer: &Arc<Peer>, hello: Hello, buffers: &mut SendBuffers) {
+        let (worker, held) = match login::check_hello(&hello, &self.0.expected) {
+            Ok(checked) => checked,
+            Err(refusal) => return self.0.refuse(peer, &hello.worker, &refusal, buffers),
+        };
+        let (inner, peer) = (self.0.clone(), peer.clone());
+        let mut login: BoxFuture<'static, Result<(), Refusal>> = Box::pin({
+            let (inner, name) = (inner.clone(), worker.name.clone());
+            async move {
+                let identity = inner.options.login.check(&hello.token).await?;
+                match identity.worker {
+                    Some(only) if only != name => Err(Refusal::permanent(
+                        "name",
+                        format!("the token is {only}'s, so the worker can't be named {name}"),
+                    )),
+                    _ => Ok(()),
+                }
+            }
+        });
+        // most answers are there at once; the others are waited for elsewhere
+        match login.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(answer) => inner.answer(&peer, worker, held, answer, buffers),
+            Poll::Pending => {
+                let runtime = inner.runtime.clone();
+                runtime.spawn(async move {
+                    let answer = login.await;
+                    inner.answer(&peer, worker, held, answer, &mut SendBuffers::default());
+                });
+            }
+        }
+    }
+
+    fn frames(&self, batch: &mut Vec<(Arc<Peer>, FromWorker)>, buffers: &mut SendBuffers) {
+        self.0.room.drive(buffers, |core, now| {
+            for (peer, frame) in batch.drain(..) {
+                if let Some(session) = peer.session()
+                    && let Err(why) = self.0.take_frame(core, now, &peer, Session(session), frame)
+                {
+                    tracing::warn!(address = %peer.address, why, "a worker does not speak the protocol");
+                    peer.hang_up();
+                }
+            }
+        });
+    }
+
+    fn closed(&self, peer: &Arc<Peer>, undelivered: Vec<u64>, buffers: &mut SendBuffers) {
+        let Some(session) = peer.session() else { return };
+        self.0.left(session, undelivered, buffers);
+    }
+}
+
+impl Inner {
+    fn refuse(&self, peer: &Peer, worker: &str, refusal: &Refusal, buffers: &mut SendBuffers) {
+        self.metrics.refused.with_label_values(&[refusal.cause]).inc();
+        tracing::warn!(worker, address = %peer.address, reason = refusal.text, "a login was refused");
+        peer.post(|out| out.refused = Some(refusal.to_wire()));
+        // it is closed either way
+        let _ = peer.flush(buffers);
+        peer.hang_up();
+    }
+
+    fn answer(
+        &self,
+        peer: &Arc<Peer>,
+        worker: WorkerSpec,
+        held: Vec<Held>,
+        answer: Result<(), Refusal>,
+        buffers: &mut SendBuffers,
+    ) {
+        if let Err(refusal) = answer {
+            return self.refuse(peer, &worker.name, &refusal, buffers);
+        }
+        let session = self.next_session.fetch_add(1, Ordering::Relaxed);
+        peer.set_session(session);
+        let token = hex::encode(rand::random::<[u8; 32]>());
+        let welcome = Welcome {
+            protocol: PROTOCOL,
+            session_token: token.clone(),
+            store_url: self.options.store_url.clone(),
+            heartbeat_millis: self.options.heartbeat.as_millis() as u32,
+            lease_millis: self.options.lease.as_millis() as u32,
+        };
+        tracing::debug!(worker = worker.name, session, held = held.len(), "a worker logged in");
+        let before = self.room.drive(buffers, |core, now| {
+            let name = worker.name.clone();
+            core.post(peer, |out| out.welcome = Some(welcome));
+            core.tokens.insert(token.clone(), session);
+            let before = core.by_name.insert(name.clone(), session);
+            let before = before.and_then(|old| core.sessions.get(&old)).map(|entry| entry.peer.clone());
+            core.sessions.insert(session, SessionEntry { peer: peer.clone(), name, token });
+            core.event(now, Event::Joined { session: Session(session), worker, held });
+            before
+        });
+        self.metrics.workers.inc();
+        if let Some(before) = before {
+            let text = "a worker of the same name has logged in since; names must be unique";
+            before.post(|out| out.refused = Some(Refusal::for_now("replaced", text).to_wire()));
+            // it is closed either way
+            let _ = before.flush(buffers);
+            before.hang_up();
+        }
+        if peer.is_closed() {
+            // its reader saw the end before it had a session
+            self.left(session, vec![], buffers);
+        }
+    }
+
+    fn left(&self, session: u64, undelivered: Vec<u64>, buffers: &mut SendBuffers) {
+        let known = self.room.drive(buffers, |core, now| {
+            for fence in undelivered {
+                core.event(now, Event::Undelivered(Session(session), Fence(fence)));
+            }
+            let Some(entry) = core.sessions.remove(&session) else { return false };
+            core.tokens.remove(&entry.token);
+            if core.by_name.get(&entry.name) == Some(&session) {
+                core.by_name.remove(&entry.name);
+            }
+            core.event(now, Event::Left(Session(session), Gone::Disconnected));
+            true
+        });
+        if known {
+            self.metrics.workers.dec();
+        }
+    }
+
+    /// # Errors
+    /// What is wrong with the frame; what came before it in the frame counts.
+    fn take_frame(
+        &self,
+        core: &mut Core,
+        now: Millis,
+        peer: &Arc<Peer>,
+        session: Session,
+        frame: FromWorker,
+    ) -> Result<(), &'static str> {
+        for done in frame.completed {
+            let task = TaskId::from_slice(&done.task).ok_or("completed: a task id has 32 bytes")?;
+            core.event(
+                now,
+                Event::Completed(
+                    session,
+                    Done {
+                        task,
+                        fence: Fence(done.fence),
+                        millis: done.millis,
+                        cpu_millis: done.cpu_millis,
+                        peak_mib: done.peak_mib,
+                        proof_bytes: done.proof_bytes,
+                        found: done.found,
+                    },
+                ),
+            );
+        }
+        for failed in frame.failed {
+            self.take_failure(core, now, session, failed)?;
+        }
+        if let Some(heartbeat) = frame.heartbeat {
+            let fences = heartbeat.fences.into_iter().map(Fence).collect();
+            core.event(now, Event::Heartbeat(session, fences));
+        }
+        if let Some(draining) = frame.draining {
+            core.event(now, Event::Draining(session));
+            for fence in draining.handed_back {
+                core.event(now, Event::Undelivered(session, Fence(fence)));
+            }
+        }
+        if frame.seq > 0 {
+            core.post(peer, |out| out.ack = out.ack.max(frame.seq));
+        }
+        Ok(())
+    }
+
+    fn take_failure(
+        &self,
+        core: &mut Core,
+        now: Millis,
+        session: Session,
+        failed: wire::Failed,
+    ) -> Result<(), &'static str> {
+        let task = TaskId::from_slice(&failed.task).ok_or("failed: a task id has 32 bytes")?;
+        let reason = reason(&failed).ok_or("failed: a bad child has an id of 32 bytes")?;
+        self.metrics.failures.with_label_values(&[reason_label(&reason)]).inc();
+        let text = failed.text.chars().take(MAX_TEXT).collect();
+        core.event(now, Event::Failed { session, task, fence: Fence(failed.fence), reason, text });
+        Ok(())
+    }
+}
+
+/// A reason that this version does not know is an error like any other.
+fn reason(failed: &wire::Failed) -> Option<Reason> {
+    Some(match failed.reason() {
+        wire::Reason::Error => Reason::Error,
+        wire::Reason::OutOfMemory => Reason::OutOfMemory,
+        wire::Reason::TimedOut => Reason::TimedOut,
+        wire::Reason::BadChild => Reason::BadChild(TaskId::from_slice(&failed.child)?),
+        wire::Reason::BadInput => Reason::BadInput,
+        wire::Reason::BadProof => Reason::BadProof,
+        wire::Reason::Oversize => Reason::Oversize,
+        wire::Reason::StoreUnavailable => Reason::StoreUnavailable,
+        wire::Reason::HandedBack => Reason::HandedBack,
+    })
+}

@@ -1,0 +1,414 @@
+//! The shell around the engine: it starts, restores, answers and stops.
+
+mod access;
+mod chores;
+mod core;
+mod front;
+mod lease;
+mod lookup;
+mod order;
+mod resolve;
+mod retention;
+mod roots;
+mod snapshots;
+mod start;
+mod submit;
+
+pub use resolve::BadBlock;
+pub use roots::{FakeRoots, Plonky2Roots, ProgramRoots, RootCheck, RootProblem, RootVerifier};
+pub use start::StartError;
+pub use submit::{SubmitError, SubmitRequest, SubmitSource};
+
+use self::core::EngineRoom;
+use super::login::{Expected, Login};
+use super::net::{Net, SendBuffers};
+use crate::metrics::Metrics;
+use crate::store::journal::{JournalHandle, JournalOptions};
+use arborist_artifacts::ArtifactStore;
+use arborist_core::engine::{
+    Config, Counts, Event, JobId, JobState, JobView, Notice, Report, TaskView, WorkerView,
+};
+use arborist_core::ids::TaskId;
+use arborist_core::profile::Profile;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, RwLock, broadcast, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How a dispatcher runs.
+#[derive(Clone)]
+pub struct Options {
+    /// Where the certificate authority lies.
+    pub state_dir: PathBuf,
+    /// Where workers connect; port 0 takes any.
+    pub listen: SocketAddr,
+    /// Names and addresses under which workers reach it, for its certificate.
+    pub hosts: Vec<String>,
+    /// Where workers find the artifact store.
+    pub store_url: String,
+    /// The backend that workers must have.
+    pub backend: String,
+    /// Checks tokens.
+    pub login: Arc<dyn Login>,
+    /// Checks root proofs.
+    pub roots: Arc<dyn RootVerifier>,
+    /// The engine's settings, with the circuit profile; `lease` and `first_fence` are set at the start.
+    pub engine: Config,
+    /// How often workers say that they are alive.
+    pub heartbeat: Duration,
+    /// A worker silent for so long loses its leases and its connection.
+    pub lease: Duration,
+    /// The largest frame taken from a worker, in bytes.
+    pub max_frame: usize,
+    /// The most bytes that may wait for a worker that reads slowly.
+    pub max_waiting: usize,
+    /// Connections on their way to a login at once.
+    pub max_logins: usize,
+    /// A connection that is not logged in after so long is closed.
+    pub login_timeout: Duration,
+    /// Threads that carry workers' connections.
+    pub threads: usize,
+    /// The journal's settings.
+    pub journal: JournalOptions,
+    /// A snapshot is written after so many records …
+    pub snapshot_records: u64,
+    /// … or after so long, if there are any.
+    pub snapshot_interval: Duration,
+    /// Finished jobs and the proofs that no other job uses are deleted after so long; `None` keeps them.
+    pub retention: Option<Duration>,
+    /// At a start, proofs that the journal does not know are looked for so long at most before workers are
+    /// served; then the search goes on beside.
+    pub lookup: Duration,
+}
+
+impl Options {
+    /// Defaults for a profile: any port of 127.0.0.1, the plonky2 backend.
+    pub fn new(state_dir: PathBuf, profile: Profile, login: Arc<dyn Login>) -> Self {
+        Self {
+            state_dir,
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            hosts: vec![],
+            store_url: String::new(),
+            backend: "plonky2".into(),
+            login,
+            roots: Arc::new(Plonky2Roots),
+            engine: Config::new(profile),
+            heartbeat: Duration::from_secs(3),
+            lease: Duration::from_secs(15),
+            max_frame: arborist_core::wire::MAX_FRAME,
+            max_waiting: 1 << 20,
+            max_logins: 512,
+            login_timeout: Duration::from_secs(10),
+            threads: std::thread::available_parallelism().map_or(2, |n| n.get().min(4)),
+            journal: JournalOptions::default(),
+            snapshot_records: 500_000,
+            snapshot_interval: Duration::from_secs(300),
+            retention: Some(Duration::from_secs(24 * 3600)),
+            lookup: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Something happened that is worth showing. One who listens too slowly misses some.
+#[derive(Debug, Clone)]
+pub enum Progress {
+    /// A job was taken into the books.
+    Submitted(JobId),
+    /// A job came to an end.
+    Ended(JobId, JobState),
+    /// The engine has something to tell.
+    Notice(Notice),
+}
+
+/// Why a call about a job failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JobError {
+    /// No job has that number.
+    #[error("there is no job {}", .0.0)]
+    Unknown(JobId),
+    /// The dispatcher has stopped, or was fenced.
+    #[error("the dispatcher has stopped")]
+    Stopped,
+}
+
+/// A running dispatcher; clones are the same one. Runs until [`Dispatcher::shutdown`], or until
+/// another takes over its journal.
+#[derive(Clone)]
+pub struct Dispatcher {
+    inner: Arc<Inner>,
+}
+
+/// What all parts of a dispatcher share.
+struct Inner {
+    options: Options,
+    expected: Expected,
+    store: ArtifactStore,
+    metrics: Arc<Metrics>,
+    room: EngineRoom,
+    journal: JournalHandle,
+    runtime: Handle,
+    next_session: AtomicU64,
+    progress: broadcast::Sender<Progress>,
+    /// The epoch of the operator that took over.
+    fenced: watch::Sender<Option<u64>>,
+    stopping: CancellationToken,
+    tasks: TaskTracker,
+    net: Mutex<Option<Net>>,
+    address: SocketAddr,
+    ca_pem: String,
+    /// Held for reading while a submit counts on proofs in the store, for writing while some are deleted.
+    deleting: RwLock<()>,
+    /// One submit at a time enters the books.
+    submitting: tokio::sync::Mutex<()>,
+    /// A new job wants its order chosen.
+    reorder: Notify,
+}
+
+impl Dispatcher {
+    /// Where workers connect.
+    pub fn address(&self) -> SocketAddr {
+        self.inner.address
+    }
+
+    /// The certificate authority in PEM that workers trust.
+    pub fn ca_pem(&self) -> &str {
+        &self.inner.ca_pem
+    }
+
+    /// The artifact store.
+    pub fn store(&self) -> &ArtifactStore {
+        &self.inner.store
+    }
+
+    /// The counters.
+    pub fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
+    /// A job as it stands.
+    pub fn job(&self, id: JobId) -> Option<JobView> {
+        self.inner.room.look(|core| core.engine.job(id))
+    }
+
+    /// All jobs, by number.
+    pub fn jobs(&self) -> Vec<JobView> {
+        self.inner.room.look(|core| core.engine.jobs().filter_map(|id| core.engine.job(id)).collect())
+    }
+
+    /// What is worth keeping of a job; `None` for an unknown one. Takes some milliseconds for a large block.
+    pub fn report(&self, id: JobId) -> Option<Report> {
+        self.inner.room.look(|core| core.engine.report(id))
+    }
+
+    /// All workers in the books.
+    pub fn workers(&self) -> Vec<WorkerView> {
+        self.inner.room.look(|core| core.engine.workers())
+    }
+
+    /// The root's task of a job.
+    pub fn root_task(&self, id: JobId) -> Option<TaskId> {
+        self.inner.room.look(|core| {
+            let job = core.engine.prepared_job(id)?;
+            job.ids.get(job.shape.root().index()).copied()
+        })
+    }
+
+    /// A task as it stands, with the reason why it is not being proven.
+    pub fn task(&self, task: &TaskId) -> Option<TaskView> {
+        self.inner.room.look(|core| {
+            let (job, node) = core.engine.find(task)?;
+            core.engine.task(job, node)
+        })
+    }
+
+    /// Waits until a job is over: complete, failed or cancelled.
+    ///
+    /// # Errors
+    /// The job is unknown, was dropped from the books, or the dispatcher stopped.
+    pub async fn wait(&self, id: JobId) -> Result<JobState, JobError> {
+        let state = self.inner.room.look(|core| core.jobs.get(&id).map(|job| job.state.subscribe()));
+        let mut state = state.ok_or(JobError::Unknown(id))?;
+        let over = state.wait_for(|s| !matches!(s, JobState::Proving | JobState::Checking));
+        tokio::select! {
+            over = over => over.map(|s| s.clone()).map_err(|_| JobError::Unknown(id)),
+            () = self.inner.stopping.cancelled() => Err(JobError::Stopped),
+        }
+    }
+
+    /// Everything worth showing from now on.
+    pub fn subscribe(&self) -> broadcast::Receiver<Progress> {
+        self.inner.progress.subscribe()
+    }
+
+    /// Stops work on a job; its proofs stay. Durable when this returns.
+    ///
+    /// # Errors
+    /// See [`JobError`].
+    pub async fn cancel(&self, id: JobId) -> Result<(), JobError> {
+        self.change(id, Event::Cancel(id)).await
+    }
+
+    /// Takes a cancelled or failed job up again. Durable when this returns.
+    ///
+    /// # Errors
+    /// See [`JobError`].
+    pub async fn revive(&self, id: JobId) -> Result<(), JobError> {
+        self.change(id, Event::Revive(id)).await
+    }
+
+    /// Suspends or resumes a job: what runs goes on. Durable when this returns.
+    ///
+    /// # Errors
+    /// See [`JobError`].
+    pub async fn suspend(&self, id: JobId, suspended: bool) -> Result<(), JobError> {
+        self.change(id, Event::Suspend(id, suspended)).await
+    }
+
+    /// Moves a job's deadline (milliseconds since 1970). Durable when this returns.
+    ///
+    /// # Errors
+    /// See [`JobError`].
+    pub async fn deadline(&self, id: JobId, deadline: Option<u64>) -> Result<(), JobError> {
+        self.change(id, Event::Deadline(id, deadline)).await
+    }
+
+    /// Changes a job's priority. Durable when this returns.
+    ///
+    /// # Errors
+    /// See [`JobError`].
+    pub async fn priority(&self, id: JobId, priority: i32) -> Result<(), JobError> {
+        self.change(id, Event::Priority(id, priority)).await
+    }
+
+    /// Drops a job that is over from the books; its proofs stay. Durable when this returns.
+    ///
+    /// # Errors
+    /// See [`JobError`].
+    pub async fn forget(&self, id: JobId) -> Result<(), JobError> {
+        self.change(id, Event::Forget(id)).await
+    }
+
+    async fn change(&self, id: JobId, event: Event) -> Result<(), JobError> {
+        self.inner.change(id, event)?;
+        self.inner.journal.flush().await.map_err(|_| JobError::Stopped)
+    }
+
+    /// The epoch of the operator that took over the journal; this dispatcher has stopped then.
+    pub fn fenced(&self) -> Option<u64> {
+        *self.inner.fenced.borrow()
+    }
+
+    /// Waits until another operator has taken over, or the dispatcher was shut down (`None`).
+    pub async fn stopped(&self) -> Option<u64> {
+        self.inner.stopping.cancelled().await;
+        self.fenced()
+    }
+
+    /// What keeps it from being ready, one line each; empty when it is.
+    pub fn pending(&self) -> Vec<String> {
+        let inner = &self.inner;
+        let mut pending = vec![];
+        if let Some(epoch) = self.fenced() {
+            pending.push(format!("fenced by epoch {epoch}: another operator took over"));
+        } else if inner.stopping.is_cancelled() {
+            pending.push("stopping".into());
+        }
+        if let Some(error) = inner.journal.last_error() {
+            pending.push(format!("the journal can't be written: {error}"));
+        }
+        pending
+    }
+
+    /// Brings the gauges up to date; called before they are read.
+    pub fn refresh_metrics(&self) {
+        let metrics = &self.inner.metrics;
+        metrics.journal_lag.set(self.inner.journal.lag_bytes() as i64);
+        let mut all = [Counts::default(); 5];
+        let mut states = [0; 5];
+        for job in self.jobs() {
+            states[state_index(&job.state)] += 1;
+            if matches!(job.state, JobState::Proving | JobState::Checking) {
+                all.iter_mut().zip(job.counts).for_each(|(all, one)| add(all, &one));
+            }
+        }
+        metrics.set_tasks(&all);
+        for (name, count) in STATES.into_iter().zip(states) {
+            metrics.jobs.with_label_values(&[name]).set(count);
+        }
+    }
+
+    /// Stops leasing, disconnects the workers (they keep their work and come back), writes a snapshot and
+    /// everything else. The next dispatcher goes on from there.
+    pub async fn shutdown(&self) {
+        self.inner.halt().await;
+        if self.fenced().is_none() {
+            if let Err(error) = self.inner.snapshot().await {
+                tracing::warn!(%error, "no snapshot at the end; the next start reads the journal instead");
+            }
+            if let Err(error) = self.inner.journal.clone().close().await {
+                tracing::warn!(%error, "the journal's end may be lost; its proofs are in the store");
+            }
+        }
+    }
+
+    /// Stops at once and writes nothing more, as a crash would; for tests of what comes after.
+    pub async fn abandon(&self) {
+        self.inner.halt().await;
+    }
+}
+
+const STATES: [&str; 5] = ["proving", "checking", "complete", "failed", "cancelled"];
+
+fn state_index(state: &JobState) -> usize {
+    match state {
+        JobState::Proving => 0,
+        JobState::Checking => 1,
+        JobState::Complete => 2,
+        JobState::Failed { .. } => 3,
+        JobState::Cancelled => 4,
+    }
+}
+
+fn add(all: &mut Counts, one: &Counts) {
+    all.total += one.total;
+    all.done += one.done;
+    all.running += one.running;
+    all.ready += one.ready;
+    all.failed += one.failed;
+}
+
+impl Inner {
+    /// Hands an event about a job to the engine and brings those who wait for the job up to date.
+    fn change(&self, id: JobId, event: Event) -> Result<(), JobError> {
+        if self.stopping.is_cancelled() {
+            return Err(JobError::Stopped);
+        }
+        let known = self.room.drive(&mut SendBuffers::default(), |core, now| {
+            let known = core.engine.job(id).is_some();
+            if known {
+                core.event(now, event);
+                core.publish(id);
+            }
+            known
+        });
+        if known { Ok(()) } else { Err(JobError::Unknown(id)) }
+    }
+
+    /// Closes all connections and ends all tasks.
+    async fn halt(&self) {
+        self.stopping.cancel();
+        let net = self.net.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(net) = net
+            && let Err(error) = tokio::task::spawn_blocking(move || net.stop()).await
+        {
+            tracing::error!(%error, "the network threads did not stop");
+        }
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}

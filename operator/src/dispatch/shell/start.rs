@@ -1,0 +1,289 @@
+//! Starting: the journal is taken over, the engine restored, the lost tail looked up, the door opened.
+
+use super::chores::Chore;
+use super::core::{Clock, Core, EngineRoom, JobEntry};
+use super::front::Front;
+use super::lookup::{Ended, Search};
+use super::resolve;
+use super::{Dispatcher, Inner, Options};
+use crate::dispatch::login::Expected;
+use crate::dispatch::net::{Bound, Limits, SendBuffers};
+use crate::metrics::Metrics;
+use crate::store::journal::{Journal, JournalError, Recovered};
+use crate::tls::{Authority, TlsError};
+use arborist_artifacts::{ArtifactStore, StoreError};
+use arborist_circuits::Statements;
+use arborist_core::engine::{Config, Engine, Event, Fence, JobId, JobState, PreparedJob, RestoreError};
+use arborist_core::order::{POLICIES, Policy};
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, RwLock, broadcast, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Notices that a slow listener may be behind.
+const PROGRESS: usize = 1024;
+/// Ticks are no closer together, and no further apart, than this.
+const TICKS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// Why a dispatcher did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The artifact store is not fit, or does not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The journal can't be opened.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The journal says what this version can't restore.
+    #[error("the journal can't be restored: {0}")]
+    Restore(#[from] RestoreError),
+    /// Certificates.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The address for workers can't be listened on.
+    #[error("workers can't connect at {address}: {error}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// Restoring crashed, or metrics can't be made: a bug.
+    #[error("internal: {0}")]
+    Internal(String),
+}
+
+struct Restored {
+    engine: Engine,
+    statements: HashMap<JobId, Arc<Statements>>,
+}
+
+impl Dispatcher {
+    /// Takes the journal in the store over (another dispatcher that has it is fenced), restores what it
+    /// says, looks for proofs that it misses, and serves workers.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(options: Options, store: ArtifactStore) -> Result<Self, StartError> {
+        let began = Instant::now();
+        let metrics = Metrics::new().map_err(|e| StartError::Internal(e.to_string()))?;
+        let listen = options.listen;
+        let authority = Arc::new(Authority::open(&options.state_dir)?);
+        let tls = authority.server_config(&options.hosts, &[])?;
+        // taken early: workers that come back wait in the backlog meanwhile
+        let door = Bound::new(listen).map_err(|error| StartError::Listen { address: listen, error })?;
+        store.check_conditional_create().await?;
+        let (journal, recovered) = Journal::open(&store, options.journal.clone()).await?;
+        let epoch = recovered.epoch;
+        let records = recovered.records.len();
+        let clock = Clock::new();
+        let restored = restore(&options, &store, recovered, clock).await?;
+        let handle = journal.start();
+        let (chores_in, chores) = mpsc::unbounded_channel();
+        let inner = Arc::new(build(
+            options,
+            store,
+            metrics,
+            handle,
+            restored,
+            clock,
+            chores_in,
+            door.address,
+            &authority,
+        ));
+        inner.reask_roots();
+        inner.look_up_lost_tail().await?;
+        let net = door
+            .start(tls, inner.limits(), Arc::new(Front(inner.clone())), inner.metrics.clone())
+            .map_err(|error| StartError::Listen { address: listen, error })?;
+        *inner.net.lock().unwrap_or_else(PoisonError::into_inner) = Some(net);
+        inner.spawn(inner.clone().do_chores(chores));
+        inner.spawn(inner.clone().tick());
+        inner.spawn(inner.clone().keep_order());
+        inner.spawn(inner.clone().keep_snapshots());
+        inner.spawn(inner.clone().keep_clean());
+        tokio::spawn(inner.clone().watch_fence());
+        inner.metrics.recovery.set(began.elapsed().as_secs_f64());
+        tracing::info!(
+            address = %inner.address, epoch, records, millis = began.elapsed().as_millis() as u64,
+            "serving workers"
+        );
+        Ok(Self { inner })
+    }
+}
+
+#[allow(clippy::too_many_arguments, reason = "one literal, called once")]
+fn build(
+    options: Options,
+    store: ArtifactStore,
+    metrics: Metrics,
+    journal: crate::store::journal::JournalHandle,
+    restored: Restored,
+    clock: Clock,
+    chores: mpsc::UnboundedSender<Chore>,
+    address: SocketAddr,
+    authority: &Authority,
+) -> Inner {
+    let metrics = Arc::new(metrics);
+    let Restored { engine, mut statements } = restored;
+    let jobs: Vec<JobId> = engine.jobs().collect();
+    let next_job = jobs.iter().map(|id| id.0 + 1).max().unwrap_or(1);
+    let mut core = Core::new(engine, next_job);
+    for id in jobs {
+        let state = core.engine.counts(id).map_or(JobState::Proving, |(_, state)| state.clone());
+        let (state, _) = watch::channel(state);
+        let statements = statements.remove(&id);
+        core.jobs.insert(id, JobEntry { statements, state, unleased_since: None });
+    }
+    Inner {
+        expected: Expected {
+            circuits: options.engine.profile.circuits.clone(),
+            backend: options.backend.clone(),
+        },
+        options,
+        store,
+        metrics: metrics.clone(),
+        room: EngineRoom::new(core, clock, journal.clone(), chores, metrics),
+        journal,
+        runtime: Handle::current(),
+        next_session: AtomicU64::new(1),
+        progress: broadcast::Sender::new(PROGRESS),
+        fenced: watch::Sender::new(None),
+        stopping: CancellationToken::new(),
+        tasks: TaskTracker::new(),
+        net: Mutex::new(None),
+        address,
+        ca_pem: authority.ca_pem().to_owned(),
+        deleting: RwLock::new(()),
+        submitting: tokio::sync::Mutex::new(()),
+        reorder: Notify::new(),
+    }
+}
+
+async fn restore(
+    options: &Options,
+    store: &ArtifactStore,
+    recovered: Recovered,
+    clock: Clock,
+) -> Result<Restored, StartError> {
+    let config = Config {
+        lease: options.lease.as_millis() as u64,
+        // above all fences of earlier epochs, whatever the journal's lost tail said
+        first_fence: Fence(recovered.epoch << 32),
+        ..options.engine.clone()
+    };
+    let (store, runtime, profile) = (store.clone(), Handle::current(), config.profile.clone());
+    let restoring = tokio::task::spawn_blocking(move || {
+        let mut statements = HashMap::new();
+        let records: Vec<Vec<u8>> = recovered.records.iter().map(|record| record.to_vec()).collect();
+        let resolve = |spec: &arborist_core::engine::JobSpec| {
+            let material = runtime.block_on(resolve::load(&store, &spec.source, spec.prover_id, &profile))?;
+            statements.extend(material.statements.map(|s| (spec.id, s)));
+            Ok((material.calls, material.leaves))
+        };
+        let snapshot = recovered.snapshot.as_deref();
+        let engine = Engine::restore(config, snapshot, &records, resolve, clock.now())?;
+        Ok::<_, RestoreError>(Restored { engine, statements })
+    });
+    let restored =
+        restoring.await.map_err(|_| StartError::Internal("restoring the journal crashed".into()))?;
+    Ok(restored?)
+}
+
+impl Inner {
+    fn limits(&self) -> Limits {
+        let o = &self.options;
+        Limits {
+            threads: o.threads,
+            max_frame: o.max_frame,
+            max_waiting: o.max_waiting,
+            max_logins: o.max_logins,
+            login_timeout: o.login_timeout,
+            idle_timeout: o.lease,
+        }
+    }
+
+    /// What the engine asked for before the crash is asked for again.
+    fn reask_roots(&self) {
+        self.room.drive(&mut SendBuffers::default(), |core, now| core.event(now, Event::Tick));
+    }
+
+    /// Proofs that were reported and not journaled any more: each is found here, or later by the worker
+    /// that gets its task.
+    async fn look_up_lost_tail(self: &Arc<Self>) -> Result<(), StoreError> {
+        let until = Instant::now() + self.options.lookup;
+        let jobs = self.room.look(|core| {
+            let mut open = vec![];
+            for id in core.engine.jobs() {
+                if let (Some(view), Some(tree)) = (core.engine.job(id), core.engine.prepared_job(id))
+                    && view.state == JobState::Proving
+                {
+                    let missing: HashSet<_> = core.engine.open_tasks(id).into_iter().collect();
+                    let done: Vec<bool> = tree.ids.iter().map(|task| !missing.contains(task)).collect();
+                    open.push((tree.clone(), POLICIES.get(view.policy).unwrap_or(&POLICIES[0]), done));
+                }
+            }
+            open
+        });
+        for (tree, policy, done) in jobs {
+            if self.look_up(&tree, policy, done.clone(), Some(until)).await? == Ended::OutOfTime {
+                let inner = self.clone();
+                self.spawn(async move {
+                    if let Err(error) = inner.look_up(&tree, policy, done, None).await {
+                        tracing::warn!(%error, "proofs made before the restart are not all looked for");
+                    }
+                });
+            }
+        }
+        Ok(())
+    }
+
+    async fn look_up(
+        &self,
+        tree: &PreparedJob,
+        policy: &'static Policy,
+        done: Vec<bool>,
+        until: Option<Instant>,
+    ) -> Result<Ended, StoreError> {
+        let mut found = 0;
+        let mut search = Search::new(tree, policy, done);
+        let ended = search
+            .run(&self.store, until, |proofs| {
+                found += proofs.len();
+                self.metrics.recovered.inc_by(proofs.len() as u64);
+                self.room
+                    .drive(&mut SendBuffers::default(), |core, now| core.event(now, Event::Known(proofs)));
+            })
+            .await;
+        if found > 0 {
+            tracing::info!(job = tree.spec.name, found, "proofs that the journal did not know");
+        }
+        ended
+    }
+
+    /// Tells the engine the time when it needs to know.
+    async fn tick(self: Arc<Self>) {
+        loop {
+            let (now, next) = self.room.look(|core| (self.room.clock.now(), core.engine.next_deadline()));
+            let wait = next.map_or(TICKS.1, |at| Duration::from_millis(at.saturating_sub(now)));
+            tokio::time::sleep(wait.clamp(TICKS.0, TICKS.1)).await;
+            self.room.drive(&mut SendBuffers::default(), |core, now| core.event(now, Event::Tick));
+        }
+    }
+
+    /// Stops at once when another operator has taken over the journal.
+    async fn watch_fence(self: Arc<Self>) {
+        let epoch = tokio::select! {
+            () = self.stopping.cancelled() => return,
+            epoch = self.journal.fenced() => epoch,
+        };
+        tracing::error!("fenced by epoch {epoch}: another operator took over");
+        self.fenced.send_replace(Some(epoch));
+        self.halt().await;
+    }
+}

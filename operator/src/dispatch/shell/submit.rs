@@ -1,0 +1,248 @@
+//! Taking a block in.
+
+use super::core::JobEntry;
+use super::lookup::{self, Ended, Search};
+use super::resolve::{self, BadBlock, Material};
+use super::{Dispatcher, Inner, Progress};
+use crate::dispatch::net::SendBuffers;
+use arborist_artifacts::StoreError;
+use arborist_core::engine::{Event, JobId, JobSpec, JobState, KnownProof, Millis, PreparedJob, Source};
+use arborist_core::ids::ArtifactHash;
+use arborist_core::order::POLICIES;
+use arborist_core::tree::BadShape;
+use bytes::Bytes;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// Inputs written at once.
+const PARALLEL: usize = 32;
+/// How long a submit looks for proofs made before; what it misses the workers find.
+const LOOKUP: Duration = Duration::from_secs(5);
+
+/// Where a new job's tree comes from.
+#[derive(Debug, Clone)]
+pub enum SubmitSource {
+    /// A block file's bytes.
+    Block(Bytes),
+    /// A block made up from a seed.
+    Synthetic {
+        /// Public calls of each transaction.
+        calls: Vec<u8>,
+        /// Blocks of one seed share their tasks.
+        seed: u64,
+    },
+}
+
+/// A block to prove.
+#[derive(Debug, Clone)]
+pub struct SubmitRequest {
+    /// For people.
+    pub name: String,
+    /// The block.
+    pub source: SubmitSource,
+    /// Chain; a block file's must be the same.
+    pub chain_id: u64,
+    /// Block number; a block file's must be the same.
+    pub block_number: u64,
+    /// Who is to be paid.
+    pub prover_id: [u8; 32],
+    /// When it has to be proven, milliseconds since 1970.
+    pub deadline: Option<Millis>,
+    /// Higher goes first.
+    pub priority: i32,
+    /// Nothing is leased until it is resumed.
+    pub suspended: bool,
+}
+
+/// Why a block was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// The block file is bad.
+    #[error(transparent)]
+    BadBlock(#[from] BadBlock),
+    /// The tree can't be built.
+    #[error(transparent)]
+    BadShape(#[from] BadShape),
+    /// The request and the block file differ.
+    #[error("{field}: the block says {block}, asked for is {asked}")]
+    Differs {
+        /// The field.
+        field: &'static str,
+        /// What the block file says.
+        block: u64,
+        /// What was asked for.
+        asked: u64,
+    },
+    /// The artifact store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Building the tree crashed.
+    #[error("the block's tree could not be built")]
+    Crashed,
+    /// The dispatcher has stopped, or was fenced.
+    #[error("the dispatcher has stopped")]
+    Stopped,
+}
+
+/// A job built and ready to be handed to the engine.
+struct Built {
+    job: PreparedJob,
+    statements: Option<Arc<arborist_circuits::Statements>>,
+    inputs: Vec<Vec<u8>>,
+    block: Option<Bytes>,
+}
+
+impl Dispatcher {
+    /// Takes a block in and returns its job; durable when this returns. The same block for the same prover
+    /// is the same job: one that was cancelled or has failed is taken up again, with this deadline.
+    ///
+    /// # Errors
+    /// See [`SubmitError`].
+    pub async fn submit(&self, request: SubmitRequest) -> Result<JobId, SubmitError> {
+        let began = Instant::now();
+        let inner = &self.inner;
+        let profile = inner.options.engine.profile.clone();
+        let deadline = request.deadline;
+        let built = tokio::task::spawn_blocking(move || build(request, &profile));
+        let built = built.await.map_err(|_| SubmitError::Crashed)??;
+        if let Some(job) = inner.known_job(&built.job) {
+            return inner.take_up_again(job, deadline).await;
+        }
+        inner.put_inputs(built.inputs, built.block).await?;
+        // proofs that are counted on must not be deleted until the books say that they are needed
+        let kept = inner.deleting.read().await;
+        let found = inner.proofs_made_before(&built.job).await?;
+        let _one_at_a_time = inner.submitting.lock().await;
+        if let Some(job) = inner.known_job(&built.job) {
+            return inner.take_up_again(job, deadline).await;
+        }
+        let job = inner.enter(built.job, built.statements, found, began)?;
+        drop(kept);
+        inner.journal.flush().await.map_err(|_| SubmitError::Stopped)?;
+        // nobody may be listening
+        let _ = inner.progress.send(Progress::Submitted(job));
+        inner.reorder.notify_one();
+        Ok(job)
+    }
+}
+
+fn build(request: SubmitRequest, profile: &arborist_core::profile::Profile) -> Result<Built, SubmitError> {
+    let (material, source, block) = match request.source {
+        SubmitSource::Synthetic { calls, seed } => {
+            (resolve::synthetic(&calls, seed), Source::Synthetic { calls, seed }, None)
+        }
+        SubmitSource::Block(json) => {
+            let material = resolve::of_block(&json, request.prover_id, profile)?;
+            (material, Source::Block(ArtifactHash::of(&json)), Some(json))
+        }
+    };
+    let Material { calls, leaves, inputs, statements, block: says } = material;
+    if let Some((chain_id, block_number)) = says {
+        for (field, block, asked) in
+            [("chain_id", chain_id, request.chain_id), ("block_number", block_number, request.block_number)]
+        {
+            if block != asked {
+                return Err(SubmitError::Differs { field, block, asked });
+            }
+        }
+    }
+    let spec = JobSpec {
+        // numbered when it is entered
+        id: JobId(0),
+        name: request.name,
+        source,
+        chain_id: request.chain_id,
+        block_number: request.block_number,
+        prover_id: request.prover_id,
+        deadline: request.deadline,
+        priority: request.priority,
+        suspended: request.suspended,
+    };
+    let job = PreparedJob::new(spec, &calls, leaves, profile)?;
+    Ok(Built { job, statements, inputs, block })
+}
+
+impl Inner {
+    /// The job that proves the same root.
+    fn known_job(&self, job: &PreparedJob) -> Option<JobId> {
+        let root = job.ids.last()?;
+        self.room.look(|core| core.engine.find(root)).map(|(job, _)| job)
+    }
+
+    async fn take_up_again(&self, job: JobId, deadline: Option<Millis>) -> Result<JobId, SubmitError> {
+        let stopped = |_| SubmitError::Stopped;
+        let state = self.room.look(|core| core.engine.counts(job).map(|(_, state)| state.clone()));
+        if matches!(state, Some(JobState::Cancelled | JobState::Failed { .. })) {
+            self.change(job, Event::Deadline(job, deadline)).map_err(stopped)?;
+            self.change(job, Event::Revive(job)).map_err(stopped)?;
+        }
+        self.journal.flush().await.map_err(|_| SubmitError::Stopped)?;
+        Ok(job)
+    }
+
+    async fn put_inputs(&self, inputs: Vec<Vec<u8>>, block: Option<Bytes>) -> Result<(), StoreError> {
+        let inputs = inputs.into_iter().map(Bytes::from).chain(block);
+        stream::iter(inputs)
+            .map(|input| self.store.put_input(input))
+            .buffer_unordered(PARALLEL)
+            .try_for_each(|_hash| std::future::ready(Ok(())))
+            .await
+    }
+
+    /// Proofs of the tree that lie in the store: of a job that was dropped from the books, or whose journal
+    /// was lost.
+    async fn proofs_made_before(&self, job: &PreparedJob) -> Result<Vec<KnownProof>, StoreError> {
+        let mut found = vec![];
+        if !lookup::begun(&self.store, job).await? {
+            return Ok(found);
+        }
+        let root = &job.ids[job.shape.root().index()];
+        let whole = lookup::known(&self.store, root).await?;
+        let mut search = Search::new(job, &POLICIES[0], vec![false; job.ids.len()]);
+        let ended =
+            search.run(&self.store, Some(Instant::now() + LOOKUP), |proofs| found.extend(proofs)).await?;
+        if ended == Ended::OutOfTime {
+            tracing::info!(
+                found = found.len(),
+                "not all proofs made before were looked for; workers find the others"
+            );
+        }
+        if found.iter().all(|proof| proof.task != *root) {
+            found.extend(whole);
+        }
+        Ok(found)
+    }
+
+    fn enter(
+        &self,
+        mut job: PreparedJob,
+        statements: Option<Arc<arborist_circuits::Statements>>,
+        found: Vec<KnownProof>,
+        began: Instant,
+    ) -> Result<JobId, SubmitError> {
+        if self.stopping.is_cancelled() {
+            return Err(SubmitError::Stopped);
+        }
+        self.metrics.recovered.inc_by(found.len() as u64);
+        let id = self.room.drive(&mut SendBuffers::default(), |core, now| {
+            let id = JobId(core.next_job);
+            core.next_job += 1;
+            let suspended = job.spec.suspended;
+            job.spec.id = id;
+            // nothing is to be leased before the engine knows what is there
+            job.spec.suspended |= !found.is_empty();
+            let (state, _) = watch::channel(JobState::Proving);
+            core.jobs.insert(id, JobEntry { statements, state, unleased_since: Some(began) });
+            core.event(now, Event::Submit(Box::new(job)));
+            if !found.is_empty() {
+                core.event(now, Event::Known(found));
+                core.event(now, Event::Suspend(id, suspended));
+            }
+            core.publish(id);
+            id
+        });
+        Ok(id)
+    }
+}

@@ -1,0 +1,282 @@
+//! TLS of the operator: a certificate authority of its own, made at the first start, the server's
+//! certificate, and the token that workers log in with when there is no Kubernetes to vouch for them.
+
+use jiff::civil::Date;
+use jiff::{Timestamp, ToSpan, tz::TimeZone};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+use rustls::crypto::ring;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{ServerConfig, version::TLS13};
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// The authority's certificate: what workers trust.
+pub const CA_FILE: &str = "ca.pem";
+const CA_KEY_FILE: &str = "ca-key.pem";
+/// The static token of local workers.
+pub const TOKEN_FILE: &str = "worker-token";
+/// The dispatcher's name in every server certificate, whatever its address is.
+pub const SERVER_NAME: &str = "arborist-dispatcher";
+
+const CA_YEARS: i16 = 20;
+const SERVER_DAYS: i64 = 90;
+/// A server certificate with fewer days left is replaced.
+const RENEW_DAYS: i64 = 30;
+const TOKEN_BYTES: usize = 32;
+
+/// Why there is no TLS.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file of the state folder can't be read or written.
+    #[error("{path}: {error}", path = path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// A key or certificate can't be made or read.
+    #[error("certificate: {0}")]
+    Certificate(#[from] rcgen::Error),
+    /// A host's name can't stand in a certificate, or TLS can't be set up.
+    #[error("TLS: {0}")]
+    Tls(#[from] rustls::Error),
+    /// The token's file is empty or too long.
+    #[error("{path}: a token has 16 to 4096 characters, this has {length}", path = path.display())]
+    BadToken {
+        /// The file.
+        path: PathBuf,
+        /// Characters found.
+        length: usize,
+    },
+}
+
+/// The operator's own certificate authority.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    ca_pem: String,
+}
+
+impl Authority {
+    /// Reads the authority from a state folder; makes it (`ca.pem`, and `ca-key.pem` readable by its
+    /// owner only) when there is none.
+    ///
+    /// # Errors
+    /// The files can't be read or written, or hold no key.
+    pub fn open(state_dir: &Path) -> Result<Self, TlsError> {
+        make_dir(state_dir)?;
+        let key_file = state_dir.join(CA_KEY_FILE);
+        let key =
+            KeyPair::from_pem(&read_or_create(&key_file, || Ok(KeyPair::generate()?.serialize_pem()))?)?;
+        let params = ca_params();
+        let ca_pem = read_or_create(&state_dir.join(CA_FILE), || Ok(params.self_signed(&key)?.pem()))?;
+        Ok(Self { issuer: Issuer::new(params, key), ca_pem })
+    }
+
+    /// The authority's certificate in PEM: what clients trust.
+    pub fn ca_pem(&self) -> &str {
+        &self.ca_pem
+    }
+
+    /// TLS 1.3 for a server that is reached under `hosts` (names or addresses; [`SERVER_NAME`],
+    /// `localhost` and 127.0.0.1 come on top). Its certificate lives in memory and renews itself.
+    /// `protocols` are what ALPN offers; none for the dispatcher.
+    ///
+    /// # Errors
+    /// A host that can't stand in a certificate.
+    pub fn server_config(
+        self: &Arc<Self>,
+        hosts: &[String],
+        protocols: &[&str],
+    ) -> Result<Arc<ServerConfig>, TlsError> {
+        let mut names: Vec<String> = [SERVER_NAME, "localhost", "127.0.0.1"].map(str::to_owned).into();
+        names.extend(hosts.iter().filter(|h| !h.is_empty()).cloned());
+        names.sort();
+        names.dedup();
+        let now = Timestamp::now();
+        let current = RwLock::new(self.certificate(&names, now)?);
+        let renewing = Renewing { authority: self.clone(), names, current };
+        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(&[&TLS13])?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(renewing));
+        // connections last for days: tickets to resume them are bytes and time for nothing
+        config.send_tls13_tickets = 0;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.alpn_protocols = protocols.iter().map(|p| p.as_bytes().to_vec()).collect();
+        Ok(Arc::new(config))
+    }
+
+    fn certificate(&self, names: &[String], now: Timestamp) -> Result<Dated, TlsError> {
+        let mut params = CertificateParams::new(names.to_vec())?;
+        params.distinguished_name.push(DnType::CommonName, SERVER_NAME);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.use_authority_key_identifier_extension = true;
+        let today = now.to_zoned(TimeZone::UTC).date();
+        set_days(&mut params, today - 1.day(), today + SERVER_DAYS.days());
+        let key = KeyPair::generate()?;
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let signer = ring::sign::any_supported_type(&der)?;
+        let certified = CertifiedKey::new(vec![certificate.der().clone()], signer);
+        let renew_at = now + (24 * (SERVER_DAYS - RENEW_DAYS)).hours();
+        Ok(Dated { certified: Arc::new(certified), renew_at })
+    }
+}
+
+/// The same parameters at every start: with its key they are the authority.
+fn ca_params() -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "Arborist operator");
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+    let today = Timestamp::now().to_zoned(TimeZone::UTC).date();
+    set_days(&mut params, today - 1.day(), today + CA_YEARS.years());
+    params
+}
+
+fn set_days(params: &mut CertificateParams, first: Date, last: Date) {
+    let day = |d: Date| rcgen::date_time_ymd(i32::from(d.year()), d.month() as u8, d.day() as u8);
+    params.not_before = day(first);
+    params.not_after = day(last);
+}
+
+struct Dated {
+    certified: Arc<CertifiedKey>,
+    renew_at: Timestamp,
+}
+
+struct Renewing {
+    authority: Arc<Authority>,
+    names: Vec<String>,
+    current: RwLock<Dated>,
+}
+
+impl std::fmt::Debug for Renewing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Renewing").field("names", &self.names).finish_non_exhaustive()
+    }
+}
+
+impl ResolvesServerCert for Renewing {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let now = Timestamp::now();
+        {
+            let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+            if now < current.renew_at {
+                return Some(current.certified.clone());
+            }
+        }
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        if now >= current.renew_at {
+            match self.authority.certificate(&self.names, now) {
+                Ok(new) => *current = new,
+                Err(error) => tracing::error!(%error, "the server certificate can't be renewed"),
+            }
+        }
+        Some(current.certified.clone())
+    }
+}
+
+/// The static token that local workers log in with: from the state folder, where it is made at the
+/// first start (32 random bytes in hex, readable by its owner only).
+///
+/// # Errors
+/// The file can't be read or written, or holds no token.
+pub fn worker_token(state_dir: &Path) -> Result<String, TlsError> {
+    make_dir(state_dir)?;
+    let path = state_dir.join(TOKEN_FILE);
+    let token = read_or_create(&path, || Ok(hex::encode(rand::random::<[u8; TOKEN_BYTES]>())))?;
+    let token = token.trim().to_owned();
+    match token.len() {
+        16..=4096 => Ok(token),
+        length => Err(TlsError::BadToken { path, length }),
+    }
+}
+
+fn make_dir(dir: &Path) -> Result<(), TlsError> {
+    fs::create_dir_all(dir).map_err(|error| TlsError::File { path: dir.to_owned(), error })
+}
+
+/// The file's text; when it is missing, what `make` gives, written whole or not at all. Of two
+/// processes that start at once both get the first one's.
+fn read_or_create(path: &Path, make: impl FnOnce() -> Result<String, TlsError>) -> Result<String, TlsError> {
+    let failed = |error| TlsError::File { path: path.to_owned(), error };
+    match fs::read_to_string(path) {
+        Ok(text) => return Ok(text),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
+    }
+    let text = make()?;
+    let draft = path.with_extension(format!("new-{}-{:08x}", std::process::id(), rand::random::<u32>()));
+    let written = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(if path.ends_with(CA_FILE) { 0o644 } else { 0o600 })
+        .open(&draft)
+        .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
+        .and_then(|()| match fs::hard_link(&draft, path) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(()),
+        });
+    // a draft that stays behind is of no harm
+    let _ = fs::remove_file(&draft);
+    written.map_err(failed)?;
+    fs::read_to_string(path).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn the_authority_and_the_token_outlive_a_restart_and_are_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Authority::open(dir.path()).unwrap();
+        let token = worker_token(dir.path()).unwrap();
+        assert_eq!(token.len(), 64);
+        assert_eq!(Authority::open(dir.path()).unwrap().ca_pem(), first.ca_pem());
+        assert_eq!(worker_token(dir.path()).unwrap(), token);
+        for (name, mode) in [(CA_KEY_FILE, 0o600), (TOKEN_FILE, 0o600)] {
+            let found = fs::metadata(dir.path().join(name)).unwrap().permissions().mode() & 0o777;
+            assert_eq!(found, mode, "{name}");
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3, "no drafts stay behind");
+    }
+
+    #[test]
+    fn a_certificate_is_renewed_before_it_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Arc::new(Authority::open(dir.path()).unwrap());
+        let names = vec!["localhost".to_owned()];
+        let now = Timestamp::now();
+        let dated = authority.certificate(&names, now).unwrap();
+        let days_to_end = SERVER_DAYS - (dated.renew_at.duration_since(now).as_hours() / 24);
+        assert_eq!(days_to_end, RENEW_DAYS);
+    }
+
+    #[test]
+    fn hosts_that_fit_no_certificate_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Arc::new(Authority::open(dir.path()).unwrap());
+        assert!(authority.server_config(&["dispatcher.example".into(), "10.0.0.1".into()], &[]).is_ok());
+        assert!(authority.server_config(&["höst".into()], &[]).is_err());
+    }
+
+    #[test]
+    fn an_empty_token_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(TOKEN_FILE), "\n").unwrap();
+        assert!(matches!(worker_token(dir.path()), Err(TlsError::BadToken { length: 0, .. })));
+    }
+}
