@@ -32,11 +32,12 @@
 //! | circuit | rows | build | prove | verify | proof |
 //! |---|---|---|---|---|---|
 //! | `vm` | 2^10 | 0.4 s | 0.7-0.9 s | 4-6 ms | 117,920 B |
-//! | private proof | 2^13 | 1.5 s | 5 s | 7 ms | 134,736 B |
+//! | private proof | 2^13 | one build and two proofs together 14 s | | | 134,736 B |
 //! | `kernel/K`, `base`, `merge/H`, `root/H` | 2^13 | 1.6-3.3 s | 4.4-5.8 s | 5-22 ms | 134,736 B |
 //!
-//! A built circuit holds some 75 MiB; a process keeps the eight used last. A process that proves one at a time needs
-//! below 0.9 GiB, and each proof more at the same time about 0.2 GiB.
+//! A built circuit holds some 75 MiB; a process keeps the eight used last. Measured peaks, one proof at a time: 289 MiB
+//! with one circuit kept, 711 MiB with six; so below 0.9 GiB with eight, and about 0.2 GiB for each further proof at
+//! the same time.
 //! Verifying builds nothing. [`Statements`] of 61,440 transactions with two calls each take 1.1 CPU s.
 #![warn(missing_docs)]
 
