@@ -354,6 +354,8 @@ pub enum Record {
         maker: Option<u32>,
         /// How often that worker has been suspected by now.
         suspected: u8,
+        /// When: proofs made later are not meant.
+        at: Millis,
     },
     /// Suspended, deadline and priority as they are now.
     Changed {

@@ -5,6 +5,7 @@ use super::Engine;
 use super::api::{Millis, TaskState};
 use super::leases::Tell;
 use super::table::At;
+use crate::order::{Between, POLICIES};
 use crate::tree::NodeId;
 
 /// A queued lease goes to an idle worker when it would wait longer than this, or has.
@@ -47,8 +48,8 @@ impl Engine {
     }
 
     /// The ready task to go first of those whose class can be taken: of the job with the highest
-    /// priority, then with least slack, then the oldest; in it of the largest class, so that machines
-    /// that only large tasks need go to them; in that by the job's order.
+    /// priority, then with least slack, then the oldest; in it by the job's order, mostly large tasks
+    /// first, so that machines that only they need go to them.
     fn choose(&mut self, can: impl Fn(u8) -> bool) -> Option<(At, u8)> {
         let mut best: Option<(i64, At, u8)> = None;
         let mut priority = None;
@@ -66,20 +67,25 @@ impl Engine {
         best.map(|(_, at, class)| (at, class))
     }
 
-    /// A job's first task of the largest class that can be taken, and the least slack of all heads
-    /// that can: deadline less the remaining path, in milliseconds.
+    /// The task of a job that goes first of the classes that can be taken, and the least slack of
+    /// all heads that can: deadline less the remaining path, in milliseconds.
     fn job_head(&mut self, slot: u32, can: &impl Fn(u8) -> bool) -> Option<(u32, u8, i64)> {
         let single = self.jobs.ranked().len() == 1;
-        let mut found: Option<(u32, u8, i64)> = None;
+        let by_key = POLICIES[self.jobs[slot].policy].between == Between::ByKey;
+        let mut found: Option<(u64, u8, i64)> = None;
         for class in (0..self.classes.len() as u8).rev().filter(|c| can(*c)) {
-            let Some(node) = self.jobs[slot].head(class) else { continue };
-            if single {
-                return Some((node, class, 0));
+            let Some(entry) = self.jobs[slot].head(class) else { continue };
+            let slack = if single { 0 } else { self.slack(At { job: slot, node: entry as u32 }) };
+            found = Some(match found {
+                Some((first, large, least)) if !by_key || first < entry => (first, large, least.min(slack)),
+                Some((.., least)) => (entry, class, least.min(slack)),
+                None => (entry, class, slack),
+            });
+            if single && !by_key {
+                break;
             }
-            let slack = self.slack(At { job: slot, node });
-            found = Some(found.map_or((node, class, slack), |(n, c, least)| (n, c, least.min(slack))));
         }
-        found
+        found.map(|(entry, class, slack)| (entry as u32, class, slack))
     }
 
     /// When a task has to start so that its job can still make its deadline.

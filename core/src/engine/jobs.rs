@@ -359,7 +359,11 @@ impl Engine {
             let head = (0..self.jobs.ranked().len()).find_map(|place| {
                 let slot = self.jobs.ranked()[place];
                 let picky = self.jobs[slot].picky.iter().find(|(c, _)| *c == class).map(|(_, e)| *e as u32);
-                self.jobs[slot].head(class).or(picky).map(|node| At { job: slot, node })
+                self.jobs[slot]
+                    .head(class)
+                    .map(|entry| entry as u32)
+                    .or(picky)
+                    .map(|node| At { job: slot, node })
             });
             let unfit = head.filter(|_| !self.workers.could(needs, &[]));
             if let Some(at) = unfit.filter(|_| !self.unfit[usize::from(class)]) {

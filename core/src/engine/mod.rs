@@ -254,10 +254,13 @@ impl Engine {
         }
     }
 
-    /// Moves a task that is not done to another state wherever it stands.
+    /// Moves a task that is not done to another state wherever it stands. Where children are open it
+    /// waits for them, unless it failed for good.
     pub(crate) fn set_open(&mut self, at: At, state: TaskState) {
         for copy in self.open_copies(at).as_slice() {
-            self.jobs[copy.job].set_state(copy.node, state);
+            let job = &mut self.jobs[copy.job];
+            let waits = job.pending(copy.node) > 0 && state != TaskState::Failed;
+            job.set_state(copy.node, if waits { TaskState::Waiting } else { state });
         }
     }
 

@@ -127,13 +127,14 @@ impl Record {
                 w.byte(*attempts);
                 w.option(worker.map(u64::from));
             }
-            Self::Reopened { job, node, attempts, maker, suspected } => {
+            Self::Reopened { job, node, attempts, maker, suspected, at } => {
                 w.byte(REOPENED);
                 w.varint(u64::from(job.0));
                 w.varint(u64::from(*node));
                 w.byte(*attempts);
                 w.option(maker.map(u64::from));
                 w.byte(*suspected);
+                w.varint(*at);
             }
             Self::Changed { job, suspended, deadline, priority } => {
                 w.byte(CHANGED);
@@ -194,6 +195,7 @@ impl Record {
                 attempts: r.byte()?,
                 maker: r.option()?,
                 suspected: r.byte()?,
+                at: r.varint()?,
             },
             CHANGED => Self::Changed {
                 job: job(r)?,

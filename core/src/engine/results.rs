@@ -208,11 +208,42 @@ impl Engine {
                 job.set_state(parent.0, TaskState::Waiting);
             }
         }
+        self.jobs[at.job].set_state(at.node, TaskState::Waiting);
+        self.align_children(at);
         let job = &mut self.jobs[at.job];
-        job.set_state(at.node, TaskState::Ready);
+        if job.pending(at.node) == 0 {
+            job.set_state(at.node, TaskState::Ready);
+        }
         if job.state == JobState::Checking {
             (job.state, job.asked) = (JobState::Proving, false);
             self.rank();
+        }
+    }
+
+    /// A proof that hid that its children's were bad is gone: they are open here too if they are
+    /// open elsewhere.
+    fn align_children(&mut self, at: At) {
+        let children = self.jobs[at.job].shape().children(NodeId(at.node));
+        for child in children.as_slice() {
+            let child = At { job: at.job, node: child.0 };
+            if !self.jobs[child.job].is_done(child.node) {
+                continue;
+            }
+            let Some(other) = self.open_copies(child).as_slice().first().copied() else { continue };
+            let (state, word) =
+                (self.jobs[other.job].state_of(other.node), self.jobs[other.job].word(other.node));
+            let extra = self.jobs[other.job].extra(other.node).cloned();
+            if let Some(extra) = extra {
+                *self.jobs[child.job].extra_mut(child.node) = extra;
+            }
+            self.jobs[child.job].set_state(child.node, TaskState::Waiting);
+            self.align_children(child);
+            let job = &mut self.jobs[child.job];
+            job.set_state(child.node, state);
+            if state == TaskState::Leased {
+                job.set_word(child.node, word);
+            }
+            job.child_opened(at.node);
         }
     }
 }

@@ -227,9 +227,9 @@ impl Engine {
         for copy in self.open_copies(at).as_slice() {
             let job = &mut self.jobs[copy.job];
             job.extra_mut(copy.node).until = until;
-            job.set_state(copy.node, TaskState::Delayed);
             self.delayed.push(Reverse((until, *copy)));
         }
+        self.set_open(at, TaskState::Delayed);
     }
 
     /// Tasks whose wait is over are ready.
@@ -267,6 +267,7 @@ impl Engine {
             attempts,
             maker: known.map(|_| maker),
             suspected: known.map_or(0, |(_, times)| times),
+            at: self.now,
         }));
         self.settle(at, Reason::BadProof);
         if let Some((_, times)) = known {

@@ -5,7 +5,7 @@ use super::api::TaskState;
 use super::api::{Config, Fence, JobSpec, JobState, Millis, PreparedJob, Record, RestoreError};
 use super::codec::{BadBytes, Reader, Writer};
 use super::record::{get_maker, get_spec, get_state, put_maker, put_spec, put_state};
-use super::table::{At, Extra, Job, Proven};
+use super::table::{At, Extra, Job, NO_MAKER, Proven};
 use crate::tree::Leaves;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -262,9 +262,9 @@ impl Engine {
                     .into_iter()
                     .for_each(|at| self.charge(at, reason, attempts, machine, why));
             }
-            Record::Reopened { job, node, attempts, maker, suspected } => {
+            Record::Reopened { job, node, attempts, maker, suspected, at: when } => {
                 if let Some(at) = self.place(job, node) {
-                    self.replay_reopened(at, attempts, maker);
+                    self.replay_reopened(at, attempts, maker, when);
                 }
                 maker.into_iter().for_each(|maker| self.suspect(maker, suspected));
             }
@@ -311,31 +311,51 @@ impl Engine {
 
     fn replay_done(&mut self, at: At, proven: &Proven) {
         self.now = self.now.max(proven.at);
-        let job = &self.jobs[at.job];
-        let new = !job.is_done(at.node) || job.proven(at.node) != *proven;
-        if new && !proven.found {
+        let job = &mut self.jobs[at.job];
+        if job.is_done(at.node) {
+            // Read before, or its maker was not known: see `known`.
+            if job.proven(at.node).maker == NO_MAKER {
+                job.write(at.node, proven);
+            }
+            return;
+        }
+        if !proven.found {
             let cores = self.makers.get(proven.maker as usize).map_or(0, |m| m.cores);
             self.durations.learn(self.jobs[at.job].kind(at.node), cores, proven.millis);
         }
-        for copy in self.copies(at).as_slice() {
+        for copy in self.open_copies(at).as_slice() {
             let job = &mut self.jobs[copy.job];
-            if *copy == at || !job.is_done(copy.node) {
-                job.write(copy.node, proven);
-                job.set_raw(copy.node, TaskState::Done);
-            }
+            job.write(copy.node, proven);
+            job.set_raw(copy.node, TaskState::Done);
         }
     }
 
-    fn replay_reopened(&mut self, at: At, attempts: u8, maker: Option<u32>) {
+    fn replay_reopened(&mut self, at: At, attempts: u8, maker: Option<u32>, when: Millis) {
         let copies = self.copies(at);
         for copy in copies.as_slice() {
-            if self.is_unsealed(*copy) {
+            // The place named was not hidden by a finished parent then, whatever it is now.
+            let meant = *copy == at || self.is_unsealed(*copy);
+            let job = &self.jobs[copy.job];
+            if meant && job.is_done(copy.node) && job.proven(copy.node).at <= when {
                 self.jobs[copy.job].set_raw(copy.node, TaskState::Waiting);
+                self.reopen_below(*copy);
             }
         }
         let machine = maker.and_then(|w| self.makers.get(w as usize)).map(|m| m.node);
         let why = "bad proof before the last restart";
         self.charge(at, super::Reason::BadProof, attempts, machine, why);
+    }
+
+    /// As `align_children`, while states are not worked out yet.
+    fn reopen_below(&mut self, at: At) {
+        let children = self.jobs[at.job].shape().children(crate::tree::NodeId(at.node));
+        for child in children.as_slice() {
+            let child = At { job: at.job, node: child.0 };
+            if self.jobs[child.job].is_done(child.node) && !self.open_copies(child).as_slice().is_empty() {
+                self.jobs[child.job].set_raw(child.node, TaskState::Waiting);
+                self.reopen_below(child);
+            }
+        }
     }
 
     fn replay_state(&mut self, slot: u32, state: JobState, at: Millis) {

@@ -309,12 +309,12 @@ impl Job {
             && self.class(node) == class
     }
 
-    /// The first ready task of a class that any machine may take.
-    pub(crate) fn head(&mut self, class: u8) -> Option<u32> {
+    /// The first ready task of a class that any machine may take: its key above its node.
+    pub(crate) fn head(&mut self, class: u8) -> Option<u64> {
         loop {
             let Reverse(entry) = *self.ready[usize::from(class)].peek()?;
             if self.is_listed(entry as u32, class) {
-                return Some(entry as u32);
+                return Some(entry);
             }
             self.ready[usize::from(class)].pop();
         }
