@@ -56,4 +56,17 @@ impl Inner {
             }
         }
     }
+
+    /// Makes sure now and then that no other operator has taken over: one that has nothing to write would
+    /// not notice.
+    pub(super) async fn keep_claim(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(self.options.lease).await;
+            if self.journal.confirm().await.is_err() {
+                // the task that watches for it stops the dispatcher
+                return;
+            }
+            self.room.tend(|core| core.since_snapshot += 1);
+        }
+    }
 }

@@ -27,8 +27,9 @@ use tokio_util::task::TaskTracker;
 
 /// Notices that a slow listener may be behind.
 const PROGRESS: usize = 1024;
-/// Ticks are no closer together, and no further apart, than this.
-const TICKS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// Ticks are no closer together, and no further apart, than this: a deadline that comes up while the time
+/// to the next one is waited for is noticed so late at most.
+const TICKS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(100));
 
 /// Why a dispatcher did not start.
 #[derive(Debug, thiserror::Error)]
@@ -106,6 +107,7 @@ impl Dispatcher {
         inner.spawn(inner.clone().tick());
         inner.spawn(inner.clone().keep_order());
         inner.spawn(inner.clone().keep_snapshots());
+        inner.spawn(inner.clone().keep_claim());
         inner.spawn(inner.clone().keep_clean());
         tokio::spawn(inner.clone().watch_fence());
         inner.metrics.recovery.set(began.elapsed().as_secs_f64());

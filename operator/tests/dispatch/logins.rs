@@ -1,0 +1,126 @@
+//! Who gets in.
+
+use crate::lab::{Lab, block, until};
+use crate::worker::{Worker, hello, task};
+use arborist_core::wire::{FromWorker, Held, Hello};
+use arborist_operator::store::http::Access;
+use std::time::Duration;
+
+#[test]
+fn logins_that_do_not_fit_are_refused_and_say_why() {
+    type Spoil = fn(&mut Hello);
+    let lab = Lab::new();
+    let cases: [(Spoil, &str, &str); 5] = [
+        (|h| h.token = "wrong".into(), "token", "the token is wrong"),
+        (|h| h.protocol = 99, "protocol", "speaks protocol 99, this dispatcher"),
+        (|h| h.backend = "plonky2".into(), "backend", "wants `fake`"),
+        (|h| h.circuits = "other".into(), "circuits", "wants `test-v1`"),
+        (|h| h.worker = "no name\n".into(), "hello", "printable"),
+    ];
+    for (spoil, cause, text) in cases {
+        let mut bad = hello("w");
+        spoil(&mut bad);
+        let mut worker = Worker::connect(&lab.dispatcher);
+        worker.send(FromWorker { hello: Some(bad), ..Default::default() });
+        let refused = worker.next().refused.expect("a refusal");
+        assert!(refused.text.contains(text) && refused.permanent, "{refused:?}");
+        assert!(worker.is_closed());
+        assert_eq!(lab.metric(&format!("arborist_logins_refused_total{{cause=\"{cause}\"}}")), 1);
+    }
+    assert_eq!(lab.metric("arborist_workers_connected"), 0);
+}
+
+#[test]
+fn who_does_not_speak_the_protocol_is_disconnected() {
+    let lab = Lab::tuned(|o| o.max_frame = 100_000);
+    let too_large_hello = (65u32 << 10).to_be_bytes();
+    let heartbeat = FromWorker { heartbeat: Some(Default::default()), ..Default::default() };
+    let mut no_hello = bytes::BytesMut::new();
+    arborist_core::wire::put_frame(&heartbeat, &mut no_hello);
+    for bytes in [&too_large_hello[..], &no_hello[..], &[0, 0, 0, 2, 0xff, 0xff][..]] {
+        let mut worker = Worker::connect(&lab.dispatcher);
+        worker.send_bytes(bytes);
+        assert!(worker.is_closed(), "{bytes:?}");
+    }
+    let mut worker = Worker::login(&lab.dispatcher, hello("w"));
+    worker.send_bytes(&100_001u32.to_be_bytes());
+    assert!(worker.is_closed());
+    assert_eq!(lab.metric("arborist_connections_ended_total{cause=\"oversize_frame\"}"), 2);
+    assert_eq!(lab.metric("arborist_connections_ended_total{cause=\"protocol\"}"), 2);
+    until("no worker is left", || (lab.metric("arborist_workers_connected") == 0).then_some(()));
+}
+
+#[test]
+fn who_only_connects_is_disconnected() {
+    let lab = Lab::tuned(|o| o.login_timeout = Duration::from_millis(50));
+    // neither of them says hello: one not even in TLS
+    let plain = std::net::TcpStream::connect(lab.dispatcher.address()).unwrap();
+    let mut silent = Worker::connect(&lab.dispatcher);
+    assert!(silent.is_closed());
+    until("both are gone", || {
+        (lab.metric("arborist_connections_ended_total{cause=\"login_timeout\"}") == 2).then_some(())
+    });
+    drop(plain);
+}
+
+#[test]
+fn a_silent_worker_is_disconnected_and_its_lease_returns() {
+    let lab = Lab::tuned(|o| o.lease = Duration::from_secs(1));
+    lab.submit(block(1));
+    let mut silent = Worker::login(&lab.dispatcher, hello("silent"));
+    let lost = silent.leases(1).remove(0);
+    assert!(silent.is_closed());
+    let mut other = Worker::login(&lab.dispatcher, hello("other"));
+    let again = other.leases(1).remove(0);
+    assert_eq!(task(&again), task(&lost));
+    assert!(again.fence > lost.fence);
+    until("it is counted", || (lab.metric("arborist_leases_lost_total") == 1).then_some(()));
+}
+
+#[test]
+fn a_second_login_of_a_name_ends_the_first_and_adopts_what_it_holds() {
+    let lab = Lab::new();
+    let job = lab.submit(block(1));
+    let mut first = Worker::login(&lab.dispatcher, hello("w"));
+    let lease = first.leases(1).remove(0);
+    let held = Held { task: lease.task.clone(), fence: lease.fence, running_millis: 5 };
+    let mut second = Worker::login(&lab.dispatcher, Hello { held: vec![held], ..hello("w") });
+    let told = first.next();
+    assert!(told.refused.is_some_and(|r| r.text.contains("same name") && !r.permanent));
+    assert!(first.is_closed());
+    second.prove(&lab, &lease);
+    second.report(&lease);
+    let next = second.leases(1);
+    assert_ne!(task(&next[0]), task(&lease), "the adopted lease counts");
+    let counts = lab.dispatcher.job(job).unwrap().counts;
+    assert_eq!(counts.iter().map(|c| c.done).sum::<u32>(), 1);
+    until("one worker is left", || (lab.metric("arborist_workers_connected") == 1).then_some(()));
+}
+
+#[test]
+fn a_session_writes_only_the_proofs_of_its_leases() {
+    let lab = Lab::new();
+    lab.submit(block(2));
+    let mut worker = Worker::connect(&lab.dispatcher);
+    worker.send(FromWorker { hello: Some(hello("w")), ..Default::default() });
+    let mut answer = worker.next();
+    let token = answer.welcome.take().unwrap().session_token;
+    let own = match answer.leases.is_empty() {
+        true => worker.leases(1).remove(0),
+        false => answer.leases.remove(0),
+    };
+    let other = arborist_core::ids::TaskId([9; 32]);
+    let d = &lab.dispatcher;
+    assert!(d.may_read(&token) && !d.may_read("") && !d.may_read("guess"));
+    for (token, key, allowed) in [
+        (token.as_str(), format!("proofs/{}", task(&own)), true),
+        (token.as_str(), format!("proofs/{other}"), false),
+        (token.as_str(), format!("inputs/{other}"), false),
+        (token.as_str(), "proofs/..".to_owned(), false),
+        ("guess", format!("proofs/{}", task(&own)), false),
+    ] {
+        assert_eq!(d.may_write(token, &key), allowed, "{key}");
+    }
+    drop(worker);
+    until("its token is void", || (!d.may_read(&token)).then_some(()));
+}

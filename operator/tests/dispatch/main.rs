@@ -1,0 +1,8 @@
+//! The dispatcher over real TLS on 127.0.0.1, with workers that do what the test says.
+
+mod jobs;
+mod lab;
+mod logins;
+mod restarts;
+mod sending;
+mod worker;
