@@ -1,8 +1,8 @@
 //! Proofs that prove nothing: hashes with a proof's shape, for tests of everything around proving.
 //!
 //! Layout: the magic `ARBFAKE1`, a 4-byte little-endian count of children, each child's BLAKE3 hash,
-//! the hash of the inputs, a 32-byte tag over circuit, public inputs and all before it, then filler
-//! expanded from the tag up to the wanted size. [`verify`] recomputes tag and filler, so every changed
+//! the hash of the inputs, a 32-byte tag over circuit, public inputs, size and all before it, then
+//! filler expanded from the tag up to the wanted size. [`verify`] recomputes tag and filler, so every changed
 //! byte and every changed public input is noticed. Anybody can make one.
 
 use crate::backend::{Proof, VerifyError};
@@ -39,10 +39,11 @@ pub fn prove(
         all_inputs.update(input);
     }
     out.extend_from_slice(all_inputs.finalize().as_bytes());
-    let tag = tag(circuit, public_inputs, &out);
+    let fill = out.len() + 32;
+    let total = bytes.max(fill);
+    let tag = tag(circuit, public_inputs, &out, total);
     out.extend_from_slice(&tag);
-    let fill = out.len();
-    out.resize(bytes.max(fill), 0);
+    out.resize(total, 0);
     fill_from(&tag, &mut out[fill..]);
     Proof { bytes: out, public_inputs: public_inputs.to_vec(), vk_hash: vk_hash(circuit) }
 }
@@ -69,7 +70,7 @@ pub fn verify(circuit: Circuit, proof: &Proof) -> Result<(), VerifyError> {
     }
     let (stated, rest) = proof.bytes.split_at(stated);
     let (found, filler) = rest.split_at(32);
-    let tag = tag(circuit, &proof.public_inputs, stated);
+    let tag = tag(circuit, &proof.public_inputs, stated, proof.bytes.len());
     if found != tag {
         return Err(invalid("the tag is not that of its public inputs and children"));
     }
@@ -81,13 +82,14 @@ pub fn verify(circuit: Circuit, proof: &Proof) -> Result<(), VerifyError> {
     Ok(())
 }
 
-fn tag(circuit: Circuit, public_inputs: &[u64], stated: &[u8]) -> [u8; 32] {
+fn tag(circuit: Circuit, public_inputs: &[u64], stated: &[u8], total: usize) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key("arborist fake proof v1 tag");
     hasher.update(&vk_hash(circuit));
     hasher.update(&(public_inputs.len() as u64).to_le_bytes());
     for input in public_inputs {
         hasher.update(&input.to_le_bytes());
     }
+    hasher.update(&(total as u64).to_le_bytes());
     hasher.update(stated);
     *hasher.finalize().as_bytes()
 }
@@ -125,7 +127,7 @@ mod tests {
             bad.bytes[i] ^= 1;
             assert!(verify(MERGE, &bad).is_err(), "byte {i} changed");
         }
-        for length in 0..174 {
+        for length in 0..proof.bytes.len() {
             let bad = Proof { bytes: proof.bytes[..length].to_vec(), ..proof.clone() };
             assert!(verify(MERGE, &bad).is_err(), "cut at {length}");
         }

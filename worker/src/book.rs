@@ -196,7 +196,9 @@ impl Book {
             state.draining_said = true;
             frame.draining = Some(Draining::default());
         }
-        let count = state.ready.len().min(MAX_RESULTS_PER_FRAME);
+        // said alone and first: a lease handed back in the same breath could come right back
+        let silent = frame.draining.is_some();
+        let count = if silent { 0 } else { state.ready.len().min(MAX_RESULTS_PER_FRAME) };
         if count > 0 {
             let outcomes: Vec<Outcome> = state.ready.drain(..count).collect();
             for outcome in &outcomes {

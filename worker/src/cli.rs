@@ -2,6 +2,7 @@
 
 use crate::backend::Prover;
 use crate::backend::fake::{Fake, FakeProfile, Faults, PerKind};
+use crate::backend::plonky2::InProcess;
 use crate::backend::process::{Process, ProcessSettings};
 use crate::connection::Login;
 use crate::machine;
@@ -85,6 +86,9 @@ struct RunArgs {
     /// How long proofs may go on after SIGTERM, in seconds.
     #[arg(long, default_value_t = 25, value_name = "SECONDS", env = "ARBORIST_GRACE")]
     grace: u64,
+    /// Leave at once when standard input is closed: for programs that start workers and may be killed.
+    #[arg(long)]
+    exit_with_parent: bool,
     /// How logs are written. What is logged is RUST_LOG's to say.
     #[arg(long, default_value = "text", env = "ARBORIST_LOG_FORMAT")]
     log_format: LogFormat,
@@ -152,7 +156,7 @@ struct BackendArgs {
 impl BackendArgs {
     fn prover(&self) -> anyhow::Result<Arc<dyn Prover>> {
         Ok(match self.backend {
-            BackendName::Plonky2 => anyhow::bail!("not built in"),
+            BackendName::Plonky2 => Arc::new(InProcess::plonky2()),
             BackendName::Fake => Arc::new(Fake::new(self.fake_profile()?)),
             BackendName::Process => {
                 let plugin = self.plugin.clone().context("--backend process needs --plugin")?;
@@ -235,6 +239,11 @@ pub fn main() -> ExitCode {
 
 fn run_command(args: RunArgs, backend: &BackendArgs) -> ExitCode {
     start_logging(args.log_format);
+    if args.exit_with_parent
+        && let Err(error) = crate::parent::leave_with()
+    {
+        return complain(1, &error.to_string());
+    }
     let ready = backend.prover().and_then(|prover| Ok((prover, args.settings()?)));
     let (prover, settings) = match ready {
         Ok(ready) => ready,

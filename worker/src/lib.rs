@@ -13,6 +13,7 @@ pub mod book;
 pub mod cli;
 pub mod connection;
 pub mod machine;
+pub mod parent;
 pub mod plugin;
 pub mod session;
 pub mod slots;

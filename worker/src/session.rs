@@ -169,16 +169,15 @@ impl<'a> Session<'a> {
         let mut beats = interval(self.heartbeat);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            // also before the first read: leases may have come in one piece with the welcome
+            while let Some(message) = self.next_message()? {
+                self.take(&message)?;
+            }
             while let Some(frame) = book.next_frame(false) {
                 self.say(&frame);
             }
             tokio::select! {
-                read = read(&mut self.reader, &mut self.incoming) => {
-                    read?;
-                    while let Some(message) = self.next_message()? {
-                        self.take(&message)?;
-                    }
-                }
+                read = read(&mut self.reader, &mut self.incoming) => read?,
                 written = flush(&mut self.writer, &mut self.outgoing, &mut self.unflushed),
                     if self.unflushed => written.map_err(io_error("sending"))?,
                 () = book.something_to_say() => {}

@@ -9,6 +9,7 @@ use crate::book::{Book, Outcome, Stop};
 use crate::slots::{Slot, Slots};
 use arborist_artifacts::Created;
 use arborist_core::backend::{Cancel, Proof};
+use arborist_core::ids::TaskId;
 use arborist_core::wire::{self, Completed, Reason};
 use bytes::Bytes;
 use futures::future::try_join_all;
@@ -188,14 +189,9 @@ impl Tasks {
 
     fn malformed(&self, lease: &wire::Lease, text: &str) {
         tracing::warn!(fence = lease.fence, "a lease that makes no sense: {text}");
-        let failed = wire::Failed {
-            fence: lease.fence,
-            task: lease.task.clone(),
-            reason: Reason::Error.into(),
-            text: format!("the lease makes no sense: {text}"),
-            child: Vec::new(),
-        };
-        self.book.finish(Outcome::Failed(failed));
+        let task = TaskId::from_slice(&lease.task).unwrap_or(TaskId([0; 32]));
+        let text = format!("the lease makes no sense: {text}");
+        self.book.finish(Outcome::failed(lease.fence, task, Reason::Error, &text, None));
     }
 }
 

@@ -49,8 +49,8 @@ pub enum Exit {
 pub fn run(settings: Settings, prover: Arc<dyn Prover>) -> io::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let exit = runtime.block_on(async {
-        let mut signals =
-            Signals { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? };
+        let (term, int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let mut signals = Signals { term, int };
         let worker = Worker::start(settings, prover)?;
         Ok(worker.live(&mut signals).await)
     });

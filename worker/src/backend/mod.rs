@@ -1,6 +1,7 @@
 //! What makes proofs, as the worker drives it: a backend with limits, measured.
 
 pub mod fake;
+pub mod plonky2;
 pub mod process;
 
 use arborist_core::backend::{Cancel, Proof, ProveError, ProveRequest, VerifyError};

@@ -109,6 +109,8 @@ fn draining_hands_back_what_was_not_started_and_what_comes_late() {
     assert!(queued.token.is_cancelled() && !running.token.is_cancelled());
     let frame = book.next_frame(false).unwrap();
     assert!(frame.draining.is_some());
+    assert!(fences(&frame).is_empty(), "said first");
+    let frame = book.next_frame(false).unwrap();
     assert_eq!(fences(&frame), [2, 3]);
     assert!(frame.failed.iter().all(|f| f.reason() == Reason::HandedBack));
     book.hand_back_rest();

@@ -25,6 +25,14 @@ fn a_lease_is_fetched_proven_stored_and_reported() {
 }
 
 #[test]
+fn leases_that_come_in_one_piece_with_the_welcome_are_worked_off() {
+    let dispatcher = Dispatcher::start();
+    dispatcher.welcome_with(vec![lease(1, Circuit::Base, task(1))]);
+    let _worker = dispatcher.fake_worker(&[]);
+    dispatcher.result(1).unwrap();
+}
+
+#[test]
 fn a_parent_is_proven_over_its_child() {
     let (dispatcher, _worker) = connected(&[]);
     let child = proof(KERNEL, &[5]);
@@ -163,22 +171,9 @@ fn leases_beyond_the_capacity_wait_and_a_revoked_one_makes_room() {
     dispatcher.frame("a heartbeat with all four", |frame| {
         (frame.heartbeat.as_ref()?.fences == [1, 2, 3, 4]).then_some(())
     });
-    // two cores: two run; who holds what shows at the next login
-    let running = |dispatcher: &Dispatcher| {
-        dispatcher.drop_connection();
-        let held = dispatcher.hello().held;
-        held.iter().filter(|h| h.running_millis > 0).map(|h| h.fence).collect::<Vec<_>>()
-    };
-    let mut now = vec![];
-    until("two of them to run", || {
-        now = running(&dispatcher);
-        now.len() == 2
-    });
-    dispatcher.send(ToWorker { revoked: now.clone(), ..Default::default() });
-    until("the other two to run", || {
-        let next = running(&dispatcher);
-        next.len() == 2 && next.iter().all(|fence| !now.contains(fence))
-    });
+    let first = dispatcher.running(2);
+    dispatcher.send(ToWorker { revoked: first.clone(), ..Default::default() });
+    until("the other two to run", || dispatcher.running(2).iter().all(|fence| !first.contains(fence)));
 }
 
 #[test]
@@ -195,15 +190,12 @@ fn heartbeats_go_on_while_every_core_proves() {
 
 #[test]
 fn whoever_was_first_is_believed_if_its_proof_is_good() {
-    let (dispatcher, _worker) = connected(&["--fake-millis", "300"]);
+    let (dispatcher, _worker) = connected(&["--fake-millis", "2000", "--fake-sigma", "0"]);
     // put while the worker proves: its own create then finds the key taken
     for (fence, good) in [(1, true), (2, false)] {
         let (id, circuit) = (task(fence as u8), Circuit::Base);
         dispatcher.lease([lease(fence, circuit, id)]);
-        until("the proof to run", || {
-            dispatcher.drop_connection();
-            dispatcher.hello().held.iter().any(|h| h.fence == fence && h.running_millis > 0)
-        });
+        assert_eq!(dispatcher.running(1), [fence]);
         let object =
             if good { sealed(id, circuit, &proof(circuit, &[fence, 7])) } else { b"garbage".to_vec() };
         dispatcher.put_proof(id, &object);

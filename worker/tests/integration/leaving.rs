@@ -11,19 +11,19 @@ fn unacknowledged_results_are_held_and_said_again_after_a_lost_connection() {
     dispatcher.hello();
     dispatcher.lease([lease(1, Circuit::Base, task(1))]);
     let first = dispatcher.frame("a result", |frame| (!frame.completed.is_empty()).then(|| frame.clone()));
-    dispatcher.drop_connection();
+    dispatcher.break_connection();
     let hello = dispatcher.hello();
     let held: Vec<_> = hello.held.iter().map(|h| (h.fence, h.task.clone())).collect();
     assert_eq!(held, [(1, task(1).0.to_vec())]);
     dispatcher.acknowledge(true);
-    dispatcher.drop_connection();
+    dispatcher.close_connection();
     dispatcher.hello();
     let again =
         dispatcher.frame("the result again", |frame| (!frame.completed.is_empty()).then(|| frame.clone()));
     assert_eq!(again.completed, first.completed);
     assert!(again.seq > first.seq);
     until("the acknowledgement to be taken in", || {
-        dispatcher.drop_connection();
+        dispatcher.close_connection();
         dispatcher.hello().held.is_empty()
     });
 }
@@ -36,7 +36,7 @@ fn a_proof_goes_on_while_the_connection_is_gone() {
     dispatcher.lease([lease(1, Circuit::Base, task(1))]);
     dispatcher.frame("the lease taken", |frame| (frame.heartbeat.as_ref()?.fences == [1]).then_some(()));
     dispatcher.answer(Answer::Refuse { text: "no leader", permanent: false });
-    dispatcher.drop_connection();
+    dispatcher.close_connection();
     until("the proof", || dispatcher.stored(task(1)).is_some());
     dispatcher.answer(Answer::ByToken);
     assert!(!dispatcher.result(1).unwrap().found);
@@ -48,10 +48,7 @@ fn sigterm_hands_back_what_has_not_begun_finishes_the_rest_and_exits_0() {
     let worker = dispatcher.fake_worker(&["--fake-millis", "500", "--fake-sigma", "0", "--cores", "1"]);
     dispatcher.hello();
     dispatcher.lease((1..=3).map(|fence| lease(fence, Circuit::Base, task(fence as u8))));
-    until("one to run", || {
-        dispatcher.drop_connection();
-        dispatcher.hello().held.iter().any(|h| h.running_millis > 0)
-    });
+    dispatcher.running(1);
     worker.terminate();
     let (mut done, mut back, mut draining) = (vec![], vec![], false);
     dispatcher.frame("every lease's end", |frame| {
@@ -73,10 +70,7 @@ fn what_outlives_the_grace_period_is_handed_back() {
     let worker = dispatcher.fake_worker(&["--fake-faults", "hang=1000", "--grace", "0"]);
     dispatcher.hello();
     dispatcher.lease([lease(1, Circuit::Base, task(1))]);
-    until("it to run", || {
-        dispatcher.drop_connection();
-        dispatcher.hello().held.iter().any(|h| h.running_millis > 0)
-    });
+    dispatcher.running(1);
     worker.terminate();
     assert_eq!(reason(&dispatcher.failure(1)), Reason::HandedBack);
     let (code, text) = worker.end();
@@ -89,10 +83,7 @@ fn a_second_signal_ends_it_at_once() {
     let worker = dispatcher.fake_worker(&["--fake-faults", "hang=1000", "--grace", "3600"]);
     dispatcher.hello();
     dispatcher.lease([lease(1, Circuit::Base, task(1))]);
-    until("it to run", || {
-        dispatcher.drop_connection();
-        dispatcher.hello().held.iter().any(|h| h.running_millis > 0)
-    });
+    dispatcher.running(1);
     worker.terminate();
     dispatcher.frame("word that it leaves", |frame| frame.draining.clone());
     worker.signal(Signal::SIGINT);
@@ -112,4 +103,17 @@ fn an_idle_worker_leaves_at_once_connected_or_not() {
     dispatcher.hello();
     worker.terminate();
     assert_eq!(worker.end().0, Some(0));
+}
+
+#[test]
+fn it_leaves_at_once_with_its_parent_if_told_to() {
+    let dispatcher = Dispatcher::start();
+    let mut worker =
+        dispatcher.fake_worker(&["--exit-with-parent", "--fake-faults", "hang=1000", "--grace", "3600"]);
+    dispatcher.hello();
+    dispatcher.lease([lease(1, Circuit::Base, task(1))]);
+    dispatcher.running(1);
+    drop(worker.child.stdin.take());
+    let (code, text) = worker.end();
+    assert_eq!(code, Some(1), "{text}");
 }

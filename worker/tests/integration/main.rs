@@ -4,5 +4,6 @@ mod leases;
 mod leaving;
 mod login;
 mod plugins;
+mod real;
 mod store;
 mod support;

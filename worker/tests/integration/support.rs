@@ -46,11 +46,20 @@ pub enum Answer {
     ByToken,
 }
 
+enum Order {
+    Say(Box<ToWorker>),
+    /// Close after everything said was read.
+    Close,
+    /// Close at once: what is under way is lost.
+    Break,
+}
+
 struct Shared {
     answer: Mutex<Answer>,
     acknowledge: Mutex<bool>,
+    welcome_with: Mutex<Vec<wire::Lease>>,
     store_url: Mutex<String>,
-    connection: Mutex<Option<UnboundedSender<Option<ToWorker>>>>,
+    connection: Mutex<Option<UnboundedSender<Order>>>,
     seen: Mutex<Sender<Seen>>,
 }
 
@@ -81,6 +90,7 @@ impl Dispatcher {
         let shared = Arc::new(Shared {
             answer: Mutex::new(Answer::ByToken),
             acknowledge: Mutex::new(true),
+            welcome_with: Mutex::default(),
             store_url: Mutex::new(format!("file://{}/store", dir.path().display())),
             connection: Mutex::new(None),
             seen: Mutex::new(sender),
@@ -104,22 +114,49 @@ impl Dispatcher {
         *self.shared.acknowledge.lock().unwrap() = yes;
     }
 
+    /// Sends these leases right behind the next welcome, in one write.
+    pub fn welcome_with(&self, leases: Vec<wire::Lease>) {
+        *self.shared.welcome_with.lock().unwrap() = leases;
+    }
+
     pub fn use_store(&self, url: String) {
         *self.shared.store_url.lock().unwrap() = url;
     }
 
     pub fn send(&self, message: ToWorker) {
         let connection = self.shared.connection.lock().unwrap();
-        connection.as_ref().expect("a worker is connected").send(Some(message)).unwrap();
+        connection.as_ref().expect("a worker is connected").send(Order::Say(Box::new(message))).unwrap();
     }
 
     pub fn lease(&self, leases: impl IntoIterator<Item = wire::Lease>) {
         self.send(ToWorker { leases: leases.into_iter().collect(), ..Default::default() });
     }
 
-    pub fn drop_connection(&self) {
+    /// Closes the connection once the worker has read everything.
+    pub fn close_connection(&self) {
+        self.end_connection(Order::Close);
+    }
+
+    /// Breaks the connection in the middle of whatever is under way.
+    pub fn break_connection(&self) {
+        self.end_connection(Order::Break);
+    }
+
+    fn end_connection(&self, order: Order) {
         let connection = self.shared.connection.lock().unwrap().take();
-        connection.expect("a worker is connected").send(None).unwrap();
+        connection.expect("a worker is connected").send(order).unwrap();
+    }
+
+    /// Waits until this many leases run at once and says which. Who runs what shows at a login.
+    pub fn running(&self, count: usize) -> Vec<u64> {
+        let mut running = vec![];
+        until("leases to run", || {
+            self.close_connection();
+            let held = self.hello().held;
+            running = held.iter().filter(|h| h.running_millis > 0).map(|h| h.fence).collect();
+            running.len() == count
+        });
+        running
     }
 
     /// The next thing seen that `wanted` takes; everything before it is passed over.
@@ -192,10 +229,20 @@ impl Dispatcher {
             .arg(self.dir.path().join("ca.pem"))
             .arg("--token-file")
             .arg(self.dir.path().join("token"))
-            .args(["--name", "w1", "--node", "n1", "--cores", "2", "--memory-mib", "4096"])
+            .args(["--name", "w1", "--node", "n1", "--memory-mib", "4096"])
+            .args(if args.contains(&"--cores") { &[][..] } else { &["--cores", "2"] })
             .args(args)
+            .stdin(Stdio::piped())
             .stderr(Stdio::piped());
-        Worker { child: command.spawn().unwrap() }
+        let mut child = command.spawn().unwrap();
+        let mut stderr = child.stderr.take().unwrap();
+        // read all the time: a full pipe would stop the worker
+        let said = std::thread::spawn(move || {
+            let mut text = String::new();
+            std::io::Read::read_to_string(&mut stderr, &mut text).unwrap();
+            text
+        });
+        Worker { child, said: Some(said) }
     }
 
     pub fn fake_worker(&self, args: &[&str]) -> Worker {
@@ -249,7 +296,14 @@ async fn connection(tcp: TcpStream, acceptor: TlsAcceptor, shared: &Shared) -> s
         Answer::ByToken => unreachable!("resolved above"),
     };
     let refused = message.refused.is_some();
-    say(&mut stream, &message).await?;
+    let mut out = BytesMut::new();
+    wire::put_frame(&message, &mut out);
+    let leases = std::mem::take(&mut *shared.welcome_with.lock().unwrap());
+    if !leases.is_empty() {
+        wire::put_frame(&ToWorker { leases, ..Default::default() }, &mut out);
+    }
+    stream.write_all(&out).await?;
+    stream.flush().await?;
     if !refused {
         *shared.connection.lock().unwrap() = Some(sender);
     }
@@ -265,7 +319,7 @@ type Tls = tokio_rustls::server::TlsStream<TcpStream>;
 async fn exchange(
     stream: &mut Tls,
     mut buffer: BytesMut,
-    commands: &mut UnboundedReceiver<Option<ToWorker>>,
+    commands: &mut UnboundedReceiver<Order>,
     shared: &Shared,
 ) -> std::io::Result<()> {
     loop {
@@ -284,9 +338,13 @@ async fn exchange(
                 }
             }
             command = commands.recv() => match command {
-                Some(Some(message)) => say(stream, &message).await?,
-                // dropped without a goodbye
-                Some(None) | None => return Ok(()),
+                Some(Order::Say(message)) => say(stream, &message).await?,
+                Some(Order::Break) | None => return Ok(()),
+                Some(Order::Close) => {
+                    stream.shutdown().await?;
+                    while stream.read_buf(&mut buffer).await? > 0 {}
+                    return Ok(());
+                }
             }
         }
     }
@@ -302,6 +360,7 @@ async fn say(stream: &mut Tls, message: &ToWorker) -> std::io::Result<()> {
 /// A worker process; killed when dropped.
 pub struct Worker {
     pub child: Child,
+    said: Option<std::thread::JoinHandle<String>>,
 }
 
 impl Worker {
@@ -326,9 +385,7 @@ impl Worker {
     /// Exit code and everything it wrote to stderr.
     pub fn end(mut self) -> (Option<i32>, String) {
         let code = self.exit().code();
-        let mut text = String::new();
-        std::io::Read::read_to_string(&mut self.child.stderr.take().unwrap(), &mut text).unwrap();
-        (code, text)
+        (code, self.said.take().unwrap().join().unwrap())
     }
 }
 
@@ -337,6 +394,11 @@ impl Drop for Worker {
         if let Ok(None) = self.child.try_wait() {
             self.child.kill().unwrap();
             self.child.wait().unwrap();
+        }
+        if let Some(said) = self.said.take().filter(|_| std::thread::panicking())
+            && let Ok(text) = said.join()
+        {
+            println!("the worker said:\n{text}");
         }
     }
 }
