@@ -14,6 +14,15 @@ pub(crate) const STEAL_MILLIS: Millis = 100;
 /// Candidates looked at in one step when queued or slow leases are given away.
 const LOOK: usize = 16;
 
+/// Where a task would go.
+#[derive(Debug, Clone, Copy)]
+enum Room {
+    /// To a worker that can start it.
+    Now,
+    /// Into the queue of a busy worker.
+    Queue,
+}
+
 impl Engine {
     pub(crate) fn dispatch(&mut self) {
         self.steal_at = None;
@@ -28,30 +37,33 @@ impl Engine {
         }
     }
 
-    /// Ready tasks to workers that can run them now, large tasks first, each to the smallest worker.
+    /// Ready tasks to workers that can run them now, each to the smallest one.
     fn assign_ready(&mut self) {
         while self.workers.any_free() {
-            let best: Vec<_> = self.classes.iter().map(|needs| self.workers.best(*needs, &[])).collect();
-            let Some((at, class)) = self.choose(|class| best[usize::from(class)].is_some()) else { return };
-            let Some(worker) = best[usize::from(class)] else { return };
+            let Some((at, worker)) = self.choose(Room::Now) else { return };
             self.assign(at, worker, false);
         }
     }
 
     fn prefetch_one(&mut self) -> bool {
-        let best: Vec<_> =
-            (0..self.classes.len() as u8).map(|class| self.workers.best_room(class, &self.classes)).collect();
-        let Some((at, class)) = self.choose(|class| best[usize::from(class)].is_some()) else { return false };
-        let Some(worker) = best[usize::from(class)] else { return false };
+        let Some((at, worker)) = self.choose(Room::Queue) else { return false };
         self.assign(at, worker, true);
         true
     }
 
-    /// The ready task to go first of those whose class can be taken: of the job with the highest
-    /// priority, then with least slack, then the oldest; in it by the job's order, mostly large tasks
-    /// first, so that machines that only they need go to them.
-    fn choose(&mut self, can: impl Fn(u8) -> bool) -> Option<(At, u8)> {
-        let mut best: Option<(i64, At, u8)> = None;
+    /// The worker that would take a task of this class.
+    fn taker(&self, class: u8, room: Room) -> Option<u32> {
+        match room {
+            Room::Now => self.workers.best(self.classes[usize::from(class)], &[]),
+            Room::Queue => self.workers.best_room(class, &self.classes),
+        }
+    }
+
+    /// The ready task to go first of those that a worker can take, and that worker: of the job with
+    /// the highest priority, then with least slack, then the oldest; in it by the job's order, mostly
+    /// large tasks first, so that machines that only they need go to them.
+    fn choose(&mut self, room: Room) -> Option<(At, u32)> {
+        let mut best: Option<(i64, At, u32)> = None;
         let mut priority = None;
         for place in 0..self.jobs.ranked().len() {
             let slot = self.jobs.ranked()[place];
@@ -59,33 +71,34 @@ impl Engine {
             if best.is_some() && priority != Some(own) {
                 break;
             }
-            let Some((node, class, slack)) = self.job_head(slot, &can) else { continue };
+            let Some((node, worker, slack)) = self.job_head(slot, room) else { continue };
             if best.is_none_or(|(least, ..)| slack < least) {
-                (best, priority) = (Some((slack, At { job: slot, node }, class)), Some(own));
+                (best, priority) = (Some((slack, At { job: slot, node }, worker)), Some(own));
             }
         }
-        best.map(|(_, at, class)| (at, class))
+        best.map(|(_, at, worker)| (at, worker))
     }
 
-    /// The task of a job that goes first of the classes that can be taken, and the least slack of
-    /// all heads that can: deadline less the remaining path, in milliseconds.
-    fn job_head(&mut self, slot: u32, can: &impl Fn(u8) -> bool) -> Option<(u32, u8, i64)> {
+    /// The task of a job that goes first of those that a worker can take, that worker, and the least
+    /// slack of all heads that can be taken: deadline less the remaining path, in milliseconds.
+    fn job_head(&mut self, slot: u32, room: Room) -> Option<(u32, u32, i64)> {
         let single = self.jobs.ranked().len() == 1;
         let by_key = POLICIES[self.jobs[slot].policy].between == Between::ByKey;
-        let mut found: Option<(u64, u8, i64)> = None;
-        for class in (0..self.classes.len() as u8).rev().filter(|c| can(*c)) {
+        let mut found: Option<(u64, u32, i64)> = None;
+        for class in (0..self.classes.len() as u8).rev() {
             let Some(entry) = self.jobs[slot].head(class) else { continue };
+            let Some(worker) = self.taker(class, room) else { continue };
             let slack = if single { 0 } else { self.slack(At { job: slot, node: entry as u32 }) };
             found = Some(match found {
-                Some((first, large, least)) if !by_key || first < entry => (first, large, least.min(slack)),
-                Some((.., least)) => (entry, class, least.min(slack)),
-                None => (entry, class, slack),
+                Some((first, taker, least)) if !by_key || first < entry => (first, taker, least.min(slack)),
+                Some((.., least)) => (entry, worker, least.min(slack)),
+                None => (entry, worker, slack),
             });
             if single && !by_key {
                 break;
             }
         }
-        found.map(|(entry, class, slack)| (entry as u32, class, slack))
+        found.map(|(entry, worker, slack)| (entry as u32, worker, slack))
     }
 
     /// When a task has to start so that its job can still make its deadline.

@@ -96,6 +96,17 @@ impl World {
         self.on(Event::Tick)
     }
 
+    /// Time passes, and all workers are heard; what is assigned meanwhile.
+    pub fn alive(&mut self, millis: Millis) -> Vec<(u64, Assignment)> {
+        self.now += millis;
+        let mut commands = vec![];
+        for worker in self.engine.workers() {
+            commands.extend(self.on(Event::Heartbeat(worker.session, vec![])));
+        }
+        commands.extend(self.on(Event::Tick));
+        assigned(&commands)
+    }
+
     pub fn complete(&mut self, session: u64, lease: &Assignment) -> Vec<Command> {
         self.on(Event::Completed(Session(session), done(lease.task, lease.fence)))
     }

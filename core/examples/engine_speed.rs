@@ -1,0 +1,122 @@
+//! How fast the engine is by itself: a block of 61,440 transactions with two calls each, drained by
+//! 5,000 workers that take no time. `cargo run --release -p arborist-core --example engine_speed`
+
+use arborist_core::engine::*;
+use arborist_core::profile::{Needs, Profile};
+use arborist_core::tree::Leaves;
+use std::collections::VecDeque;
+use std::time::Instant;
+
+const WORKERS: u64 = 5_000;
+
+fn spec(id: u32, calls: &[u8]) -> JobSpec {
+    JobSpec {
+        id: JobId(id),
+        name: "speed".into(),
+        source: Source::Synthetic { calls: calls.to_vec(), seed: u64::from(id) },
+        chain_id: 1,
+        block_number: 1,
+        prover_id: [0; 32],
+        deadline: None,
+        priority: 0,
+        suspended: false,
+    }
+}
+
+fn main() {
+    let needs = Needs { cores: 8, memory_mib: 16 << 10 };
+    let profile = Profile { needs: [needs; 5], ..Profile::rfp() };
+    let calls = vec![2; 61_440];
+    let mut engine = Engine::new(Config::new(profile.clone()));
+    let (mut out, mut journal) = (vec![], vec![]);
+    for prefetch in [0u16, 1] {
+        for n in 0..WORKERS {
+            let worker =
+                WorkerSpec { name: format!("w{n}"), node: format!("n{}", n / 4), capacity: needs, prefetch };
+            let session = Session(n + WORKERS * u64::from(prefetch) + 1);
+            engine.handle(1, Event::Joined { session, worker, held: vec![] }, &mut out);
+        }
+        out.clear();
+        let job = u32::from(prefetch) + 1;
+        let start = Instant::now();
+        let prepared =
+            PreparedJob::new(spec(job, &calls), &calls, Leaves::Synthetic { seed: u64::from(job) }, &profile);
+        let prepared = prepared.expect("the shape is allowed");
+        let built = start.elapsed();
+        engine.handle(1, Event::Submit(Box::new(prepared)), &mut out);
+        println!("tree {built:.2?}, tree and submit {:.2?}", start.elapsed());
+        println!("{:.1} bytes a task", engine.bytes_per_task(JobId(job)).unwrap_or_default());
+        journal.clear();
+        drain(&mut engine, &mut out, &mut journal, job, u64::from(prefetch) + 1);
+        println!("{:.1} bytes a task", engine.bytes_per_task(JobId(job)).unwrap_or_default());
+    }
+    restore(&engine, &profile, &journal);
+}
+
+fn drain(engine: &mut Engine, out: &mut Vec<Command>, journal: &mut Vec<Vec<u8>>, job: u32, leases: u64) {
+    let mut queue = VecDeque::new();
+    let (mut cycles, mut assigned, start) = (0u64, 0u64, Instant::now());
+    let mut records = vec![];
+    loop {
+        for command in out.drain(..) {
+            match command {
+                Command::Assign(session, lease) => queue.push_back((session, lease)),
+                Command::Persist(record) => records.push(record),
+                Command::CheckRoot(_) => {
+                    let took = start.elapsed();
+                    let rate = cycles as f64 / took.as_secs_f64();
+                    println!(
+                        "{leases} leases a worker: {cycles} cycles in {took:.2?}: {rate:.0}/s, {assigned} assigned"
+                    );
+                }
+                _ => {}
+            }
+        }
+        let Some((session, lease)) = queue.pop_front() else { break };
+        assigned += 1;
+        let done = Done {
+            task: lease.task,
+            fence: lease.fence,
+            millis: 1 + (lease.fence.0 % 7) as u32,
+            cpu_millis: 1,
+            peak_mib: 0,
+            proof_bytes: 30_000,
+            found: false,
+        };
+        engine.handle(1 + assigned / 1_000, Event::Completed(session, done), out);
+        cycles += 1;
+    }
+    engine.handle(10_000, Event::RootChecked(JobId(job), Ok(())), out);
+    out.clear();
+    journal.extend(records.iter().map(Record::encode));
+    let bytes: usize = journal.iter().map(Vec::len).sum();
+    println!("{} records, {:.1} bytes each", journal.len(), bytes as f64 / journal.len() as f64);
+}
+
+fn restore(engine: &Engine, profile: &Profile, journal: &[Vec<u8>]) {
+    let start = Instant::now();
+    let snapshot = engine.snapshot();
+    println!("snapshot of two jobs: {} bytes in {:.2?}", snapshot.len(), start.elapsed());
+    let tree = |spec: &JobSpec| match &spec.source {
+        Source::Synthetic { calls, seed } => Ok((calls.clone(), Leaves::Synthetic { seed: *seed })),
+        Source::Block(_) => Err("no block".to_owned()),
+    };
+    let start = Instant::now();
+    for (id, calls) in [(1, vec![2; 61_440]), (2, vec![2; 61_440])] {
+        let leaves = Leaves::Synthetic { seed: id };
+        let built = PreparedJob::new(spec(id as u32, &calls), &calls, leaves, profile);
+        assert!(built.is_ok());
+    }
+    let trees = start.elapsed();
+    let start = Instant::now();
+    let restored = Engine::restore(Config::new(profile.clone()), Some(&snapshot), &[], tree, 1);
+    assert!(restored.is_ok());
+    let took = start.elapsed();
+    println!("restored from it in {took:.2?}, {trees:.2?} of it for two trees");
+    let submitted = Record::Submitted(spec(2, &[2; 61_440]), 1).encode();
+    let records: Vec<_> = std::iter::once(submitted).chain(journal.iter().cloned()).collect();
+    let start = Instant::now();
+    let restored = Engine::restore(Config::new(profile.clone()), None, &records, tree, 1);
+    assert!(restored.is_ok());
+    println!("restored one job from {} records in {:.2?}, a tree included", records.len(), start.elapsed());
+}
