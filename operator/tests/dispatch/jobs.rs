@@ -28,9 +28,9 @@ fn a_block_is_proven_and_its_books_add_up() {
 #[test]
 fn submitting_the_same_block_again_is_the_same_job() {
     let lab = Lab::new();
-    let both = lab.runtime.block_on(async {
-        tokio::join!(lab.dispatcher.submit(block(2)), lab.dispatcher.submit(block(2)))
-    });
+    let both = lab
+        .runtime
+        .block_on(async { tokio::join!(lab.dispatcher.submit(block(2)), lab.dispatcher.submit(block(2))) });
     let (a, b) = (both.0.unwrap(), both.1.unwrap());
     assert_eq!(a, b);
     assert_eq!(lab.dispatcher.jobs().len(), 1);

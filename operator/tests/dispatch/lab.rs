@@ -3,9 +3,7 @@
 use arborist_artifacts::{ArtifactStore, StoreOptions};
 use arborist_core::engine::{JobId, JobState};
 use arborist_core::profile::{Needs, Profile};
-use arborist_operator::dispatch::{
-    Dispatcher, FakeRoots, Options, StaticToken, SubmitRequest, SubmitSource,
-};
+use arborist_operator::dispatch::{Dispatcher, FakeRoots, Options, StaticToken, SubmitRequest, SubmitSource};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -29,7 +27,8 @@ impl Lab {
     }
 
     pub fn tuned(tune: impl Fn(&mut Options) + 'static) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let store = ArtifactStore::open("memory:///", &StoreOptions::default()).unwrap();
         let state = tempfile::tempdir().unwrap();
         let options = options(&state, &tune);

@@ -120,7 +120,9 @@ fn the_older_of_two_dispatchers_stops() {
     });
     assert!(by.is_some());
     assert!(worker.is_closed());
-    until("it says so", || lab.dispatcher.pending().iter().any(|p| p.contains("another operator")).then_some(()));
+    until("it says so", || {
+        lab.dispatcher.pending().iter().any(|p| p.contains("another operator")).then_some(())
+    });
     assert!(lab.runtime.block_on(lab.dispatcher.submit(block(3))).is_err());
     assert_eq!(second.fenced(), None);
     assert_eq!(second.jobs().len(), 1);

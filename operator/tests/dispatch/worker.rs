@@ -5,9 +5,7 @@ use arborist_core::circuit::{Circuit, Kind};
 use arborist_core::fake_proof;
 use arborist_core::ids::TaskId;
 use arborist_core::proof_object::{Maker, ProofObject};
-use arborist_core::wire::{
-    Completed, FromWorker, Hello, Lease, PROTOCOL, ToWorker, put_frame, take_frame,
-};
+use arborist_core::wire::{Completed, FromWorker, Hello, Lease, PROTOCOL, ToWorker, put_frame, take_frame};
 use arborist_operator::dispatch::Dispatcher;
 use bytes::BytesMut;
 use ed25519_dalek::SigningKey;
