@@ -14,9 +14,13 @@ use arborist_core::wire::{self, Completed, Reason};
 use bytes::Bytes;
 use futures::future::try_join_all;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
+
+/// How long garbage at a task's own key is given to be moved aside before it is reported.
+const GARBAGE_PATIENCE: Duration = Duration::from_secs(5);
+const GARBAGE_PAUSE: Duration = Duration::from_millis(200);
 
 /// A lease that just came in, with what stops it.
 #[derive(Debug)]
@@ -93,14 +97,29 @@ impl Tasks {
     }
 
     async fn prepare(self: &Arc<Self>, lease: &Arc<Lease>, stop: &Cancel) -> Result<Prepared, Refusal> {
-        if let Some(object) = artifacts::proof(&self.store, lease.expected.task).await? {
-            let proof = self.check_own(lease, object, stop).await?;
+        if let Some(proof) = self.proof_there(lease, stop).await? {
             return Ok(Prepared::Found(attempt::found(lease, &proof)));
         }
         let inputs = try_join_all(lease.inputs.iter().map(|&hash| artifacts::input(&self.store, hash)));
         let children = try_join_all(lease.children.iter().map(|c| artifacts::child(&self.store, c.task)));
         let (inputs, children) = tokio::try_join!(inputs, children)?;
         Ok(Prepared::Fetched(Fetched { inputs, children }))
+    }
+
+    /// The good proof that is in the store already. Garbage may be on its way out: a task whose proof was
+    /// found bad is leased anew while the operator still moves the old one aside.
+    async fn proof_there(&self, lease: &Arc<Lease>, stop: &Cancel) -> Result<Option<Proof>, Refusal> {
+        let end = Instant::now() + GARBAGE_PATIENCE;
+        loop {
+            let Some(object) = artifacts::proof(&self.store, lease.expected.task).await? else {
+                return Ok(None);
+            };
+            match self.check_own(lease, object, stop).await {
+                Ok(proof) => return Ok(Some(proof)),
+                Err(refusal) if refusal.child.is_none() || Instant::now() >= end => return Err(refusal),
+                Err(_) => tokio::time::sleep(GARBAGE_PAUSE).await,
+            }
+        }
     }
 
     /// Checks what lies in the store under the lease's own task. Garbage there is reported as a bad
@@ -171,19 +190,22 @@ impl Tasks {
 
     fn report(&self, lease: &Lease, ended: Result<Completed, Refusal>) {
         let (task, circuit) = (lease.expected.task, lease.expected.circuit);
-        let outcome = match ended {
-            Ok(completed) => {
-                let (millis, found) = (completed.millis, completed.found);
-                tracing::debug!(task = %task.short(), %circuit, millis, found, "done");
-                Outcome::Done(completed)
-            }
-            Err(refusal) => {
-                tracing::warn!(task = %task.short(), %circuit, reason = ?refusal.reason, "{}", refusal.text);
-                Outcome::failed(lease.fence, task, refusal.reason, &refusal.text, refusal.child)
-            }
+        let (id, fence) = (task.short(), lease.fence);
+        let outcome = match &ended {
+            Ok(completed) => Outcome::Done(completed.clone()),
+            Err(refusal) => Outcome::failed(fence, task, refusal.reason, &refusal.text, refusal.child),
         };
         if !self.book.finish(outcome) {
-            tracing::debug!(task = %task.short(), "its lease is gone: the result is dropped");
+            tracing::debug!(task = id, %circuit, "its lease is gone: the result is dropped");
+            return;
+        }
+        match ended {
+            Ok(completed) => {
+                tracing::debug!(task = id, %circuit, millis = completed.millis, found = completed.found, "done");
+            }
+            Err(refusal) => {
+                tracing::warn!(task = id, %circuit, reason = ?refusal.reason, "{}", refusal.text);
+            }
         }
     }
 

@@ -54,26 +54,29 @@ fn a_proof_that_is_there_is_found_and_nothing_is_proven() {
 
 #[test]
 fn garbage_under_the_own_key_names_the_task_itself() {
-    let (dispatcher, _worker) = connected(&[]);
     let good = sealed(task(1), Circuit::Base, &proof(Circuit::Base, &[1, 7]));
     let other_statement = sealed(task(1), Circuit::Base, &proof(Circuit::Base, &[1, 8]));
     let mut flipped = good.clone();
     *flipped.last_mut().unwrap() ^= 1;
-    for (fence, object) in
-        [(1, b"garbage".to_vec()), (1, good[..good.len() - 1].to_vec()), (1, flipped), (1, other_statement)]
-    {
+    let objects = [b"garbage".to_vec(), good[..good.len() - 1].to_vec(), flipped, other_statement];
+    for (n, object) in (1..).zip(objects) {
+        let (dispatcher, _worker) = connected(&[]);
         dispatcher.put_proof(task(1), &object);
-        dispatcher.lease([lease(fence, Circuit::Base, task(1))]);
-        let failed = dispatcher.failure(fence);
-        assert_eq!(
-            (reason(&failed), &failed.child[..]),
-            (Reason::BadChild, &task(1).0[..]),
-            "{}",
-            failed.text
-        );
-        // its result was acknowledged before this frame is handled, so the fence may come again
-        dispatcher.send(ToWorker::default());
+        dispatcher.lease([lease(1, Circuit::Base, task(1))]);
+        let failed = dispatcher.failure(1);
+        assert_eq!(reason(&failed), Reason::BadChild, "{n}: {}", failed.text);
+        assert_eq!(failed.child, task(1).0, "{n}");
     }
+}
+
+#[test]
+fn garbage_that_is_moved_aside_in_time_is_no_failure() {
+    let (dispatcher, _worker) = connected(&[]);
+    dispatcher.put_proof(task(1), b"garbage");
+    dispatcher.lease([lease(1, Circuit::Base, task(1))]);
+    dispatcher.frame("the lease taken", |frame| (frame.heartbeat.as_ref()?.fences == [1]).then_some(()));
+    std::fs::remove_file(dispatcher.path(&format!("proofs/{}", task(1)))).unwrap();
+    assert!(!dispatcher.result(1).unwrap().found);
 }
 
 #[test]
