@@ -166,8 +166,7 @@ fn options_out_of_range_are_refused_before_anything_is_made() {
         ("--calls", "8", "--calls"),
         ("--calls", "1,x", "--calls"),
     ] {
-        let result =
-            arborist().args(["block", "new", option, value, "--out"]).arg(&out).assert().code(2);
+        let result = arborist().args(["block", "new", option, value, "--out"]).arg(&out).assert().code(2);
         let stderr = String::from_utf8_lossy(&result.get_output().stderr).into_owned();
         assert!(stderr.contains(expected), "{option} {value}: {stderr}");
         assert!(!out.exists());

@@ -11,24 +11,20 @@ use std::path::Path;
 /// # Errors
 /// It is missing, unreadable, no file, or too long.
 pub fn read_bounded(path: &Path, what: &str, max_bytes: u64) -> Result<Vec<u8>, CliError> {
-    let unreadable =
-        |e: std::io::Error| CliError::input(path, format!("file: {e}; expected is {what}"));
+    let unreadable = |e: std::io::Error| CliError::input(path, format!("file: {e}; expected is {what}"));
     let file = File::open(path).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
     if metadata.is_dir() {
         return Err(CliError::input(path, format!("file: a folder; expected is {what}")));
     }
-    let too_long = |bytes: u64| {
-        CliError::input(path, format!("file: {bytes} bytes, allowed are at most {max_bytes}"))
-    };
+    let too_long =
+        |bytes: u64| CliError::input(path, format!("file: {bytes} bytes, allowed are at most {max_bytes}"));
     if metadata.len() > max_bytes {
         return Err(too_long(metadata.len()));
     }
     let mut bytes = Vec::with_capacity(metadata.len() as usize);
     // pipes and devices have no length
-    file.take(max_bytes + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
+    file.take(max_bytes + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > max_bytes {
         return Err(too_long(bytes.len() as u64));
     }

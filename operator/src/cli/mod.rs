@@ -5,10 +5,17 @@
 mod block;
 mod error;
 mod input;
+mod jobs_http;
 mod logging;
 pub mod outputs;
 mod progress;
+mod prove;
+mod run;
+mod serve;
+mod signals;
+mod submit;
 mod verify;
+mod worker_program;
 
 pub use error::CliError;
 
@@ -30,8 +37,12 @@ enum Command {
     /// Make, check and describe block files
     #[command(subcommand)]
     Block(block::Command),
+    /// Prove a whole block on this machine; running it again after an interruption goes on
+    Prove(Box<prove::Args>),
     /// Check a root proof against its published inputs
     Verify(verify::Args),
+    /// Run the operator: dispatcher, journal, artifact store, metrics
+    Run(Box<run::Args>),
 }
 
 impl Cli {
@@ -42,7 +53,9 @@ impl Cli {
     pub fn run(self) -> Result<(), CliError> {
         match self.command {
             Command::Block(command) => block::run(command),
+            Command::Prove(args) => prove::run(&args),
             Command::Verify(args) => verify::run(&args),
+            Command::Run(args) => run::run(&args),
         }
     }
 }

@@ -2,12 +2,15 @@
 
 use super::CliError;
 use super::outputs::{Files, PublicFile};
-use arborist_circuits::{RootError, verify_root};
+use super::worker_program;
+use arborist_circuits::{Published, RootError, verify_root};
 use arborist_core::backend::VerifyError;
+use arborist_core::circuit::Circuit;
 use arborist_core::profile::MINI_ROLLUP;
 use arborist_core::proof_object::{BadObject, ProofObject};
 use clap::Args as ClapArgs;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 /// Options of `arborist verify`.
 #[derive(Debug, ClapArgs)]
@@ -21,6 +24,12 @@ pub struct Args {
     /// The published inputs
     #[arg(long, requires = "proof")]
     public: Option<PathBuf>,
+    /// The plug-in that checks a proof of `--backend process`
+    #[arg(long)]
+    plugin: Option<PathBuf>,
+    /// An argument for the plug-in; may be repeated
+    #[arg(long, allow_hyphen_values = true, requires = "plugin")]
+    plugin_arg: Vec<String>,
 }
 
 /// Checks the proof and prints what it states.
@@ -37,16 +46,28 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         }
     };
     let (bytes, public) = files.read()?;
-    let maker = check(&bytes, &public)?;
-    println!("valid: {}\nroot proof made by worker {maker}", statement_text(&public));
+    let object = open(&bytes, &public)?;
+    let statement = published(&public)?;
+    let circuit = statement.circuit().map_err(|e| invalid("transactions", e))?;
+    if object.circuit != circuit {
+        let problem =
+            format!("{}, but {} transactions need {circuit}", object.circuit, statement.transactions);
+        return Err(invalid("circuit", problem));
+    }
+    if public.backend == "process" {
+        if object.proof.public_inputs != statement.public_inputs().map_err(refused)? {
+            return Err(invalid("statement", "the proof states something else than public.json"));
+        }
+        ask_plugin(args, &files, circuit, &public)?;
+    } else {
+        verify_root(statement, &object.proof).map_err(refused)?;
+    }
+    println!("valid: {}\nroot proof made by worker {}", statement_text(&public), object.maker.worker);
     Ok(())
 }
 
-/// Checks a root proof object against what was published; gives back its maker's name.
-///
-/// # Errors
-/// [`CliError::Invalid`] names the check that failed.
-pub fn check(bytes: &[u8], public: &PublicFile) -> Result<String, CliError> {
+/// Opens the proof object, if it is one that can be verified.
+fn open(bytes: &[u8], public: &PublicFile) -> Result<ProofObject, CliError> {
     let object = ProofObject::open(&public.task, bytes).map_err(|e| match e {
         BadObject::WrongTask { .. } => invalid("task", e),
         _ => invalid("proof object", e),
@@ -55,30 +76,24 @@ pub fn check(bytes: &[u8], public: &PublicFile) -> Result<String, CliError> {
         return Err(invalid("circuits", format!("`{}`, known are `{MINI_ROLLUP}`", public.circuits)));
     }
     match public.backend.as_str() {
-        "plonky2" => {}
-        "fake" => return Err(invalid("backend", "`fake` proofs prove nothing")),
-        other => {
-            let problem = format!("`{other}`: only `plonky2` proofs can be verified without their prover");
-            return Err(invalid("backend", problem));
-        }
+        "plonky2" | "process" => Ok(object),
+        "fake" => Err(invalid("backend", "`fake` proofs prove nothing")),
+        other => Err(invalid("backend", format!("`{other}`, known are `plonky2`, `process` and `fake`"))),
     }
+}
+
+/// The published statement, if it is the named prover's.
+fn published(public: &PublicFile) -> Result<&Published, CliError> {
     let statement = public
         .statement
         .as_ref()
         .ok_or_else(|| invalid("statement", "public.json has none to compare with"))?;
-    if let Some(name) = &public.prover
-        && arborist_circuits::prover_word(name) != statement.prover_id
-    {
-        return Err(invalid("prover", format!("prover_id is not that of `{name}`")));
+    match &public.prover {
+        Some(name) if arborist_circuits::prover_word(name) != statement.prover_id => {
+            Err(invalid("prover", format!("prover_id is not that of `{name}`")))
+        }
+        _ => Ok(statement),
     }
-    let circuit = statement.circuit().map_err(|e| invalid("transactions", e))?;
-    if object.circuit != circuit {
-        let problem =
-            format!("{}, but {} transactions need {circuit}", object.circuit, statement.transactions);
-        return Err(invalid("circuit", problem));
-    }
-    verify_root(statement, &object.proof).map_err(refused)?;
-    Ok(object.maker.worker)
 }
 
 fn invalid(check: &'static str, problem: impl std::fmt::Display) -> CliError {
@@ -93,6 +108,32 @@ fn refused(error: RootError) -> CliError {
         RootError::Proof(_) => "proof",
     };
     invalid(check, error)
+}
+
+/// Lets the worker's program check the proof with the plug-in.
+fn ask_plugin(args: &Args, files: &Files, circuit: Circuit, public: &PublicFile) -> Result<(), CliError> {
+    let Some(plugin) = &args.plugin else {
+        return Err(invalid(
+            "backend",
+            "`process`: only its plug-in can check the proof; name it with --plugin",
+        ));
+    };
+    let mut command = Command::new(worker_program::find()?);
+    command.args(["verify", "--backend", "process"]).arg("--plugin").arg(plugin);
+    command.args(args.plugin_arg.iter().map(|arg| format!("--plugin-arg={arg}")));
+    command.args(["--circuit", &circuit.to_string(), "--task", &public.task.to_string()]);
+    let output = command
+        .arg("--object")
+        .arg(&files.proof)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|e| CliError::failed("start the plug-in", e))?;
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    match output.status.code() {
+        Some(0) => Ok(()),
+        Some(1) => Err(invalid("proof", said)),
+        _ => Err(CliError::input(plugin, said)),
+    }
 }
 
 /// What a root proof states, as text.

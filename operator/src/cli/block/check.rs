@@ -1,7 +1,6 @@
 //! `arborist block check`: is a block file what it should be?
 
 use crate::cli::CliError;
-use crate::cli::progress::Progress;
 use clap::Args as ClapArgs;
 use std::path::PathBuf;
 
@@ -17,11 +16,7 @@ pub struct Args {
 /// # Errors
 /// The first thing wrong with the file, by field.
 pub fn run(args: &Args) -> Result<(), CliError> {
-    let (json, block) = super::read(&args.file)?;
-    let progress = Progress::start("private proofs checked", block.transactions.len() as u64);
-    arborist_circuits::check_block(&block)
-        .map_err(|source| CliError::Block { file: args.file.clone(), source })?;
-    progress.done();
+    let (json, block) = super::read_checked(&args.file)?;
     let calls: usize = block.transactions.iter().map(|t| t.calls.len()).sum();
     println!(
         "{}: valid. Block {} of chain {}, {} transactions with {calls} public calls, profile {}, {} bytes.",

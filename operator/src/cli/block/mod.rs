@@ -55,6 +55,17 @@ pub fn read(path: &Path) -> Result<(Vec<u8>, Block), CliError> {
     Ok((json, block))
 }
 
+/// [`read`], and verifies every private proof.
+///
+/// # Errors
+/// One line that names the file, the field and what is allowed.
+pub fn read_checked(path: &Path) -> Result<(Vec<u8>, Block), CliError> {
+    let (json, block) = read(path)?;
+    arborist_circuits::check_block(&block)
+        .map_err(|source| CliError::Block { file: path.to_owned(), source })?;
+    Ok((json, block))
+}
+
 /// How many calls each transaction of a made-up block has.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ShapeArgs {
@@ -92,13 +103,7 @@ mod tests {
 
     #[test]
     fn calls_are_taken_in_turn() {
-        let args = ShapeArgs {
-            transactions: 5,
-            calls: vec![0, 1, 2],
-            seed: 0,
-            chain_id: 1,
-            block_number: 1,
-        };
+        let args = ShapeArgs { transactions: 5, calls: vec![0, 1, 2], seed: 0, chain_id: 1, block_number: 1 };
         assert_eq!(args.calls_of_each(), [0, 1, 2, 0, 1]);
     }
 

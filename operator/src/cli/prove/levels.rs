@@ -39,9 +39,7 @@ impl LevelProgress {
         let all = MultiProgress::new();
         let bars = Kind::ALL
             .iter()
-            .map(|kind| {
-                all.add(ProgressBar::new(0).with_style(style.clone()).with_prefix(kind.name()))
-            })
+            .map(|kind| all.add(ProgressBar::new(0).with_style(style.clone()).with_prefix(kind.name())))
             .collect();
         Self::Bars { all, bars }
     }
@@ -57,14 +55,22 @@ impl LevelProgress {
                 }
             }
             Self::Lines { last } => {
-                let due = last.is_none_or(|(shown, at)| {
-                    shown != *levels && (end || at.elapsed() >= LINE_EVERY)
-                });
+                let due =
+                    last.is_none_or(|(shown, at)| shown != *levels && (end || at.elapsed() >= LINE_EVERY));
                 if due {
                     eprintln!("{}", line(levels));
                     *last = Some((*levels, Instant::now()));
                 }
             }
+        }
+    }
+
+    /// Prints a line, above the bars if there are any.
+    pub fn tell(&self, text: &str) {
+        match self {
+            // a terminal that is gone shows nothing anyway
+            Self::Bars { all, .. } => drop(all.println(text)),
+            Self::Lines { .. } => eprintln!("{text}"),
         }
     }
 
@@ -78,12 +84,12 @@ impl LevelProgress {
 }
 
 fn message(counts: &Counts) -> String {
-    let parts = [(counts.running, "running"), (counts.ready, "ready"), (counts.failed, "gave up")];
+    let parts = [(counts.running, "leased"), (counts.ready, "ready"), (counts.failed, "gave up")];
     let shown = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}"));
     shown.collect::<Vec<_>>().join(", ")
 }
 
-/// The counts as a line: `vm 3/8, kernel 0/8, base 0/4, merge 0/2, root 0/1; 2 running`.
+/// The counts as a line: `vm 3/8, kernel 0/8, base 0/4, merge 0/2, root 0/1; 2 leased`.
 fn line(levels: &Levels) -> String {
     let kinds = Kind::ALL.iter().zip(levels).filter(|(_, counts)| counts.total > 0);
     let kinds: Vec<String> =
@@ -108,7 +114,7 @@ mod tests {
         let mut levels = Levels::default();
         levels[0] = Counts { total: 8, done: 3, running: 2, ready: 3, failed: 0 };
         levels[4] = Counts { total: 1, ..Default::default() };
-        assert_eq!(line(&levels), "vm 3/8, root 0/1; 2 running, 3 ready");
+        assert_eq!(line(&levels), "vm 3/8, root 0/1; 2 leased, 3 ready");
         levels[0] = Counts { total: 8, done: 8, ..Default::default() };
         assert_eq!(line(&levels), "vm 8/8, root 0/1");
     }

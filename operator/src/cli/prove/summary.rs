@@ -1,5 +1,6 @@
 //! The tables `arborist prove` ends with.
 
+use super::finish::Bounds;
 use arborist_core::circuit::Kind;
 use arborist_core::engine::{PathStep, Report, Share};
 use std::fmt::Write;
@@ -10,11 +11,11 @@ const MAX_STEPS: usize = 24;
 const MAX_WORKERS: usize = 12;
 
 /// The report as text for people.
-pub fn render(report: &Report, lower_bound_seconds: Option<f64>) -> String {
+pub fn render(report: &Report, bounds: &Bounds) -> String {
     let mut out = String::new();
     // writing to a String can't fail
     let _ = kinds(&mut out, report)
-        .and_then(|()| makespan(&mut out, report, lower_bound_seconds))
+        .and_then(|()| makespan(&mut out, report, bounds))
         .and_then(|()| path(&mut out, &report.critical_path))
         .and_then(|()| shares(&mut out, &report.shares));
     out
@@ -50,16 +51,16 @@ fn kinds(out: &mut String, report: &Report) -> std::fmt::Result {
     writeln!(out, "{:<8}{count:>7}{reused:>8}{:>9}{:>9}{cpu:>10.1}{bytes:>12}{retries:>9}", "all", "", "")
 }
 
-fn makespan(out: &mut String, report: &Report, bound: Option<f64>) -> std::fmt::Result {
-    write!(out, "\nmakespan {:.2} s", report.makespan_seconds)?;
-    match bound.filter(|bound| *bound > 0.0) {
-        Some(bound) => writeln!(
-            out,
-            ", lower bound {bound:.2} s: {:.3} times the bound",
-            report.makespan_seconds / bound
-        ),
-        None => writeln!(out),
+fn makespan(out: &mut String, report: &Report, bounds: &Bounds) -> std::fmt::Result {
+    let (makespan, bound) = (report.makespan_seconds, bounds.measured_seconds);
+    write!(out, "\nmakespan {makespan:.2} s")?;
+    if bound > 0.0 {
+        write!(out, "; lower bound of these proofs {bound:.2} s: {:.3} times", makespan / bound)?;
     }
+    if let Some(at_means) = bounds.at_means_seconds.filter(|bound| *bound > 0.0) {
+        write!(out, "; if each took its kind's mean {at_means:.2} s: {:.3} times", makespan / at_means)?;
+    }
+    writeln!(out)
 }
 
 fn path(out: &mut String, steps: &[PathStep]) -> std::fmt::Result {
@@ -125,6 +126,8 @@ mod tests {
     use arborist_core::engine::KindReport;
     use arborist_core::ids::TaskId;
 
+    const BOUNDS: Bounds = Bounds { measured_seconds: 2.0, at_means_seconds: Some(2.5) };
+
     fn report() -> Report {
         let vm = KindReport {
             kind: "vm".into(),
@@ -158,7 +161,7 @@ kind      count  reused   mean s    p95 s     CPU s       bytes  retries
 vm            2       1     0.50     0.75       1.5      200000        1
 all           2       1                         1.5      200000        1
 
-makespan 3.00 s, lower bound 2.00 s: 1.500 times the bound
+makespan 3.00 s; lower bound of these proofs 2.00 s: 1.500 times; if each took its kind's mean 2.50 s: 1.200 times
 
 critical path
 circuit       waited s  proved s  worker
@@ -168,7 +171,7 @@ root/0            0.02      0.50  w-1
 who proved what               vm  kernel    base   merge    root         s
 w-1                            2       0       1       0       1       1.5
 ";
-        assert_eq!(render(&report(), Some(2.0)), expected);
+        assert_eq!(render(&report(), &BOUNDS), expected);
     }
 
     #[test]
@@ -176,7 +179,7 @@ w-1                            2       0       1       0       1       1.5
         let mut long = report();
         long.critical_path = vec![long.critical_path[0].clone(); MAX_STEPS + 5];
         long.shares = vec![long.shares[0].clone(); MAX_WORKERS + 3];
-        let text = render(&long, None);
+        let text = render(&long, &BOUNDS);
         assert!(text.contains("… 5 steps …") && text.contains("3 others"), "{text}");
     }
 }

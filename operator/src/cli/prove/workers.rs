@@ -7,16 +7,16 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
-use tokio::process::{Child, Command};
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 
-/// The worker's program.
-const PROGRAM: &str = "arborist-worker";
 /// First and longest pause before a dead worker is started again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 /// A worker that lived so long starts with the first pause again.
 const HEALTHY: Duration = Duration::from_secs(10);
+/// Exit codes of a worker that would end the same way again: wrong usage, refused for good.
+const HOPELESS: [i32; 2] = [2, 3];
 /// How much longer than its grace period a worker may take to leave before it is killed.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -37,33 +37,11 @@ pub struct WorkerPlan {
     pub prefix: String,
 }
 
-/// Finds the worker's program: `$ARBORIST_WORKER`, beside this program, or on the `PATH`.
-///
-/// # Errors
-/// It is at none of these places.
-pub fn find_program() -> Result<PathBuf, CliError> {
-    if let Some(path) = std::env::var_os("ARBORIST_WORKER").map(PathBuf::from) {
-        return if path.is_file() {
-            Ok(path)
-        } else {
-            Err(CliError::input(&path, "file: $ARBORIST_WORKER names it, but there is no such program"))
-        };
-    }
-    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(PROGRAM)));
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    beside.into_iter().chain(std::env::split_paths(&path).map(|p| p.join(PROGRAM))).find(|p| p.is_file()).ok_or_else(
-        || {
-            CliError::Failed(format!(
-                "{PROGRAM} is neither beside this program nor on the PATH; set $ARBORIST_WORKER"
-            ))
-        },
-    )
-}
-
-/// Running workers. Dropping it closes their standard inputs, so they leave too.
+/// Running workers. Dropping it kills them.
 pub struct Workers {
     stop: watch::Sender<bool>,
-    tasks: Vec<JoinHandle<()>>,
+    tasks: JoinSet<()>,
+    hopeless: mpsc::Receiver<String>,
 }
 
 impl Workers {
@@ -73,31 +51,47 @@ impl Workers {
     /// The first start fails.
     pub fn start(plan: &WorkerPlan) -> Result<Self, CliError> {
         let (stop, stopped) = watch::channel(false);
-        let mut workers = Self { stop, tasks: Vec::new() };
+        let (complain, hopeless) = mpsc::channel(1);
+        let mut workers = Self { stop, tasks: JoinSet::new(), hopeless };
         for number in 1..=plan.count {
-            let one = OneWorker { plan: plan.clone(), name: format!("{}-{number}", plan.prefix) };
-            let child = one
-                .spawn()
-                .map_err(|e| CliError::failed(format!("start {}", plan.program.display()), e))?;
-            workers.tasks.push(tokio::spawn(one.watch(child, stopped.clone())));
+            let name = format!("{}-{number}", plan.prefix);
+            let one = OneWorker { plan: plan.clone(), name, complain: complain.clone() };
+            let child =
+                one.spawn().map_err(|e| CliError::failed(format!("start {}", plan.program.display()), e))?;
+            workers.tasks.spawn(one.watch(child, stopped.clone()));
         }
         Ok(workers)
     }
 
+    /// Waits until a worker says that starting it again is of no use, and why.
+    pub async fn hopeless(&mut self) -> String {
+        match self.hopeless.recv().await {
+            Some(why) => why,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Asks all to leave and waits until they have.
-    pub async fn drain(self) {
+    pub async fn drain(mut self) {
         self.stop.send_replace(true);
-        for task in self.tasks {
-            if let Err(error) = task.await {
+        while let Some(ended) = self.tasks.join_next().await {
+            if let Err(error) = ended {
                 tracing::error!(%error, "a worker's watcher failed");
             }
         }
     }
 }
 
+/// A worker's process with this end of its standard input.
+struct Running {
+    child: Child,
+    _stdin: Option<ChildStdin>,
+}
+
 struct OneWorker {
     plan: WorkerPlan,
     name: String,
+    complain: mpsc::Sender<String>,
 }
 
 impl OneWorker {
@@ -105,7 +99,7 @@ impl OneWorker {
         self.plan.logs.join(format!("{}.log", self.name))
     }
 
-    fn spawn(&self) -> std::io::Result<Child> {
+    fn spawn(&self) -> std::io::Result<Running> {
         let log = File::options().create(true).append(true).open(self.log_path())?;
         let mut command = Command::new(&self.plan.program);
         command
@@ -119,28 +113,31 @@ impl OneWorker {
             // Ctrl-C is for this process; it asks the workers itself.
             .process_group(0)
             .kill_on_drop(true);
-        command.spawn()
+        let mut child = command.spawn()?;
+        // waiting for a child would close it
+        let stdin = child.stdin.take();
+        Ok(Running { child, _stdin: stdin })
     }
 
     /// Starts the worker again whenever it dies, until asked to stop.
-    async fn watch(self, first: Child, mut stop: watch::Receiver<bool>) {
-        let (mut child, mut pause, mut born) = (first, BACKOFF.0, Instant::now());
+    async fn watch(self, first: Running, mut stop: watch::Receiver<bool>) {
+        let (mut running, mut pause, mut born) = (first, BACKOFF.0, Instant::now());
         loop {
             tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => return self.dismiss(child).await,
-                status = child.wait() => self.report_death(status),
+                () = asked(&mut stop) => return self.dismiss(running).await,
+                status = running.child.wait() => if self.is_hopeless(status).await { return },
             }
             if born.elapsed() >= HEALTHY {
                 pause = BACKOFF.0;
             }
-            child = loop {
+            running = loop {
                 tokio::select! {
-                    _ = stop.wait_for(|stop| *stop) => return,
+                    () = asked(&mut stop) => return,
                     () = tokio::time::sleep(pause) => {}
                 }
                 pause = (pause * 2).min(BACKOFF.1);
                 match self.spawn() {
-                    Ok(child) => break child,
+                    Ok(running) => break running,
                     Err(error) => tracing::error!(worker = self.name, %error, "worker can't be started"),
                 }
             };
@@ -148,15 +145,24 @@ impl OneWorker {
         }
     }
 
-    fn report_death(&self, status: std::io::Result<ExitStatus>) {
-        let how = status.map_or_else(|e| e.to_string(), |s| s.to_string());
+    /// Tells of a worker's end; whether starting it again is of no use.
+    async fn is_hopeless(&self, status: std::io::Result<ExitStatus>) -> bool {
+        let how = status.as_ref().map_or_else(ToString::to_string, ToString::to_string);
         let log = self.log_path();
+        if status.is_ok_and(|s| s.code().is_some_and(|code| HOPELESS.contains(&code))) {
+            let why = format!("worker {} can't run: {}", self.name, last_line(&log));
+            // only the first one is listened to
+            let _ = self.complain.send(why).await;
+            return true;
+        }
         tracing::warn!(worker = self.name, how, log = %log.display(), "worker ended, starting it again");
         eprintln!("worker {} ended ({how}); starting it again, see {}", self.name, log.display());
+        false
     }
 
-    async fn dismiss(&self, mut child: Child) {
-        send(&child, Signal::SIGTERM);
+    async fn dismiss(&self, mut running: Running) {
+        let child = &mut running.child;
+        send(child, Signal::SIGTERM);
         let patience = self.plan.grace + PATIENCE;
         if tokio::time::timeout(patience, child.wait()).await.is_err() {
             tracing::warn!(worker = self.name, "did not leave in time, killing it");
@@ -167,6 +173,11 @@ impl OneWorker {
     }
 }
 
+/// Waits until asked to stop, or nobody is left to ask.
+async fn asked(stop: &mut watch::Receiver<bool>) {
+    let _nobody_left = stop.wait_for(|stop| *stop).await.is_err();
+}
+
 fn send(child: &Child, signal: Signal) {
     let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) else { return };
     if let Err(error) = kill(Pid::from_raw(pid), signal) {
@@ -174,10 +185,19 @@ fn send(child: &Child, signal: Signal) {
     }
 }
 
+fn last_line(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let lines = || text.lines().rev().filter(|line| !line.trim().is_empty());
+    let line = lines().find(|line| line.starts_with("error:")).or_else(|| lines().next());
+    let line = line.unwrap_or("it says nothing");
+    line.chars().take(400).collect()
+}
+
 /// Makes the folder of the logs.
 ///
 /// # Errors
 /// It can't be made.
 pub fn make_folder(path: &Path) -> Result<(), CliError> {
-    std::fs::create_dir_all(path).map_err(|e| CliError::failed(format!("make the folder {}", path.display()), e))
+    std::fs::create_dir_all(path)
+        .map_err(|e| CliError::failed(format!("make the folder {}", path.display()), e))
 }

@@ -1,0 +1,84 @@
+//! What `arborist prove` proves: a block file, a sample block kept in the output folder, or a made-up tree.
+
+use super::args::Args;
+use crate::cli::CliError;
+use crate::cli::block::{self, ShapeArgs};
+use crate::cli::input::write_whole;
+use crate::cli::serve::BackendName;
+use crate::cli::submit::request;
+use crate::dispatch::{SubmitRequest, SubmitSource};
+use arborist_circuits::Published;
+use arborist_core::block::Block;
+use std::path::PathBuf;
+
+/// A block to prove, and what its root will state.
+pub struct Subject {
+    /// The request for it.
+    pub request: SubmitRequest,
+    /// Public calls of each transaction.
+    pub calls: Vec<u8>,
+    /// What is to be published; `None` for a made-up tree.
+    pub statement: Option<Published>,
+}
+
+impl Subject {
+    /// Reads, makes or makes up the block.
+    ///
+    /// # Errors
+    /// A bad block file, by field; or the sample can't be made or written.
+    pub fn find(args: &Args) -> Result<Self, CliError> {
+        match &args.block {
+            Some(file) => {
+                let (json, block) = block::read_checked(file)?;
+                Self::of_block(args, json, &block)
+            }
+            None if args.backend == BackendName::Fake => {
+                let shape = &args.shape;
+                let calls = shape.calls_of_each();
+                let source = SubmitSource::Synthetic { calls: calls.clone(), seed: shape.seed };
+                let request = request(source, shape.chain_id, shape.block_number, &args.prover);
+                Ok(Self { request, calls, statement: None })
+            }
+            None => {
+                let (json, block) = sample(args)?;
+                Self::of_block(args, json, &block)
+            }
+        }
+    }
+
+    fn of_block(args: &Args, json: Vec<u8>, block: &Block) -> Result<Self, CliError> {
+        let statement =
+            Published::of(block, &args.prover).map_err(|e| CliError::failed("the block's statement", e))?;
+        Ok(Self {
+            calls: block.transactions.iter().map(|t| t.calls.len() as u8).collect(),
+            request: request(
+                SubmitSource::Block(json.into()),
+                block.chain_id,
+                block.block_number,
+                &args.prover,
+            ),
+            statement: Some(statement),
+        })
+    }
+}
+
+/// The sample block of these options. It is kept: private proofs differ from run to run, and going on with a block
+/// needs the very same ones.
+fn sample(args: &Args) -> Result<(Vec<u8>, Block), CliError> {
+    let file = sample_file(args);
+    if file.exists() {
+        return block::read_checked(&file);
+    }
+    let block = block::sample(&args.shape)?;
+    let json = serde_json::to_vec(&block).map_err(|e| CliError::failed("write the sample block", e))?;
+    write_whole(&file, &json)?;
+    eprintln!("sample block: {}", file.display());
+    Ok((json, block))
+}
+
+fn sample_file(args: &Args) -> PathBuf {
+    let ShapeArgs { transactions, calls, seed, chain_id, block_number } = &args.shape;
+    let options = format!("{transactions} {calls:?} {seed} {chain_id} {block_number}");
+    let name = blake3::hash(options.as_bytes()).to_hex();
+    args.out.join(format!("sample-block-{}.json", &name[..8]))
+}

@@ -1,0 +1,200 @@
+//! `arborist run`: the operator's process. Workers come by themselves; jobs by options or over HTTP.
+
+use super::CliError;
+use super::block::{self, ShapeArgs};
+use super::input::write_whole;
+use super::jobs_http;
+use super::logging::{self, LogArgs};
+use super::prove::{parse_duration, parse_prover};
+use super::serve::{BackendName, Plan, PluginArgs, Served};
+use super::signals::Signals;
+use super::submit::{now_millis, request};
+use crate::dispatch::{SubmitRequest, SubmitSource};
+use arborist_core::profile::Profile;
+use clap::ValueEnum;
+use serde_json::json;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Options of `arborist run`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Journal, artifacts, CA and tokens
+    #[arg(long)]
+    state: PathBuf,
+    /// Where workers connect
+    #[arg(long, default_value = "127.0.0.1:7700")]
+    listen: SocketAddr,
+    /// Where the built-in artifact store listens (HTTPS)
+    #[arg(long, default_value = "127.0.0.1:0")]
+    store_listen: SocketAddr,
+    /// Artifact store: file://, s3://, gs:// or az:// [default: the state folder, served over HTTPS]
+    #[arg(long)]
+    store: Option<String>,
+    /// A name or address under which workers reach this machine; may be repeated, the first stands in the store's URL
+    #[arg(long = "host")]
+    hosts: Vec<String>,
+    /// Where /metrics, /healthz, /readyz and /jobs are served (HTTP, in the clear)
+    #[arg(long, default_value = "127.0.0.1:7701")]
+    http: SocketAddr,
+    /// What the workers prove with
+    #[arg(long, value_enum, default_value = "plonky2")]
+    backend: BackendName,
+    #[command(flatten)]
+    plugin: PluginArgs,
+    /// What a proof needs: local = 1 core, 1 GiB; rfp = vm 32 cores, 64 GiB, others 8 cores, 16 GiB
+    #[arg(long, value_enum, default_value = "local")]
+    profile: ProfileName,
+    /// A worker silent for so long loses its leases
+    #[arg(long, default_value = "15s", value_parser = parse_duration)]
+    lease: Duration,
+    /// Failures of one kind before a task is quarantined
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..))]
+    max_attempts: u8,
+    /// Submit this block file at the start
+    #[arg(long)]
+    block: Option<PathBuf>,
+    /// Submit a made-up block of --transactions and --calls at the start (fake backend)
+    #[arg(long, conflicts_with = "block")]
+    synthetic: bool,
+    #[command(flatten)]
+    shape: ShapeArgs,
+    /// The prover's name for the block submitted at the start
+    #[arg(long, default_value = "local", value_parser = parse_prover)]
+    prover: String,
+    /// Deadline of the block submitted at the start, e.g. 10m
+    #[arg(long, value_parser = parse_duration)]
+    deadline: Option<Duration>,
+    /// Write the addresses into this JSON file once everything is served
+    #[arg(long)]
+    ready_file: Option<PathBuf>,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ProfileName {
+    Local,
+    Rfp,
+}
+
+/// The file of the token for `/jobs` in the state folder.
+const ADMIN_TOKEN_FILE: &str = "admin-token";
+
+/// Runs until SIGTERM, SIGINT, or until another operator takes over the journal.
+///
+/// # Errors
+/// It could not start, or was fenced.
+pub fn run(args: &Args) -> Result<(), CliError> {
+    logging::to_stderr(&args.log);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| CliError::failed("start the runtime", e))?;
+    runtime.block_on(serve(args))
+}
+
+async fn serve(args: &Args) -> Result<(), CliError> {
+    let mut signals = Signals::listen()?;
+    let token = admin_token(&args.state)?;
+    let served =
+        Served::start(&args.plan(), |dispatcher| jobs_http::router(dispatcher.clone(), &token)).await?;
+    if let Some(request) = args.request()? {
+        let job = served.dispatcher.submit(request).await.map_err(|e| CliError::failed("submit", e))?;
+        tracing::info!(job = job.0, "submitted");
+    }
+    let addresses = json!({
+        "listen": served.dispatcher.address().to_string(),
+        "http": served.http.map(|a| a.to_string()),
+    });
+    tracing::info!(%addresses, "serving");
+    if let Some(file) = &args.ready_file {
+        write_whole(file, addresses.to_string().as_bytes())?;
+    }
+    let fenced = tokio::select! {
+        name = signals.next() => {
+            tracing::info!(signal = name, "stopping: workers keep what they do and come back");
+            None
+        }
+        fenced = served.dispatcher.stopped() => fenced,
+    };
+    served.shutdown().await;
+    match fenced {
+        Some(epoch) => Err(CliError::Failed(format!(
+            "another operator has taken over the journal (epoch {epoch}); this one has stopped"
+        ))),
+        None => Ok(()),
+    }
+}
+
+impl Args {
+    fn plan(&self) -> Plan {
+        Plan {
+            state: self.state.clone(),
+            store: self.store.clone(),
+            listen: self.listen,
+            store_listen: self.store_listen,
+            hosts: self.hosts.clone(),
+            http: Some(self.http),
+            backend: self.backend,
+            plugin: self.plugin.clone(),
+            profile: match self.profile {
+                ProfileName::Local => Profile::local(),
+                ProfileName::Rfp => Profile::rfp(),
+            },
+            lease: Some(self.lease),
+            max_attempts: Some(self.max_attempts),
+        }
+    }
+
+    fn request(&self) -> Result<Option<SubmitRequest>, CliError> {
+        let deadline = self.deadline.map(|d| now_millis() + d.as_millis() as u64);
+        let request = match &self.block {
+            Some(file) => {
+                let (json, block) = block::read_checked(file)?;
+                request(SubmitSource::Block(json.into()), block.chain_id, block.block_number, &self.prover)
+            }
+            None if self.synthetic => {
+                let shape = &self.shape;
+                let source = SubmitSource::Synthetic { calls: shape.calls_of_each(), seed: shape.seed };
+                request(source, shape.chain_id, shape.block_number, &self.prover)
+            }
+            None => return Ok(None),
+        };
+        Ok(Some(SubmitRequest { deadline, ..request }))
+    }
+}
+
+/// The token for `/jobs`: from the state folder, where it is made at the first start, readable by its owner only.
+fn admin_token(state: &Path) -> Result<String, CliError> {
+    let path = state.join(ADMIN_TOKEN_FILE);
+    let fail = |e: std::io::Error| CliError::failed(path.display(), e);
+    std::fs::create_dir_all(state).map_err(fail)?;
+    if !path.exists() {
+        // of two that start at once the first one's file stays; both read that
+        let draft = path.with_extension(format!("{}-{:08x}", std::process::id(), rand::random::<u32>()));
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&draft)
+            .map_err(fail)?;
+        file.write_all(hex::encode(rand::random::<[u8; 32]>()).as_bytes()).map_err(fail)?;
+        let linked = std::fs::hard_link(&draft, &path);
+        std::fs::remove_file(&draft).map_err(fail)?;
+        match linked {
+            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(fail(e)),
+            _ => {}
+        }
+    }
+    let token = std::fs::read_to_string(&path).map_err(fail)?.trim().to_owned();
+    match token.len() {
+        16.. => Ok(token),
+        length => {
+            Err(CliError::input(&path, format!("a token of {length} characters, at least 16 are needed")))
+        }
+    }
+}

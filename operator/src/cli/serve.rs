@@ -1,0 +1,218 @@
+//! A dispatcher with all it needs around it: artifact store, TLS, tokens, metrics. Shared by `run` and `prove`.
+
+use super::CliError;
+use super::worker_program;
+use crate::dispatch::{
+    Dispatcher, FakeRoots, Options, Plonky2Roots, ProgramRoots, RootVerifier, StaticToken,
+};
+use crate::store::http::{self, Access, Limits};
+use crate::tls::{Authority, worker_token};
+use crate::{metrics, tls_serve};
+use arborist_artifacts::{ArtifactStore, StoreOptions};
+use arborist_core::profile::Profile;
+use axum::Router;
+use clap::ValueEnum;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// What makes proofs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BackendName {
+    /// The embedded circuits
+    Plonky2,
+    /// A program of your own: docs/process-backend.md
+    Process,
+    /// Delays and hashes, for trials of everything but proving
+    Fake,
+}
+
+impl std::fmt::Display for BackendName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Plonky2 => "plonky2",
+            Self::Process => "process",
+            Self::Fake => "fake",
+        })
+    }
+}
+
+/// Options of `--backend process`.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct PluginArgs {
+    /// The plug-in of `--backend process`
+    #[arg(long, required_if_eq("backend", "process"))]
+    pub plugin: Option<PathBuf>,
+    /// An argument for the plug-in; may be repeated
+    #[arg(long, allow_hyphen_values = true, requires = "plugin")]
+    pub plugin_arg: Vec<String>,
+    /// JSON file with the verification key hash of each circuit
+    #[arg(long, requires = "plugin")]
+    pub plugin_keys: Option<PathBuf>,
+}
+
+impl PluginArgs {
+    /// The same for the worker's program.
+    pub fn for_worker(&self) -> Vec<String> {
+        let path = |option: &str, path: &Option<PathBuf>| {
+            path.as_ref().map(|path| format!("{option}={}", path.display()))
+        };
+        let mut out: Vec<String> = path("--plugin", &self.plugin).into_iter().collect();
+        out.extend(self.plugin_arg.iter().map(|arg| format!("--plugin-arg={arg}")));
+        out.extend(path("--plugin-keys", &self.plugin_keys));
+        out
+    }
+}
+
+/// What to serve, and where.
+pub struct Plan {
+    /// Journal, artifacts, CA and tokens.
+    pub state: PathBuf,
+    /// The artifact store's URL; `None`: the state folder, served over HTTPS.
+    pub store: Option<String>,
+    /// Where workers connect.
+    pub listen: SocketAddr,
+    /// Where the built-in artifact store listens.
+    pub store_listen: SocketAddr,
+    /// Names under which workers reach this machine, beside 127.0.0.1.
+    pub hosts: Vec<String>,
+    /// Where metrics and health are served, if at all.
+    pub http: Option<SocketAddr>,
+    /// What the workers prove with.
+    pub backend: BackendName,
+    /// Its plug-in.
+    pub plugin: PluginArgs,
+    /// Needs and first durations.
+    pub profile: Profile,
+    /// A worker silent for so long loses its leases.
+    pub lease: Option<Duration>,
+    /// Charged failures before a task is quarantined.
+    pub max_attempts: Option<u8>,
+}
+
+/// A dispatcher that serves.
+pub struct Served {
+    /// The dispatcher.
+    pub dispatcher: Dispatcher,
+    /// Where metrics and health are served.
+    pub http: Option<SocketAddr>,
+    stop: CancellationToken,
+    servers: TaskTracker,
+}
+
+impl Served {
+    /// Starts everything. `more` adds routes to those of metrics and health.
+    ///
+    /// # Errors
+    /// A folder, port, store or journal can't be used.
+    pub async fn start(plan: &Plan, more: impl FnOnce(&Dispatcher) -> Router) -> Result<Self, CliError> {
+        let state = std::fs::create_dir_all(&plan.state)
+            .and_then(|()| plan.state.canonicalize())
+            .map_err(|e| CliError::failed(format!("make the folder {}", plan.state.display()), e))?;
+        let store = open_store(plan, &state)?;
+        let built_in = match plan.store {
+            Some(_) => None,
+            None => Some(bind(plan.store_listen).await?),
+        };
+        let store_url = match &built_in {
+            Some((_, address)) => format!("https://{}:{}", host_of(plan), address.port()),
+            None => plan.store.clone().unwrap_or_default(),
+        };
+        let options = options(plan, &state, store_url)?;
+        let dispatcher = Dispatcher::start(options, store.clone())
+            .await
+            .map_err(|e| CliError::failed("start the dispatcher", e))?;
+        let (stop, servers) = (CancellationToken::new(), TaskTracker::new());
+        if let Some((listener, _)) = built_in {
+            let authority = Authority::open(&state).map_err(|e| CliError::failed("TLS", e))?;
+            let tls = Arc::new(authority)
+                .server_config(&plan.hosts, &["http/1.1"])
+                .map_err(|e| CliError::failed("TLS", e))?;
+            let access: Arc<dyn Access> = Arc::new(dispatcher.clone());
+            let router = http::router(store, access, Limits::default());
+            servers.spawn(tls_serve::serve(listener, Some(tls), router, stop.clone()));
+        }
+        let mut http = None;
+        if let Some(address) = plan.http {
+            let (listener, address) = bind(address).await?;
+            let router = metrics::router(dispatcher.clone()).merge(more(&dispatcher));
+            servers.spawn(tls_serve::serve(listener, None, router, stop.clone()));
+            http = Some(address);
+        }
+        servers.close();
+        Ok(Self { dispatcher, http, stop, servers })
+    }
+
+    /// Writes what has to be written and closes everything.
+    pub async fn shutdown(self) {
+        self.dispatcher.shutdown().await;
+        self.stop.cancel();
+        self.servers.wait().await;
+    }
+}
+
+fn host_of(plan: &Plan) -> &str {
+    plan.hosts.first().map_or("127.0.0.1", String::as_str)
+}
+
+async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), CliError> {
+    let fail = |e: std::io::Error| CliError::failed(format!("listen on {address}"), e);
+    let listener = TcpListener::bind(address).await.map_err(fail)?;
+    let bound = listener.local_addr().map_err(fail)?;
+    Ok((listener, bound))
+}
+
+/// The store that the operator itself reads and writes.
+fn open_store(plan: &Plan, state: &Path) -> Result<ArtifactStore, CliError> {
+    let url = match &plan.store {
+        Some(url) if url.starts_with("http") => {
+            let problem = format!("`{url}`, allowed are file://, s3://, gs:// and az://");
+            return Err(CliError::Usage { option: "--store", problem });
+        }
+        Some(url) => url.clone(),
+        None => {
+            let folder = state.join("store");
+            let url = url::Url::from_file_path(&folder)
+                .map_err(|()| CliError::Failed(format!("{} is no folder for a store", folder.display())))?;
+            url.to_string()
+        }
+    };
+    ArtifactStore::open(&url, &StoreOptions::default())
+        .map_err(|e| CliError::Usage { option: "--store", problem: e.to_string() })
+}
+
+fn options(plan: &Plan, state: &Path, store_url: String) -> Result<Options, CliError> {
+    let token = worker_token(state).map_err(|e| CliError::failed("the workers' token", e))?;
+    let login = Arc::new(StaticToken::new(&token));
+    let mut options = Options::new(state.to_owned(), plan.profile.clone(), login);
+    options.listen = plan.listen;
+    options.hosts = plan.hosts.clone();
+    options.store_url = store_url;
+    options.backend = plan.backend.to_string();
+    options.roots = roots(plan)?;
+    if let Some(lease) = plan.lease {
+        options.lease = lease;
+        // several heartbeats must be lost before a lease is
+        options.heartbeat = options.heartbeat.min(lease / 5);
+    }
+    if let Some(max_attempts) = plan.max_attempts {
+        options.engine.max_attempts = max_attempts;
+    }
+    Ok(options)
+}
+
+fn roots(plan: &Plan) -> Result<Arc<dyn RootVerifier>, CliError> {
+    Ok(match plan.backend {
+        BackendName::Plonky2 => Arc::new(Plonky2Roots),
+        BackendName::Fake => Arc::new(FakeRoots),
+        BackendName::Process => {
+            let mut args = vec!["--backend=process".to_owned()];
+            args.extend(plan.plugin.for_worker());
+            Arc::new(ProgramRoots { program: worker_program::find()?, args })
+        }
+    })
+}

@@ -1,0 +1,55 @@
+//! The smallest HTTP client that speaks to an operator.
+
+use serde_json::Value;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The JSON body of a good answer; `None` when there is none.
+pub fn request(address: &str, method: &str, path: &str, token: &str, body: Option<&Value>) -> Option<Value> {
+    let body = body.map(Value::to_string).unwrap_or_default();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    serde_json::from_str(&exchange(address, &(head + &body))?).ok()
+}
+
+/// The body of a good answer as text.
+pub fn text(address: &str, path: &str) -> Option<String> {
+    exchange(address, &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"))
+}
+
+fn exchange(address: &str, request: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(TIMEOUT)).ok()?;
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.split(' ').nth(1)?;
+    if !status.starts_with('2') {
+        eprintln!("{}: {status} {body}", request.lines().next().unwrap_or_default());
+        return None;
+    }
+    if head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
+        return unchunk(body);
+    }
+    Some(body.to_owned())
+}
+
+fn unchunk(mut body: &str) -> Option<String> {
+    let mut out = String::new();
+    loop {
+        let (length, rest) = body.split_once("\r\n")?;
+        let length = usize::from_str_radix(length.trim(), 16).ok()?;
+        if length == 0 {
+            return Some(out);
+        }
+        out += rest.get(..length)?;
+        body = rest.get(length + 2..)?;
+    }
+}
