@@ -5,7 +5,7 @@ use arborist_core::engine::*;
 use arborist_core::profile::{Needs, Profile};
 use arborist_core::tree::Leaves;
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const WORKERS: u64 = 5_000;
 
@@ -23,13 +23,20 @@ fn spec(id: u32, calls: &[u8]) -> JobSpec {
     }
 }
 
+/// CPU time of this thread, which other load on the machine does not lengthen; zero where the
+/// kernel does not tell.
+fn cpu() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    Duration::from_nanos(text.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or_default())
+}
+
 fn main() {
     let needs = Needs { cores: 8, memory_mib: 16 << 10 };
     let profile = Profile { needs: [needs; 5], ..Profile::rfp() };
     let calls = vec![2; 61_440];
     let mut engine = Engine::new(Config::new(profile.clone()));
     let (mut out, mut journal) = (vec![], vec![]);
-    for prefetch in [0u16, 1] {
+    for (prefetch, keep) in [(0u16, false), (1, false), (2, true)] {
         for n in 0..WORKERS {
             let worker =
                 WorkerSpec { name: format!("w{n}"), node: format!("n{}", n / 4), capacity: needs, prefetch };
@@ -38,35 +45,42 @@ fn main() {
         }
         out.clear();
         let job = u32::from(prefetch) + 1;
-        let start = Instant::now();
+        let (start, before) = (Instant::now(), cpu());
         let prepared =
             PreparedJob::new(spec(job, &calls), &calls, Leaves::Synthetic { seed: u64::from(job) }, &profile);
         let prepared = prepared.expect("the shape is allowed");
-        let built = start.elapsed();
+        let (built, tree) = (start.elapsed(), cpu() - before);
         engine.handle(1, Event::Submit(Box::new(prepared)), &mut out);
-        println!("tree {built:.2?}, tree and submit {:.2?}", start.elapsed());
+        let (took, used) = (start.elapsed(), cpu() - before);
+        println!("tree {built:.2?} ({tree:.2?} CPU), with submit {took:.2?} ({used:.2?} CPU)");
         println!("{:.1} bytes a task", engine.bytes_per_task(JobId(job)).unwrap_or_default());
-        journal.clear();
-        drain(&mut engine, &mut out, &mut journal, job, u64::from(prefetch) + 1);
+        drain(&mut engine, &mut out, keep.then_some(&mut journal), job);
+        engine.handle(20_000, Event::Forget(JobId(job - 1)), &mut out);
+        out.clear();
         println!("{:.1} bytes a task", engine.bytes_per_task(JobId(job)).unwrap_or_default());
     }
     restore(&engine, &profile, &journal);
 }
 
-fn drain(engine: &mut Engine, out: &mut Vec<Command>, journal: &mut Vec<Vec<u8>>, job: u32, leases: u64) {
+fn drain(engine: &mut Engine, out: &mut Vec<Command>, journal: Option<&mut Vec<Vec<u8>>>, job: u32) {
+    let leases = job;
     let mut queue = VecDeque::new();
     let (mut cycles, mut assigned, start) = (0u64, 0u64, Instant::now());
+    let before = cpu();
     let mut records = vec![];
     loop {
         for command in out.drain(..) {
             match command {
                 Command::Assign(session, lease) => queue.push_back((session, lease)),
-                Command::Persist(record) => records.push(record),
+                Command::Persist(record) if journal.is_some() => records.push(record),
                 Command::CheckRoot(_) => {
                     let took = start.elapsed();
-                    let rate = cycles as f64 / took.as_secs_f64();
+                    let used = cpu() - before;
+                    let rate = |time: Duration| cycles as f64 / time.as_secs_f64();
                     println!(
-                        "{leases} leases a worker: {cycles} cycles in {took:.2?}: {rate:.0}/s, {assigned} assigned"
+                        "{leases} leases a worker: {cycles} cycles in {took:.2?}, {:.0}/s; {used:.2?} CPU, {:.0}/s",
+                        rate(took),
+                        rate(used)
                     );
                 }
                 _ => {}
@@ -88,6 +102,7 @@ fn drain(engine: &mut Engine, out: &mut Vec<Command>, journal: &mut Vec<Vec<u8>>
     }
     engine.handle(10_000, Event::RootChecked(JobId(job), Ok(())), out);
     out.clear();
+    let Some(journal) = journal else { return };
     journal.extend(records.iter().map(Record::encode));
     let bytes: usize = journal.iter().map(Vec::len).sum();
     println!("{} records, {:.1} bytes each", journal.len(), bytes as f64 / journal.len() as f64);
@@ -96,27 +111,26 @@ fn drain(engine: &mut Engine, out: &mut Vec<Command>, journal: &mut Vec<Vec<u8>>
 fn restore(engine: &Engine, profile: &Profile, journal: &[Vec<u8>]) {
     let start = Instant::now();
     let snapshot = engine.snapshot();
-    println!("snapshot of two jobs: {} bytes in {:.2?}", snapshot.len(), start.elapsed());
+    println!("snapshot: {} bytes in {:.2?}", snapshot.len(), start.elapsed());
     let tree = |spec: &JobSpec| match &spec.source {
         Source::Synthetic { calls, seed } => Ok((calls.clone(), Leaves::Synthetic { seed: *seed })),
         Source::Block(_) => Err("no block".to_owned()),
     };
     let start = Instant::now();
-    for (id, calls) in [(1, vec![2; 61_440]), (2, vec![2; 61_440])] {
-        let leaves = Leaves::Synthetic { seed: id };
-        let built = PreparedJob::new(spec(id as u32, &calls), &calls, leaves, profile);
-        assert!(built.is_ok());
-    }
+    let calls = vec![2; 61_440];
+    let built = PreparedJob::new(spec(3, &calls), &calls, Leaves::Synthetic { seed: 3 }, profile);
+    assert!(built.is_ok());
     let trees = start.elapsed();
-    let start = Instant::now();
+    let (start, before) = (Instant::now(), cpu());
     let restored = Engine::restore(Config::new(profile.clone()), Some(&snapshot), &[], tree, 1);
     assert!(restored.is_ok());
     let took = start.elapsed();
-    println!("restored from it in {took:.2?}, {trees:.2?} of it for two trees");
-    let submitted = Record::Submitted(spec(2, &[2; 61_440]), 1).encode();
+    println!("restored from it in {took:.2?} ({:.2?} CPU), {trees:.2?} of it for the tree", cpu() - before);
+    let submitted = Record::Submitted(spec(3, &[2; 61_440]), 1).encode();
     let records: Vec<_> = std::iter::once(submitted).chain(journal.iter().cloned()).collect();
-    let start = Instant::now();
+    let (start, before) = (Instant::now(), cpu());
     let restored = Engine::restore(Config::new(profile.clone()), None, &records, tree, 1);
     assert!(restored.is_ok());
-    println!("restored one job from {} records in {:.2?}, a tree included", records.len(), start.elapsed());
+    let (took, used) = (start.elapsed(), cpu() - before);
+    println!("restored from {} records in {took:.2?} ({used:.2?} CPU), a tree included", records.len());
 }

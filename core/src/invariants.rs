@@ -52,7 +52,7 @@ impl Engine {
         for node in 0..job.shape().total() {
             let (at, state) = (At { job: slot, node }, job.state_of(node));
             let leases: Vec<u32> = self.leases_of(at).collect();
-            c.expect((state == TaskState::Leased) == !leases.is_empty(), || {
+            c.expect((state == TaskState::Leased) != leases.is_empty(), || {
                 format!("{at:?}: {state:?} and {leases:?}")
             });
             for lease in leases {

@@ -1,10 +1,9 @@
 //! Who gets what. After every event: ready tasks to free workers, then to queues of busy ones, then
 //! queued tasks to idle workers, then second copies of slow ones.
 
-use super::Engine;
-use super::api::{Millis, TaskState};
 use super::leases::Tell;
 use super::table::At;
+use super::{Engine, Millis, TaskState};
 use crate::order::{Between, POLICIES};
 use crate::tree::NodeId;
 

@@ -9,12 +9,16 @@ pub(crate) struct IdIndex {
     /// Where each bucket starts in `nodes`; one more than buckets.
     starts: Box<[u32]>,
     nodes: Box<[u32]>,
-    /// Nodes whose id another node of the tree has too.
+    /// Nodes whose id another node of the tree has too, as far as its first 8 bytes tell.
     doubles: Vec<u32>,
 }
 
 /// Ids per bucket.
 const LOAD: usize = 4;
+
+fn head(id: &TaskId) -> u64 {
+    u64::from_le_bytes(std::array::from_fn(|place| id.0[place]))
+}
 
 fn bucket(id: &TaskId, buckets: usize) -> usize {
     let head = u32::from_le_bytes([id.0[0], id.0[1], id.0[2], id.0[3]]);
@@ -39,17 +43,23 @@ impl IdIndex {
             nodes[*place as usize] = node as u32;
             *place += 1;
         }
-        let mut doubles = vec![];
+        let (mut doubles, mut heads) = (vec![], vec![]);
         for pair in starts.windows(2) {
+            heads.clear();
             let bucket = &nodes[pair[0] as usize..pair[1] as usize];
-            let same = |n: &&u32| bucket.iter().any(|m| m != *n && ids[*m as usize] == ids[**n as usize]);
-            doubles.extend(bucket.iter().filter(same));
+            heads.extend(bucket.iter().map(|n| (head(&ids[*n as usize]), *n)));
+            heads.sort_unstable();
+            for two in heads.windows(2).filter(|two| two[0].0 == two[1].0) {
+                doubles.extend([two[0].1, two[1].1]);
+            }
         }
         doubles.sort_unstable();
+        doubles.dedup();
         Self { starts: starts.into(), nodes: nodes.into(), doubles }
     }
 
-    /// Nodes whose id another node of the tree has too, ascending.
+    /// Nodes whose id another node of the tree has too, ascending; in theory also a node that has only
+    /// the first 8 bytes in common, which does no harm.
     pub(crate) fn doubles(&self) -> &[u32] {
         &self.doubles
     }

@@ -1,8 +1,7 @@
 //! What users do to jobs, and how jobs end.
 
-use super::Engine;
-use super::api::{Command, JobId, JobSpec, JobState, Millis, Notice, PreparedJob, Record, TaskState};
 use super::table::{At, Extra, Job, Proven};
+use super::{Command, Engine, JobId, JobSpec, JobState, Millis, Notice, PreparedJob, Record, TaskState};
 use crate::circuit::Kind;
 use crate::order::POLICIES;
 use crate::tree::NodeId;

@@ -1,9 +1,8 @@
 //! Leases: who has which task, since when, under which fence.
 
-use super::Engine;
-use super::api::{Assignment, Command, Fence, JobState, Millis, Notice, Record, TaskState};
 use super::table::At;
 use super::workers::{Lost, fits};
+use super::{Assignment, Command, Engine, Fence, JobState, Millis, Notice, Record, TaskState};
 use crate::profile::Needs;
 use crate::tree::NodeId;
 use hashbrown::HashMap;

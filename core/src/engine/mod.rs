@@ -1,7 +1,8 @@
 //! The engine: `handle(now, event, &mut commands)`, nothing else changes its state.
 //!
-//! Where to look: `table` has a job's books, `jobs` what users do to jobs, `workers` the workers and
+//! Where to look: `api` has what goes in and out, `table` has a job's books, `jobs` what users do to jobs, `workers` the workers and
 //! their indexes, `presence` their coming and going, `leases` who has what, `assign` who gets what,
+//! `seen` what is shown,
 //! `results` and `retries` how a lease ends, `stragglers` what takes too long, `views` what can be
 //! seen, `report` what is left of a job, `record` and `snapshot` what a restart reads.
 
@@ -16,6 +17,7 @@ mod record;
 mod report;
 mod results;
 mod retries;
+mod seen;
 mod snapshot;
 mod stragglers;
 mod table;
@@ -25,6 +27,7 @@ mod workers;
 pub use api::*;
 pub use codec::BadBytes;
 pub(crate) use leases::Leases;
+pub use seen::*;
 pub(crate) use table::{At, Job};
 pub(crate) use workers::{Worker, Workers, fits};
 

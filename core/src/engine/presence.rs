@@ -1,11 +1,10 @@
 //! Workers that come, are heard, fall silent, drain and go.
 
-use super::Engine;
-use super::api::{Command, Fence, Gone, Held, Millis, Session, TaskState, WorkerSpec, WorkerState};
 use super::leases::Tell;
 use super::retries::SUSPICIONS;
 use super::table::At;
 use super::workers::{Lost, Worker, fits};
+use super::{Command, Engine, Fence, Gone, Held, Millis, Session, TaskState, WorkerSpec, WorkerState};
 use std::cmp::Reverse;
 
 impl Engine {

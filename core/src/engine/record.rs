@@ -1,8 +1,8 @@
 //! Records of the journal as bytes.
 
-use super::api::{Fence, JobId, JobSpec, JobState, Reason, Record};
 use super::codec::{BadBytes, Reader, Writer};
 use super::table::NO_MAKER;
+use super::{Fence, JobId, JobSpec, JobState, Reason, Record};
 use crate::ids::TaskId;
 
 const SUBMITTED: u8 = 1;
@@ -90,6 +90,11 @@ fn get_reason(r: &mut Reader<'_>) -> Result<Reason, BadBytes> {
     })
 }
 
+fn put_place(w: &mut Writer, job: JobId, node: u32) {
+    w.varint(u64::from(job.0));
+    w.varint(u64::from(node));
+}
+
 fn job(r: &mut Reader<'_>) -> Result<JobId, BadBytes> {
     r.number().map(JobId)
 }
@@ -106,8 +111,7 @@ impl Record {
             }
             Self::Done { job, node, maker, millis, cpu_millis, proof_bytes, found, at } => {
                 w.byte(if *found { DONE_FOUND } else { DONE });
-                w.varint(u64::from(job.0));
-                w.varint(u64::from(*node));
+                put_place(&mut w, *job, *node);
                 put_maker(&mut w, *maker);
                 [millis, cpu_millis, proof_bytes].into_iter().for_each(|n| w.varint(u64::from(*n)));
                 w.varint(*at);
@@ -121,16 +125,14 @@ impl Record {
             }
             Self::Charged { job, node, reason, attempts, worker } => {
                 w.byte(CHARGED);
-                w.varint(u64::from(job.0));
-                w.varint(u64::from(*node));
+                put_place(&mut w, *job, *node);
                 put_reason(&mut w, *reason);
                 w.byte(*attempts);
                 w.option(worker.map(u64::from));
             }
             Self::Reopened { job, node, attempts, maker, suspected, at } => {
                 w.byte(REOPENED);
-                w.varint(u64::from(job.0));
-                w.varint(u64::from(*node));
+                put_place(&mut w, *job, *node);
                 w.byte(*attempts);
                 w.option(maker.map(u64::from));
                 w.byte(*suspected);

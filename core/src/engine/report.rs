@@ -1,8 +1,7 @@
 //! What is worth keeping of a job.
 
-use super::Engine;
-use super::api::{JobId, KindReport, Millis, PathStep, Report};
 use super::table::{Job, Proven};
+use super::{Engine, JobId, KindReport, Millis, PathStep, Report};
 use crate::attribution::shares;
 use crate::circuit::Kind;
 use crate::tree::NodeId;

@@ -1,9 +1,8 @@
 //! Proofs that are done, and what that opens.
 
-use super::Engine;
-use super::api::{Command, Done, JobState, KnownProof, Millis, Notice, Record, Session, TaskState};
 use super::leases::Tell;
 use super::table::{At, NO_MAKER, Proven};
+use super::{Command, Done, Engine, JobState, KnownProof, Millis, Notice, Record, Session, TaskState};
 use crate::tree::NodeId;
 
 impl Engine {

@@ -1,9 +1,8 @@
 //! Leases that end without a proof: what is charged, what is tried again, when and where.
 
-use super::Engine;
-use super::api::{Command, Fence, Millis, Notice, Reason, Record, Session, TaskState, WorkerState};
 use super::leases::Tell;
 use super::table::{At, Extra};
+use super::{Command, Engine, Fence, Millis, Notice, Reason, Record, Session, TaskState, WorkerState};
 use crate::ids::TaskId;
 use crate::profile::Needs;
 use crate::tree::NodeId;

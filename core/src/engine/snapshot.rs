@@ -1,11 +1,10 @@
 //! The engine's books as bytes, and back: from a snapshot and the records since.
 
 use super::Engine;
-use super::api::TaskState;
-use super::api::{Config, Fence, JobSpec, JobState, Millis, PreparedJob, Record, RestoreError};
 use super::codec::{BadBytes, Reader, Writer};
 use super::record::{get_maker, get_spec, get_state, put_maker, put_spec, put_state};
 use super::table::{At, Extra, Job, NO_MAKER, Proven};
+use super::{Config, Fence, JobSpec, JobState, Millis, PreparedJob, Record, RestoreError, TaskState};
 use crate::tree::Leaves;
 use std::collections::HashSet;
 use std::sync::Arc;

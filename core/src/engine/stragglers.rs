@@ -1,8 +1,7 @@
 //! What takes too long: second copies of slow tasks, an end to endless ones.
 
-use super::Engine;
-use super::api::{Command, Config, Millis, Notice, Reason};
 use super::leases::Tell;
+use super::{Command, Config, Engine, Millis, Notice, Reason};
 use crate::circuit::Kind;
 use crate::durations::{Durations, MIN_SAMPLES};
 use std::collections::VecDeque;

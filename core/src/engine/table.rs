@@ -1,6 +1,6 @@
 //! One job's books: a byte of state and five words a task, in columns; no task is an object.
 
-use super::api::{Counts, JobSpec, JobState, Millis, PreparedJob, TaskState};
+use super::{Counts, JobSpec, JobState, Millis, PreparedJob, TaskState};
 use crate::circuit::Kind;
 use crate::order::POLICIES;
 use crate::tree::{NodeId, Shape};
@@ -419,7 +419,7 @@ impl Job {
                 pending[parent.index()] -= 1;
             }
         }
-        self.flags.iter_mut().zip(pending).for_each(|(f, p)| *f = *f & !PENDING | p * PENDING_ONE);
+        self.flags.iter_mut().zip(pending).for_each(|(f, p)| *f = (*f & !PENDING) | (p * PENDING_ONE));
     }
 
     /// Bytes this job takes, all in but for its leaves' inputs, divided by its tasks.

@@ -1,11 +1,10 @@
 //! What can be seen of the engine from outside.
 
-use super::Engine;
-use super::api::{
-    ClassView, Counts, Done, JobId, JobState, JobView, PreparedJob, Session, TaskState, TaskView, Waits,
-    WorkerState, WorkerView,
-};
 use super::table::At;
+use super::{
+    ClassView, Counts, Done, Engine, JobId, JobState, JobView, PreparedJob, Session, TaskState, TaskView,
+    Waits, WorkerState, WorkerView,
+};
 use crate::durations::Durations;
 use crate::ids::TaskId;
 use crate::profile::Needs;
@@ -169,7 +168,7 @@ impl Engine {
     }
 
     /// The request the engine was made with.
-    pub fn config(&self) -> &super::api::Config {
+    pub fn config(&self) -> &super::Config {
         &self.config
     }
 

@@ -1,6 +1,6 @@
 //! Workers and the indexes by which one is found without looking at all.
 
-use super::api::{Gone, Millis, Session, WorkerSpec, WorkerState};
+use super::{Gone, Millis, Session, WorkerSpec, WorkerState};
 use crate::ids::TaskId;
 use crate::profile::Needs;
 use hashbrown::HashMap;
