@@ -178,9 +178,22 @@ fn a_bad_child_is_made_again_and_its_maker_suspected() {
 #[test]
 fn blaming_what_is_no_child_is_an_error_of_the_one_who_blames() {
     let (mut world, _, kernel) = kernel_on_another();
-    let commands = world.fail(2, &kernel, Reason::BadChild(kernel.task));
+    let stranger = arborist_core::ids::TaskId([7; 32]);
+    let commands = world.fail(2, &kernel, Reason::BadChild(stranger));
     assert_eq!(notices(&commands), []);
     assert_eq!((world.done(1), world.view(1, kernel.node.0).attempts), (1, 1));
+}
+
+#[test]
+fn garbage_at_a_tasks_own_key_is_moved_aside_and_charged_to_nobody() {
+    let (mut world, _, kernel) = kernel_on_another();
+    let commands = world.fail(2, &kernel, Reason::BadChild(kernel.task));
+    let quarantine =
+        |c: &&Command| matches!(c, Command::Quarantine { task, worker: None, .. } if *task == kernel.task);
+    assert_eq!(commands.iter().filter(quarantine).count(), 1);
+    assert_eq!((world.done(1), world.view(1, kernel.node.0).attempts), (1, 0));
+    let commands = world.after(1_000);
+    assert_eq!(assigned(&commands)[0].1.task, kernel.task);
 }
 
 #[test]

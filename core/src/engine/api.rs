@@ -145,7 +145,8 @@ pub enum Reason {
     OutOfMemory,
     /// Ran longer than it may.
     TimedOut,
-    /// A child's proof is bad: the child is ready again, its maker is suspected.
+    /// A child's proof is bad: the child is ready again, its maker is suspected. With the task's own id:
+    /// what lies at its key in the store is no proof of it; charged to nobody.
     BadChild(TaskId),
     /// An input is bad; another worker would fail likewise.
     BadInput,

@@ -26,13 +26,16 @@ impl Engine {
     pub(crate) fn dispatch(&mut self) {
         self.steal_at = None;
         if self.workers.any_free() {
+            self.start_backups(true);
             self.assign_picky();
             self.assign_ready();
         }
         while self.workers.any_room() && self.prefetch_one() {}
         if self.workers.any_free() {
             self.steal();
-            self.start_backups();
+            self.start_backups(false);
+            self.replace_slow_copies();
+            self.hedge();
         }
     }
 
@@ -201,12 +204,16 @@ impl Engine {
         ends.min().unwrap_or(0).saturating_sub(self.now)
     }
 
-    /// Second copies of slow tasks to workers for whom nothing else is ready.
-    fn start_backups(&mut self) {
+    /// Second copies of slow tasks: where the job's order puts the task before all that are ready, as
+    /// so much may wait for it (`urgent`); the others to workers for whom nothing is ready.
+    fn start_backups(&mut self, urgent: bool) {
         let slow: Vec<_> = self.slow.iter().take(LOOK).copied().collect();
-        for (since, fence, slot) in slow {
+        for (_, _, slot) in slow {
             let lease = self.leases[slot];
-            if self.jobs[lease.at.job].spec.suspended {
+            let job = &mut self.jobs[lease.at.job];
+            let entry = job.entry(lease.at.node);
+            let waits = urgent && job.head(lease.class).is_none_or(|head| head < entry);
+            if job.spec.suspended || waits {
                 continue;
             }
             let needs = self.classes[usize::from(lease.class)];
@@ -220,7 +227,6 @@ impl Engine {
                     .find(|w| *w != lease.worker && !avoid[1..].contains(&self.workers[*w].node))
             };
             if let Some(worker) = other.or_else(same) {
-                self.slow.remove(&(since, fence, slot));
                 self.back_up(slot, worker);
             }
         }

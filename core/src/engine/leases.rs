@@ -25,8 +25,8 @@ pub(crate) struct Lease {
     pub(crate) started: Option<Millis>,
     /// The other copy of the same task.
     pub(crate) twin: Option<u32>,
-    /// A backup copy was started, or it is one.
-    pub(crate) backed: bool,
+    /// Second copies started of it.
+    pub(crate) copies: u8,
 }
 
 /// All leases.
@@ -118,6 +118,7 @@ impl Engine {
     pub(crate) fn assign(&mut self, at: At, worker: u32, queued: bool) {
         let slot = self.send(at, worker, queued);
         self.own(at, slot);
+        self.consider_hedge(slot);
     }
 
     /// Makes a lease and sends it.
@@ -161,7 +162,7 @@ impl Engine {
         assigned: Millis,
     ) -> u32 {
         let class = self.jobs[at.job].class(at.node);
-        let lease = Lease { fence, at, worker, class, assigned, started, twin: None, backed: false };
+        let lease = Lease { fence, at, worker, class, assigned, started, twin: None, copies: 0 };
         let slot = self.leases.insert(lease);
         match started {
             Some(started) => self.start(slot, started),
@@ -215,6 +216,7 @@ impl Engine {
         }
         if let Some(twin) = lease.twin {
             self.leases[twin].twin = None;
+            self.alone_again(twin);
             for copy in self.open_copies(lease.at).as_slice() {
                 self.jobs[copy.job].set_word(copy.node, twin);
             }

@@ -136,6 +136,7 @@ pub struct Engine {
     watched: BTreeMap<(u8, u16), stragglers::Watched>,
     /// Leases that run too long and have no backup copy: (since, fence, slot).
     pub(crate) slow: BTreeSet<(Millis, u64, u32)>,
+    hedges: stragglers::Hedges,
     /// When a lease queued now may be given to an idle worker.
     steal_at: Option<Millis>,
     /// Classes of which was said that no worker fits.
@@ -167,6 +168,7 @@ impl Engine {
             queued: vec![VecDeque::new(); classes.len()],
             watched: BTreeMap::new(),
             slow: BTreeSet::new(),
+            hedges: stragglers::Hedges::default(),
             steal_at: None,
             unfit: vec![false; classes.len()],
             classes,

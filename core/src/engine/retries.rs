@@ -74,6 +74,7 @@ impl Engine {
             Reason::HandedBack | Reason::StoreUnavailable if goes_on => {}
             Reason::HandedBack if leaves => self.set_open(at, TaskState::Ready),
             Reason::HandedBack | Reason::StoreUnavailable => self.delay_softly(at, text),
+            Reason::BadChild(own) if own == *task => self.garbage_at_own_key(at, text, goes_on),
             Reason::BadChild(child) => self.bad_child(at, &child, maker, text, goes_on),
             _ => self.charge_and_settle(at, reason, maker, text, goes_on),
         }
@@ -93,6 +94,15 @@ impl Engine {
             if !self.end_lease(slot) {
                 self.set_open(at, TaskState::Ready);
             }
+        }
+    }
+
+    /// Something lies at the task's own key that is no proof of it. It is moved aside and the task done
+    /// again; its finder did nothing wrong, and who put it there nobody knows.
+    fn garbage_at_own_key(&mut self, at: At, text: String, goes_on: bool) {
+        self.out.push(Command::Quarantine { task: self.id(at), worker: None, text: text.clone() });
+        if !goes_on {
+            self.delay_softly(at, text);
         }
     }
 

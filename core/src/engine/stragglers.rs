@@ -14,6 +14,27 @@ pub(crate) struct Watched {
     limit: VecDeque<(Millis, u32, u64)>,
 }
 
+/// Copies started of a task's first lease, one after the other, before it is left to itself.
+const MAX_COPIES: u8 = 3;
+
+/// The last tasks of a job, one in so many, are made twice where machines are idle: nothing is left
+/// to be done meanwhile, and each of them would hold up all that follows.
+const HEDGED_PART: u32 = 50;
+
+/// … if at least one in so many proofs was slow.
+const SLOW_PART: u64 = 1_000;
+
+/// Leases of the last tasks, which get a second copy as soon as a machine is idle.
+#[derive(Debug, Default)]
+pub(crate) struct Hedges {
+    /// (slot, fence); entries may be stale.
+    waiting: VecDeque<(u32, u64)>,
+    /// (slot, fence) of second copies that are slow themselves; entries may be stale.
+    slow_copies: VecDeque<(u32, u64)>,
+    /// Leases that ran too long so far.
+    slow: u64,
+}
+
 /// How long a proof runs before a second copy pays. The spread counts too, so that proofs that are
 /// slow in the ordinary way are not copied.
 fn patience(config: &Config, durations: &Durations, kind: Kind, cores: u16) -> Option<Millis> {
@@ -73,8 +94,17 @@ impl Engine {
             }
             let patience = patience(&self.config, &self.durations, kind, cores);
             while let Some((since, slot, fence, alive)) = patience.and_then(|p| due(&mut watched.backup, p)) {
-                if alive && !leases[slot].backed {
-                    self.slow.insert((since, fence, slot));
+                // A lease that was lost and adopted again stands here twice.
+                if !alive || leases[slot].started != Some(since) {
+                    continue;
+                }
+                self.hedges.slow += 1;
+                match leases[slot].twin {
+                    None => _ = self.slow.insert((since, fence, slot)),
+                    Some(twin) if leases[twin].fence < fence => {
+                        self.hedges.slow_copies.push_back((slot, fence));
+                    }
+                    Some(_) => {}
                 }
             }
         }
@@ -82,6 +112,60 @@ impl Engine {
             if self.leases.is(slot, fence) {
                 self.over_limit(slot);
             }
+        }
+    }
+
+    /// Copies that are slow as well make room for others on a third machine. A task's first lease is
+    /// never stopped, so one that takes long wherever it runs is done in the end.
+    pub(crate) fn replace_slow_copies(&mut self) {
+        for _ in 0..self.hedges.slow_copies.len() {
+            let Some((slot, fence)) = self.hedges.slow_copies.pop_front() else { return };
+            let twin = self.leases.is(slot, fence).then(|| self.leases[slot].twin).flatten();
+            let Some(first) = twin.filter(|first| self.leases[*first].copies < MAX_COPIES) else { continue };
+            let lease = self.leases[slot];
+            let avoid = [first, slot].map(|slot| self.workers[self.leases[slot].worker].node);
+            if let Some(worker) = self.workers.best(self.classes[usize::from(lease.class)], &avoid) {
+                self.take_back(slot, Tell::Stop);
+                self.back_up(first, worker);
+            } else {
+                self.hedges.slow_copies.push_back((slot, fence));
+            }
+        }
+    }
+
+    /// A lease's other copy ended without a result: if it is slow it may have another.
+    pub(crate) fn alone_again(&mut self, slot: u32) {
+        let lease = self.leases[slot];
+        let kind = self.jobs[lease.at.job].kind(lease.at.node);
+        let patience = self.patience(kind, self.workers[lease.worker].capacity.cores);
+        let slow = lease.started.zip(patience).filter(|(started, patience)| started + patience <= self.now);
+        if let Some((started, _)) = slow.filter(|_| lease.copies < MAX_COPIES) {
+            self.slow.insert((started, lease.fence, slot));
+        }
+    }
+
+    /// Notes a lease of one of a job's last tasks.
+    pub(crate) fn consider_hedge(&mut self, slot: u32) {
+        let lease = self.leases[slot];
+        let job = &self.jobs[lease.at.job];
+        let finished: u64 = Kind::ALL.iter().map(|kind| self.durations.samples(*kind, 0)).sum();
+        let pays = self.config.backup_percent > 0 && self.hedges.slow * SLOW_PART > finished;
+        if pays && job.open.saturating_mul(HEDGED_PART) <= job.shape().total() {
+            self.hedges.waiting.push_back((slot, lease.fence));
+        }
+    }
+
+    /// Second copies of a job's last tasks, to idle workers on other machines.
+    pub(crate) fn hedge(&mut self) {
+        while let Some(&(slot, fence)) = self.hedges.waiting.front() {
+            if self.leases.is(slot, fence) && self.leases[slot].twin.is_none() {
+                let lease = self.leases[slot];
+                let avoid = [self.workers[lease.worker].node];
+                let needs = self.classes[usize::from(lease.class)];
+                let Some(worker) = self.workers.best(needs, &avoid) else { return };
+                self.back_up(slot, worker);
+            }
+            self.hedges.waiting.pop_front();
         }
     }
 
@@ -109,9 +193,10 @@ impl Engine {
     /// Starts a second copy of a lease's task at an idle worker: the first result wins.
     pub(crate) fn back_up(&mut self, slot: u32, worker: u32) {
         let lease = self.leases[slot];
+        lease.started.into_iter().for_each(|started| _ = self.slow.remove(&(started, lease.fence, slot)));
         let copy = self.send(lease.at, worker, false);
-        (self.leases[copy].twin, self.leases[copy].backed) = (Some(slot), true);
-        (self.leases[slot].twin, self.leases[slot].backed) = (Some(copy), true);
+        (self.leases[copy].twin, self.leases[slot].twin) = (Some(slot), Some(copy));
+        self.leases[slot].copies += 1;
         self.out.push(Command::Notice(Notice::Backup {
             task: self.id(lease.at),
             slow: self.workers[lease.worker].name.clone(),

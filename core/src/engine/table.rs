@@ -269,7 +269,8 @@ impl Job {
         self.flags[node as usize] += PENDING_ONE;
     }
 
-    fn entry(&self, node: u32) -> u64 {
+    /// Where a task stands in the job's order: key above node number.
+    pub(crate) fn entry(&self, node: u32) -> u64 {
         let key = (POLICIES[self.policy].key)(&self.tree.shape, NodeId(node));
         u64::from(key) << 32 | u64::from(node)
     }
