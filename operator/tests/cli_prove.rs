@@ -2,10 +2,10 @@
 
 mod kit;
 
-use kit::{arborist, wait_for};
+use kit::{arborist, wait_for, worker_program};
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tempfile::TempDir;
 
@@ -52,6 +52,31 @@ fn a_real_block_is_proven_and_verified_by_another_process() {
     assert_eq!((code, stderr.as_str()), (0, ""));
     assert!(stdout.contains("block 1 of chain 5, 2 transactions") && stdout.contains("(tester)"), "{stdout}");
     assert_eq!(kit::sum(&report(&out)["report"], "count"), 5);
+    the_same_block_by_a_plugin(&sample_block(&out), &folder.path().join("plugin"));
+}
+
+/// The sample that was made because no block file was given.
+fn sample_block(out: &Path) -> PathBuf {
+    let files = std::fs::read_dir(out).unwrap().flatten().map(|entry| entry.path());
+    let is_sample = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().starts_with("sample-block-");
+    files.into_iter().find(is_sample).expect("the sample block is kept")
+}
+
+fn the_same_block_by_a_plugin(block: &Path, out: &Path) {
+    let plugin = Path::new(worker_program().get_program()).with_file_name("arborist-plugin-hash");
+    let (plugin, block) = (format!("--plugin={}", plugin.display()), format!("--block={}", block.display()));
+    let (code, stdout, stderr) = run(prove(out, &["--backend=process", &plugin, &block]));
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    for (args, expected, text) in [
+        (&[][..], 1, "error: invalid: backend: `process`"),
+        (&[plugin.as_str()][..], 0, "valid: block 1 of chain 5, 2 transactions"),
+    ] {
+        let mut verify = arborist();
+        verify.arg("verify").arg(out).args(args);
+        let (code, stdout, stderr) = run(verify);
+        assert_eq!(code, expected, "{stdout}{stderr}");
+        assert!(format!("{stdout}{stderr}").contains(text), "{stdout}{stderr}");
+    }
 }
 
 #[test]
