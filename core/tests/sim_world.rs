@@ -71,3 +71,39 @@ fn the_same_seed_gives_the_same_trace_and_another_seed_another() {
         assert_ne!(first.trace_hash, run(&scenario).unwrap().trace_hash);
     }
 }
+
+/// 1,024 transactions of two calls on 128 + 256 workers, proofs spread by a tenth: makespan and
+/// machine time of several seeds together.
+fn large(durations: Durations, backup_percent: u32) -> (u64, u64) {
+    let outcomes = (0..6).map(|seed| {
+        let mut scenario = Scenario::new(seed, vec![2; 1_024], Profile::rfp(), rfp_groups(128, 256, 0));
+        scenario.durations = durations;
+        scenario.config.backup_percent = backup_percent;
+        let outcome = run(&scenario).unwrap();
+        assert!(outcome.is_sound(), "{outcome:?}");
+        outcome
+    });
+    outcomes.fold((0, 0), |(time, work), o| (time + o.makespan.unwrap_or(u64::MAX / 8), work + o.work))
+}
+
+#[test]
+fn slow_proofs_cost_little() {
+    let clean = Durations { sigma: 0.1, ..Durations::EXACT };
+    let slow = Durations { slow_proofs: 0.01, slow_factor: 8.0, ..clean };
+    let (time, _) = large(clean, 150);
+    let (with_copies, work) = large(slow, 150);
+    let (without, work_without) = large(slow, 0);
+    let ratio = with_copies as f64 / time as f64;
+    assert!(ratio <= 1.08, "{ratio}");
+    assert!(without as f64 / time as f64 >= 1.4, "without copies it has to hurt");
+    assert!(work as f64 <= 1.02 * work_without as f64, "copies may not cost more than they save");
+}
+
+#[test]
+fn what_is_left_of_the_workers_finishes_the_block() {
+    let mut scenario = Scenario::new(1, vec![2; 256], Profile::rfp(), rfp_groups(32, 64, 1));
+    scenario.faults.vanish = 0.5;
+    let outcome = sound(1, &scenario);
+    let ratio = outcome.makespan.unwrap() as f64 / outcome.lower_bound as f64;
+    assert!((1.05..1.5).contains(&ratio), "{ratio}");
+}

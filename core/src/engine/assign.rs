@@ -212,11 +212,13 @@ impl Engine {
             let lease = self.leases[slot];
             let job = &mut self.jobs[lease.at.job];
             let entry = job.entry(lease.at.node);
-            let waits = urgent && job.head(lease.class).is_none_or(|head| head < entry);
+            // Another copy may have run out of memory: then this one needs a larger machine.
+            let class = job.class(lease.at.node);
+            let waits = urgent && job.head(class).is_none_or(|head| head < entry);
             if job.spec.suspended || waits {
                 continue;
             }
-            let needs = self.classes[usize::from(lease.class)];
+            let needs = self.classes[usize::from(class)];
             let slow_node = self.workers[lease.worker].node;
             let mut avoid = vec![slow_node];
             avoid.extend(self.jobs[lease.at.job].extra(lease.at.node).iter().flat_map(|e| &e.nodes));

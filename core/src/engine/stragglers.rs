@@ -124,7 +124,8 @@ impl Engine {
             let Some(first) = twin.filter(|first| self.leases[*first].copies < MAX_COPIES) else { continue };
             let lease = self.leases[slot];
             let avoid = [first, slot].map(|slot| self.workers[self.leases[slot].worker].node);
-            if let Some(worker) = self.workers.best(self.classes[usize::from(lease.class)], &avoid) {
+            let class = self.jobs[lease.at.job].class(lease.at.node);
+            if let Some(worker) = self.workers.best(self.classes[usize::from(class)], &avoid) {
                 self.take_back(slot, Tell::Stop);
                 self.back_up(first, worker);
             } else {
@@ -161,7 +162,8 @@ impl Engine {
             if self.leases.is(slot, fence) && self.leases[slot].twin.is_none() {
                 let lease = self.leases[slot];
                 let avoid = [self.workers[lease.worker].node];
-                let needs = self.classes[usize::from(lease.class)];
+                let class = self.jobs[lease.at.job].class(lease.at.node);
+                let needs = self.classes[usize::from(class)];
                 let Some(worker) = self.workers.best(needs, &avoid) else { return };
                 self.back_up(slot, worker);
             }

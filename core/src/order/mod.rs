@@ -1,5 +1,5 @@
 //! Orders in which ready tasks may be taken. A policy is one public function; which one a job
-//! follows is chosen by simulating them all ([`choose`]): none is best for every block and pool.
+//! follows is chosen by simulating them all ([`choose()`]): none is best for every block and pool.
 
 use crate::tree::{NodeId, Shape};
 

@@ -14,8 +14,8 @@ pub(super) const JOB: JobId = JobId(1);
 /// Between two segments of the journal, in milliseconds.
 pub(super) const SEGMENT_MILLIS: Millis = 75;
 
-/// Segments between two snapshots.
-const SNAPSHOT_EVERY: u32 = 40;
+/// Records between two snapshots: so many and one for every two transactions.
+const SNAPSHOT_RECORDS: usize = 40;
 
 /// The engine and what is durable of it.
 pub(super) struct Operator {
@@ -27,7 +27,8 @@ pub(super) struct Operator {
     snapshot: Option<Vec<u8>>,
     durable: Vec<Vec<u8>>,
     unwritten: Vec<Vec<u8>>,
-    segments: u32,
+    /// Records that were durable when the last snapshot was taken.
+    in_snapshot: usize,
     /// Tasks whose proofs the engine was told of.
     pub(super) told: HashSet<TaskId>,
     /// Nodes counted as done in the journal as it stands.
@@ -46,7 +47,7 @@ impl Operator {
             snapshot: None,
             durable: vec![],
             unwritten: vec![],
-            segments: 0,
+            in_snapshot: 0,
             told: HashSet::new(),
             counted: HashSet::new(),
             double_counted: 0,
@@ -146,10 +147,10 @@ impl Operator {
             return;
         }
         self.durable.append(&mut self.unwritten);
-        self.segments += 1;
-        if self.segments.is_multiple_of(SNAPSHOT_EVERY) {
+        if self.durable.len() >= self.in_snapshot + SNAPSHOT_RECORDS + self.calls.len() / 2 {
             // The records stay and are read again after a restart: that has to do no harm.
             self.snapshot = self.engine.as_ref().map(Engine::snapshot);
+            self.in_snapshot = self.durable.len();
         }
     }
 }

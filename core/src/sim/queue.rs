@@ -1,7 +1,7 @@
 //! What will happen, by time; of things at the same time the one entered first.
 
-use super::scenario::Network;
 use super::rng::Rng;
+use super::scenario::Network;
 use crate::engine::{Assignment, Done, Event, Fence, Held, Millis, Reason};
 use crate::ids::TaskId;
 use std::cmp::Ordering;
@@ -36,14 +36,39 @@ pub(super) enum Fault {
 /// Something that will happen.
 #[derive(Debug, Clone)]
 pub(super) enum What {
-    ToOperator { worker: usize, session: u64, message: Up },
-    ToWorker { worker: usize, session: u64, message: Down },
-    ProofEnds { worker: usize, life: u32, fence: Fence, fails: bool },
-    Beat { worker: usize, life: u32 },
-    Connect { worker: usize, life: u32 },
-    Revives { worker: usize, life: u32 },
+    ToOperator {
+        worker: usize,
+        session: u64,
+        message: Up,
+    },
+    ToWorker {
+        worker: usize,
+        session: u64,
+        message: Down,
+    },
+    ProofEnds {
+        worker: usize,
+        life: u32,
+        fence: Fence,
+        fails: bool,
+    },
+    Beat {
+        worker: usize,
+        life: u32,
+    },
+    Connect {
+        worker: usize,
+        life: u32,
+    },
+    Revives {
+        worker: usize,
+        life: u32,
+    },
     /// The shell tells the engine, if this life of the operator lasts so long.
-    Tell { operator_life: u32, event: Box<Event> },
+    Tell {
+        operator_life: u32,
+        event: Box<Event>,
+    },
     OperatorUp,
     Segment,
     Tick,

@@ -63,10 +63,8 @@ impl Worker {
             cores: self.spec.capacity.cores - self.used.cores,
             memory_mib: self.spec.capacity.memory_mib - self.used.memory_mib,
         };
-        let task = self
-            .tasks
-            .iter_mut()
-            .find(|t| t.started.is_none() && t.assignment.needs.fit_into(&free) > 0)?;
+        let task =
+            self.tasks.iter_mut().find(|t| t.started.is_none() && t.assignment.needs.fit_into(&free) > 0)?;
         task.started = Some(now);
         let needs = task.assignment.needs;
         self.used.cores += needs.cores;

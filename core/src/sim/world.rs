@@ -1,10 +1,10 @@
 //! The world around the engine in virtual time: workers, network, operator, artifact store, faults.
 
-use super::worker::{Task, Worker};
 use super::operator::{Operator, SEGMENT_MILLIS};
 use super::queue::{Down, Fault, Queue, Up, Way, What, Wire};
 use super::rng::{Rng, mix};
 use super::scenario::{Outcome, Scenario};
+use super::worker::{Task, Worker};
 use crate::engine::{
     Assignment, Command, Done, Event, Fence, JobState, KnownProof, Millis, Notice, Reason, Session,
 };
@@ -215,7 +215,8 @@ impl<'a> World<'a> {
             }
             Command::Persist(record) => self.operator.persist(&record),
             Command::CheckRoot(job) => {
-                let root = self.operator.engine.as_ref().and_then(|e| e.prepared_job(job)?.ids.last().copied());
+                let root =
+                    self.operator.engine.as_ref().and_then(|e| e.prepared_job(job)?.ids.last().copied());
                 let found = root.is_some_and(|id| self.store.contains_key(&id));
                 let result = if found { Ok(()) } else { Err("no root proof in the store".to_owned()) };
                 self.later(ROOT_CHECK_MILLIS, Event::RootChecked(job, result));
@@ -339,7 +340,8 @@ impl<'a> World<'a> {
         *attempt += 1;
         let mut rng = Rng::new(mix(mix(self.scenario.seed, 3), u64::from(node) << 16 | u64::from(*attempt)));
         let model = &self.scenario.durations;
-        let usual = f64::from(self.scenario.config.profile.first_millis[self.shape.kind(NodeId(node)).index()]);
+        let usual =
+            f64::from(self.scenario.config.profile.first_millis[self.shape.kind(NodeId(node)).index()]);
         let spread = rng.lognormal(model.sigma);
         let slow = if rng.chance(model.slow_proofs) { model.slow_factor } else { 1.0 };
         let millis = (usual * spread * slow * self.workers[worker].slowness).max(1.0);
