@@ -46,7 +46,7 @@ bench: check-tools ## The numbers of docs/performance.md, as ratios to the targe
 lint: check-tools ## Formatting, clippy, documentation, generated files, dependencies
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps --document-private-items
+	RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' $(CARGO) doc --locked --workspace --no-deps --document-private-items
 	@if command -v cargo-deny >/dev/null; then cargo-deny --locked check licenses bans sources; \
 	else echo 'cargo-deny is not installed: dependency rules (deny.toml) not checked; cargo install cargo-deny --locked'; fi
 

@@ -1,7 +1,7 @@
 //! A proof as it lies in the artifact store: the durable record that its task is done.
 //!
 //! Layout: the magic `ARBPRF01`, a 4-byte little-endian length, that many bytes of a protobuf
-//! [`ProofHeader`](crate::wire::ProofHeader), then the proof's bytes. The header names the task,
+//! [`ProofHeader`], then the proof's bytes. The header names the task,
 //! the maker and the payload's BLAKE3 hash, and carries the maker's Ed25519 signature over all
 //! of it, so a torn or forged object is told apart from a good one without asking anybody.
 

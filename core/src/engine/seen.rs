@@ -30,7 +30,7 @@ pub struct JobView {
     pub spec: JobSpec,
     /// Its state.
     pub state: JobState,
-    /// By [`Kind::index`].
+    /// By [`Kind::index`](crate::circuit::Kind::index).
     pub counts: [Counts; 5],
     /// When it was submitted.
     pub submitted: Millis,
@@ -66,7 +66,7 @@ pub struct KindReport {
 pub struct Share {
     /// The worker.
     pub worker: String,
-    /// Proofs by [`Kind::index`].
+    /// Proofs by [`Kind::index`](crate::circuit::Kind::index).
     pub proofs: [u32; 5],
     /// Wall time of them in milliseconds.
     pub millis: u64,
