@@ -83,7 +83,20 @@ pub async fn finish(
     };
     Files::in_folder(&args.out).write(&proof, &public)?;
     let bounds = Bounds::new(args, subject, profile, &report);
-    let file = ReportFile {
+    let file = report_file(args, subject, profile, &report, bounds);
+    let json = serde_json::to_vec_pretty(&file).map_err(|e| CliError::failed("write the report", e))?;
+    write_whole(&args.out.join(REPORT_JSON), &json)?;
+    Ok(summary::render(&report, &bounds))
+}
+
+fn report_file<'a>(
+    args: &'a Args,
+    subject: &Subject,
+    profile: &'a Profile,
+    report: &'a Report,
+    bounds: Bounds,
+) -> ReportFile<'a> {
+    ReportFile {
         version: 1,
         block: BlockInfo {
             chain_id: subject.request.chain_id,
@@ -94,7 +107,7 @@ pub async fn finish(
             backend: args.backend.to_string(),
             prover: &args.prover,
         },
-        report: &report,
+        report,
         lower_bound: bounds,
         workers: Workers {
             count: args.workers,
@@ -107,10 +120,7 @@ pub async fn finish(
             protocol: arborist_core::wire::PROTOCOL,
             public_json: PUBLIC_VERSION,
         },
-    };
-    let json = serde_json::to_vec_pretty(&file).map_err(|e| CliError::failed("write the report", e))?;
-    write_whole(&args.out.join(REPORT_JSON), &json)?;
-    Ok(summary::render(&report, &bounds))
+    }
 }
 
 /// What a makespan is compared with.

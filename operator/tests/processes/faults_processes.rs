@@ -1,9 +1,8 @@
 //! Processes that die, hang, lie or come twice: the block completes, each task counts once, and no finished proof is
 //! made again. Real operators and workers, fake proofs.
 
-mod kit;
-
-use kit::{Lab, OperatorOptions, assert_books_balance, sum, wait_for};
+use crate::kit;
+use crate::kit::{Lab, OperatorOptions, assert_books_balance, sum, wait_for};
 use nix::sys::signal::Signal;
 use serde_json::json;
 

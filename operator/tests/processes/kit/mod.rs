@@ -1,5 +1,4 @@
 //! Real operators and workers for the fault tests: started, hurt, watched, and cleaned up.
-#![allow(dead_code, reason = "each test program uses a part of it")]
 
 mod http;
 mod process;

@@ -1,8 +1,7 @@
 //! `arborist prove` with real worker processes: fake proofs for everything around proving, one block of real ones.
 
-mod kit;
-
-use kit::{arborist, wait_for, worker_program};
+use crate::kit;
+use crate::kit::{arborist, wait_for, worker_program};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::path::{Path, PathBuf};

@@ -1,9 +1,7 @@
 //! An artifact store that is gone, full, or holds garbage: the block completes, each task counts once, and no finished
 //! proof is made again. Real operators and workers, fake proofs.
 
-mod kit;
-
-use kit::{Lab, OperatorOptions, assert_books_balance, sum, wait_for};
+use crate::kit::{Lab, OperatorOptions, assert_books_balance, sum, wait_for};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
