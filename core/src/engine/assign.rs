@@ -34,8 +34,11 @@ impl Engine {
         if self.workers.any_free() {
             self.steal();
             self.start_backups(false);
-            self.replace_slow_copies();
             self.hedge();
+            if self.replace_slow_copies() {
+                // Room came where the slow copies ran.
+                self.dispatch();
+            }
         }
     }
 

@@ -117,9 +117,11 @@ impl Engine {
 
     /// Copies that are slow as well make room for others on a third machine. A task's first lease is
     /// never stopped, so one that takes long wherever it runs is done in the end.
-    pub(crate) fn replace_slow_copies(&mut self) {
+    /// Says whether any did.
+    pub(crate) fn replace_slow_copies(&mut self) -> bool {
+        let mut replaced = false;
         for _ in 0..self.hedges.slow_copies.len() {
-            let Some((slot, fence)) = self.hedges.slow_copies.pop_front() else { return };
+            let Some((slot, fence)) = self.hedges.slow_copies.pop_front() else { break };
             let twin = self.leases.is(slot, fence).then(|| self.leases[slot].twin).flatten();
             let Some(first) = twin.filter(|first| self.leases[*first].copies < MAX_COPIES) else { continue };
             let lease = self.leases[slot];
@@ -128,10 +130,12 @@ impl Engine {
             if let Some(worker) = self.workers.best(self.classes[usize::from(class)], &avoid) {
                 self.take_back(slot, Tell::Stop);
                 self.back_up(first, worker);
+                replaced = true;
             } else {
                 self.hedges.slow_copies.push_back((slot, fence));
             }
         }
+        replaced
     }
 
     /// A lease's other copy ended without a result: if it is slow it may have another.
