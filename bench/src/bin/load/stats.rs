@@ -43,6 +43,7 @@ impl Stats {
         serde_json::json!({
             "done": self.done,
             "seconds": seconds,
+            "cpu": cpu_seconds(),
             "own": quantiles(&mut self.own),
             "parked": quantiles(&mut self.parked),
             "made": self.made,
@@ -52,6 +53,13 @@ impl Stats {
             "revoked": self.revoked,
         })
     }
+}
+
+/// CPU seconds of this process, logins included.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let ticks = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
+    ticks.filter_map(|t| t.parse::<f64>().ok()).sum::<f64>() / 100.0
 }
 
 /// Count, and p50, p99 and the worst in milliseconds.

@@ -17,10 +17,10 @@ use std::time::Instant;
 /// Questions to the store at once.
 const PARALLEL: usize = 64;
 /// Tasks asked for between two looks at the clock.
-const BATCH: usize = 512;
+const BATCH: usize = 256;
 /// So many tasks in a row without a proof, in the order in which they are leased, end the search: what
 /// was leased before a crash stood at the front.
-const MISSES: usize = 2048;
+const MISSES: usize = 1024;
 /// Tasks that are tried to see whether a tree was begun before.
 const SAMPLE: u32 = 48;
 

@@ -104,7 +104,8 @@ impl Options {
             max_waiting: 1 << 20,
             max_logins: 512,
             login_timeout: Duration::from_secs(10),
-            threads: std::thread::available_parallelism().map_or(2, |n| n.get().min(4)),
+            // more than a few only wait for each other at the engine's lock
+            threads: std::thread::available_parallelism().map_or(1, |n| (n.get() / 2).clamp(1, 4)),
             journal: JournalOptions::default(),
             snapshot_records: 500_000,
             snapshot_interval: Duration::from_secs(300),
