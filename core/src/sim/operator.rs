@@ -124,7 +124,10 @@ impl Operator {
     pub(super) fn handle(&mut self, now: Millis, event: Event, out: &mut Vec<Command>) {
         let Some(engine) = &mut self.engine else { return };
         match &event {
-            Event::Completed(_, done) => _ = self.told.insert(done.task),
+            // Of a session that has ended nothing is heard: that worker is dead to the engine.
+            Event::Completed(session, done) if engine.worker_state(*session).is_some() => {
+                self.told.insert(done.task);
+            }
             Event::Known(proofs) => self.told.extend(proofs.iter().map(|p| p.task)),
             _ => {}
         }
