@@ -57,11 +57,17 @@ impl Sums {
     }
 
     fn print(&self) {
-        println!("blocks {}, unfinished {}, kills of the operator {}", self.runs, self.unfinished, self.kills);
+        println!(
+            "blocks {}, unfinished {}, kills of the operator {}",
+            self.runs, self.unfinished, self.kills
+        );
         println!("tasks {}, proofs made {}", self.tasks, self.made);
         println!("  beside another copy that was done first {}", self.beside);
         println!("  leases answered from the store {}", self.found);
-        println!("lost {}, counted twice {}, finished proofs made again {}", self.lost, self.double, self.repeated);
+        println!(
+            "lost {}, counted twice {}, finished proofs made again {}",
+            self.lost, self.double, self.repeated
+        );
         println!("broken invariants {}", self.violations);
         println!("same trace when run again: {} of {}", self.same_trace, self.runs);
     }
