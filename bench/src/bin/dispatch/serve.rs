@@ -58,9 +58,10 @@ async fn run(args: ServeArgs) -> Result<()> {
     while let Some(line) = lines.recv().await {
         let words: Vec<_> = line.split_whitespace().collect();
         match words.as_slice() {
-            ["submit", transactions, calls] => {
+            ["submit", transactions, calls, seed] => {
                 let began = Instant::now();
-                let job = dispatcher.submit(block(transactions.parse()?, calls.parse()?)).await?;
+                let job =
+                    dispatcher.submit(block(transactions.parse()?, calls.parse()?, seed.parse()?)).await?;
                 println!("{}", json!({ "job": job.0, "submitted": began.elapsed().as_secs_f64() }));
             }
             ["job", id] => {
@@ -105,10 +106,10 @@ async fn first_lease(dispatcher: Dispatcher, began: Instant) {
     println!("{}", json!({ "first_lease": began.elapsed().as_secs_f64() }));
 }
 
-fn block(transactions: usize, calls: u8) -> SubmitRequest {
+fn block(transactions: usize, calls: u8, seed: u64) -> SubmitRequest {
     SubmitRequest {
         name: format!("{transactions} x {calls}"),
-        source: SubmitSource::Synthetic { calls: vec![calls; transactions], seed: 1 },
+        source: SubmitSource::Synthetic { calls: vec![calls; transactions], seed },
         chain_id: 1,
         block_number: 1,
         prover_id: [1; 32],

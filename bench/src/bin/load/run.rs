@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 
 /// Connections in their handshake at once.
 const CONNECTS: usize = 32;
+/// After the first lease: thousands go out at once then, which is not what is measured.
+const BURST: Duration = Duration::from_secs(1);
 /// Pause before a lost connection is tried again.
 const RECONNECT: Duration = Duration::from_millis(10);
 
@@ -227,6 +229,9 @@ impl Thread<'_> {
 
     /// A lease whose task became ready by a result that came after the worker's own: it was parked.
     fn measure(&mut self, index: usize, lease: &Lease, now: Instant) {
+        if self.stats.first.is_none_or(|first| now - first < BURST) {
+            return;
+        }
         let ready = lease.children.iter().filter_map(|child| self.sent.get(&child.task)).max().copied();
         match (ready, self.slots[index].last_result) {
             (Some(ready), Some(own)) if ready <= own => self.stats.own.push(now - own),
