@@ -161,9 +161,12 @@ impl Book {
                 entry.stop.stop();
             }
         }
-        state.ready.retain(|outcome| !fences.contains(&outcome.fence()));
+        // A proof that is made and stored is reported all the same: a late result counts.
+        let keep =
+            |outcome: &Outcome| matches!(outcome, Outcome::Done(_)) || !fences.contains(&outcome.fence());
+        state.ready.retain(keep);
         for (_, outcomes) in &mut state.sent {
-            outcomes.retain(|outcome| !fences.contains(&outcome.fence()));
+            outcomes.retain(keep);
         }
         self.settled.notify_waiters();
     }

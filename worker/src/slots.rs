@@ -1,4 +1,5 @@
-//! The worker's cores and memory, given out in the order of arrival.
+//! The worker's cores and memory, given out in the order of arrival to whoever fits: just as the
+//! engine counts it, or its books and the machine would differ.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,15 +27,14 @@ struct State {
 }
 
 impl State {
-    /// Strictly in order: a large proof at the head is not overtaken for ever by small ones.
+    /// In order; who does not fit yet is passed over.
     fn grant(&mut self) {
-        while let Some(entry) = self.waiting.first_entry() {
-            let (share, _) = entry.get();
-            if !entry.get().1.is_closed() && !share.fits(self.free) {
-                return;
-            }
-            let (share, sender) = entry.remove();
-            if sender.send(()).is_ok() {
+        let places: Vec<u64> = self.waiting.keys().copied().collect();
+        for place in places {
+            let Some((share, sender)) = self.waiting.remove(&place) else { continue };
+            if !sender.is_closed() && !share.fits(self.free) {
+                self.waiting.insert(place, (share, sender));
+            } else if sender.send(()).is_ok() {
                 self.free.cores -= share.cores;
                 self.free.memory_mib -= share.memory_mib;
             }
@@ -66,8 +66,8 @@ impl Slots {
         state.next_place
     }
 
-    /// Waits for `wanted` (or the whole machine, if that is less) until everyone with an earlier place
-    /// who waits too has theirs.
+    /// Waits for `wanted` (or the whole machine, if that is less); earlier places are served first if
+    /// what they want is free.
     pub async fn acquire(self: &Arc<Self>, place: u64, wanted: Share) -> Slot {
         let share = Share {
             cores: wanted.cores.clamp(1, self.total.cores.max(1)).min(self.total.cores),
@@ -158,18 +158,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_head_of_the_queue_is_not_overtaken() {
+    async fn the_first_that_fits_is_served() {
         let slots = Slots::new(share(4, 100));
         let small = slots.acquire(slots.place(), share(1, 1)).await;
         let mut large = Box::pin(slots.acquire(slots.place(), share(4, 1)));
         assert!(futures::poll!(&mut large).is_pending());
-        let mut late = Box::pin(slots.acquire(slots.place(), share(1, 1)));
-        assert!(futures::poll!(&mut late).is_pending(), "it would fit, but is behind");
+        let late = slots.acquire(slots.place(), share(1, 1)).await;
         drop(small);
+        assert!(futures::poll!(&mut large).is_pending());
+        let mut last = Box::pin(slots.acquire(slots.place(), share(4, 1)));
+        assert!(futures::poll!(&mut last).is_pending());
+        drop(late);
         let large = large.await;
-        assert!(futures::poll!(&mut late).is_pending());
+        assert!(futures::poll!(&mut last).is_pending(), "both fit, the earlier is served");
         drop(large);
-        late.await;
+        last.await;
     }
 
     #[tokio::test]

@@ -50,12 +50,13 @@ fn results_are_kept_until_acknowledged_and_said_again_in_order() {
 }
 
 #[test]
-fn revoked_leases_are_stopped_and_never_reported() {
+fn revoked_leases_are_stopped_but_a_stored_proof_is_reported() {
     let book = Book::default();
     let stop = book.add(1, task(1)).unwrap();
     book.add(2, task(2));
     book.finish(done(2));
     book.revoke(&[1, 2, 9]);
+    assert_eq!(fences(&book.next_frame(false).unwrap()), [2]);
     assert!(stop.flag.is_cancelled() && stop.token.is_cancelled());
     assert!(!book.finish(done(1)));
     assert!(!book.start(1, Instant::now()));
