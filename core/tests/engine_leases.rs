@@ -51,6 +51,16 @@ fn small_tasks_prefer_small_workers_and_large_ones_get_the_large() {
 }
 
 #[test]
+fn long_tasks_are_not_leased_ahead() {
+    // The profile says 30 s a proof until some are measured.
+    for (prefetch_below, leases) in [(2_000, 1), (30_000, 1), (30_001, 3)] {
+        let mut world = World::new(Config { prefetch_below, ..flat_config() });
+        world.submit(spec(1, &[2; 8], 1));
+        assert_eq!(assigned(&world.join(1, SMALL, 2)).len(), leases, "below {prefetch_below} ms");
+    }
+}
+
+#[test]
 fn prefetched_leases_start_when_room_comes() {
     let mut world = World::flat();
     world.submit(spec(1, &[2; 8], 1));

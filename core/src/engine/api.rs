@@ -472,6 +472,9 @@ pub struct Config {
     pub max_attempts: u8,
     /// A backup copy starts when a task has run this many percent of the learned median; 0 = never.
     pub backup_percent: u32,
+    /// Only tasks shorter than this (by the learned median) are leased ahead. A long one in a queue bars
+    /// more urgent ones that get ready meanwhile, to save a hand-off of milliseconds.
+    pub prefetch_below: Millis,
     /// Larger classes of machine, ascending: an OOM asks for the next one.
     pub classes: Vec<Needs>,
     /// The first fence to give out.
@@ -491,6 +494,7 @@ impl Config {
             limit_factor: 20,
             max_attempts: 5,
             backup_percent: 150,
+            prefetch_below: 2_000,
             classes,
             first_fence: Fence(1),
         }

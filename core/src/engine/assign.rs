@@ -56,11 +56,16 @@ impl Engine {
         true
     }
 
-    /// The worker that would take a task of this class.
-    fn taker(&self, class: u8, room: Room) -> Option<u32> {
+    /// The worker that would take this task, which is of this class.
+    fn taker(&self, at: At, class: u8, room: Room) -> Option<u32> {
         match room {
             Room::Now => self.workers.best(self.classes[usize::from(class)], &[]),
-            Room::Queue => self.workers.best_room(class, &self.classes),
+            Room::Queue => {
+                let millis = self.durations.median(self.jobs[at.job].kind(at.node), 0);
+                (Millis::from(millis) < self.config.prefetch_below)
+                    .then(|| self.workers.best_room(class, &self.classes))
+                    .flatten()
+            }
         }
     }
 
@@ -92,8 +97,9 @@ impl Engine {
         let mut found: Option<(u64, u32, i64)> = None;
         for class in (0..self.classes.len() as u8).rev() {
             let Some(entry) = self.jobs[slot].head(class) else { continue };
-            let Some(worker) = self.taker(class, room) else { continue };
-            let slack = if single { 0 } else { self.slack(At { job: slot, node: entry as u32 }) };
+            let at = At { job: slot, node: entry as u32 };
+            let Some(worker) = self.taker(at, class, room) else { continue };
+            let slack = if single { 0 } else { self.slack(at) };
             found = Some(match found {
                 Some((first, taker, least)) if !by_key || first < entry => (first, taker, least.min(slack)),
                 Some((.., least)) => (entry, worker, least.min(slack)),
@@ -152,8 +158,16 @@ impl Engine {
             while let Some(worker) = self.workers.best(self.classes[class], &[]) {
                 let Some(slot) = self.worth_stealing(class) else { break };
                 let at = self.leases[slot].at;
-                self.take_back(slot, Tell::Stop);
-                self.assign(at, worker, false);
+                if self.take_back(slot, Tell::Stop) {
+                    // A second copy of it runs elsewhere.
+                    continue;
+                }
+                if usize::from(self.jobs[at.job].class(at.node)) == class {
+                    self.assign(at, worker, false);
+                } else {
+                    // It ran out of memory elsewhere meanwhile and needs a larger machine than this one.
+                    self.set_open(at, TaskState::Ready);
+                }
             }
         }
     }

@@ -62,6 +62,10 @@ impl Engine {
     /// A lease that a worker says it holds: it keeps it unless the task is done or someone else
     /// started earlier.
     fn adopt(&mut self, worker: u32, held: &Held) {
+        if held.fence.0 == 0 || held.fence.0 >= self.next_fence {
+            // Never given out.
+            return self.revoke_unknown(worker, held.fence);
+        }
         let started = held.running.map(|millis| self.now.saturating_sub(millis));
         if let Some(slot) = self.leases.by_fence(held.fence.0) {
             let lease = self.leases[slot];
