@@ -85,7 +85,9 @@ fn a_bad_root_proof_is_moved_aside_and_made_again() {
     let mut honest = Worker::login(&lab.dispatcher, hello("honest"));
     let again = honest.leases(1).remove(0);
     assert_eq!(task(&again), task(&lease));
-    until("the bad one is moved aside", || (lab.metric("arborist_quarantined_total") == 1).then_some(()));
+    let left = lab.runtime.block_on(lab.store.get_proof(&root)).unwrap();
+    assert_eq!(left, None, "nobody is asked before the bad one is gone");
+    until("the bad one is counted", || (lab.metric("arborist_quarantined_total") == 1).then_some(()));
     honest.prove(&lab, &again);
     honest.report(&again);
     assert_eq!(lab.wait(job), JobState::Complete);

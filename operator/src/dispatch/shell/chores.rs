@@ -92,7 +92,7 @@ impl Inner {
                 Ok(aside) => {
                     self.metrics.quarantined.inc();
                     tracing::warn!(%task, worker, text, aside, "a bad proof was moved aside");
-                    return;
+                    return self.room.drive(&mut SendBuffers::default(), |core, _| core.let_go(&task));
                 }
                 Err(error) => tracing::warn!(%error, "a bad proof can't be moved aside yet"),
             }

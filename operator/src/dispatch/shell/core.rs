@@ -10,8 +10,9 @@ use arborist_core::circuit::Kind;
 use arborist_core::engine::{
     Assignment, Command, Engine, Event, Fence, JobId, JobState, Millis, Record, Session,
 };
+use arborist_core::ids::TaskId;
 use arborist_core::tree::NodeId;
-use arborist_core::wire::ToWorker;
+use arborist_core::wire::{Lease, ToWorker};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -62,6 +63,8 @@ pub(super) struct Core {
     pub next_job: u32,
     /// Records since the last snapshot.
     pub since_snapshot: u64,
+    /// Leases of tasks whose bad proof is being moved aside: they go out once it is gone.
+    pub held_back: HashMap<TaskId, Vec<(Session, Lease)>>,
     /// The journal refused records: only a snapshot makes it whole again.
     pub journal_torn: bool,
     commands: Vec<Command>,
@@ -80,6 +83,7 @@ impl Core {
             jobs: HashMap::new(),
             next_job,
             since_snapshot: 0,
+            held_back: HashMap::new(),
             journal_torn: false,
             commands: vec![],
             records: vec![],
@@ -100,6 +104,16 @@ impl Core {
                 }
             }
             None => _ = self.jobs.remove(&id),
+        }
+    }
+
+    /// Sends the leases that waited for a bad proof to be moved aside. One that was lost meanwhile does no
+    /// harm: its result counts late, or is told to stop at the next heartbeat.
+    pub(super) fn let_go(&mut self, task: &TaskId) {
+        for (session, lease) in self.held_back.remove(task).into_iter().flatten() {
+            if let Some(peer) = self.sessions.get(&session.0).map(|entry| entry.peer.clone()) {
+                self.post(&peer, |out| out.leases.push(lease));
+            }
         }
     }
 
@@ -203,6 +217,7 @@ impl EngineRoom {
             }
             Command::CheckRoot(job) => rest.chores.push(Chore::CheckRoot(job)),
             Command::Quarantine { task, worker, text } => {
+                core.held_back.entry(task).or_default();
                 rest.chores.push(Chore::Quarantine { task, worker, text });
             }
             Command::JobEnded(job, state) => rest.chores.push(Chore::Ended(job, state)),
@@ -225,6 +240,10 @@ impl EngineRoom {
             k.statements.as_deref()
         });
         let lease = lease::fill(job, statements, given);
+        if let Some(held_back) = core.held_back.get_mut(&given.task) {
+            held_back.push((session, lease));
+            return;
+        }
         if entry.peer.post(|out| out.leases.push(lease)) {
             core.touched.push(entry.peer.clone());
         }

@@ -164,6 +164,8 @@ struct Inner {
     ca_pem: String,
     /// Held for reading while a submit counts on proofs in the store, for writing while some are deleted.
     deleting: RwLock<()>,
+    /// The job that is being deleted.
+    retiring: watch::Sender<Option<JobId>>,
     /// One submit at a time enters the books.
     submitting: tokio::sync::Mutex<()>,
     /// A new job wants its order chosen.
@@ -296,7 +298,7 @@ impl Dispatcher {
 
     async fn change(&self, id: JobId, event: Event) -> Result<(), JobError> {
         self.inner.change(id, event)?;
-        self.inner.journal.flush().await.map_err(|_| JobError::Stopped)
+        self.inner.durable().await.map_err(|_| JobError::Stopped)
     }
 
     /// The epoch of the operator that took over the journal; this dispatcher has stopped then.

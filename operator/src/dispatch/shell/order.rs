@@ -16,6 +16,9 @@ const CHANGE: u32 = 4;
 /// … and less than this many percent of the job are done.
 const WORTH_IT_PERCENT: u64 = 80;
 
+/// A job whose order may be chosen: which it follows now, and its tree.
+type Candidate = (JobId, usize, Arc<PreparedJob>);
+
 /// The machines that a job's order was chosen for.
 struct Chosen {
     job: JobId,
@@ -59,7 +62,7 @@ impl Inner {
         }
     }
 
-    fn machines_and_jobs(&self) -> (Vec<Pool>, Costs, Vec<(JobId, usize, Arc<PreparedJob>)>) {
+    fn machines_and_jobs(&self) -> (Vec<Pool>, Costs, Vec<Candidate>) {
         let profile = &self.options.engine.profile;
         self.room.look(|core| {
             let classes = core.engine.capacity();

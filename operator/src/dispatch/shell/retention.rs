@@ -43,7 +43,10 @@ impl Inner {
         loop {
             tokio::time::sleep(LOOK.min(keep)).await;
             for job in self.due(keep.as_millis() as Millis) {
-                match self.delete_job(job).await {
+                self.retiring.send_replace(Some(job));
+                let deleted = self.delete_job(job).await;
+                self.retiring.send_replace(None);
+                match deleted {
                     Ok(deleted) => tracing::info!(job = job.0, deleted, "a finished job was deleted"),
                     Err(error) => tracing::warn!(job = job.0, %error, "a finished job can't be deleted yet"),
                 }

@@ -33,6 +33,19 @@ impl Inner {
         Ok(())
     }
 
+    /// Waits until everything so far is durable.
+    ///
+    /// # Errors
+    /// The journal's: then it may or may not be.
+    pub(super) async fn durable(&self) -> Result<(), JournalError> {
+        self.journal.flush().await?;
+        if self.room.look(|core| core.journal_torn) {
+            // records were refused while the store did not answer: only a snapshot has them
+            self.snapshot().await?;
+        }
+        Ok(())
+    }
+
     /// Writes snapshots when they are due and deletes what they have made needless.
     pub(super) async fn keep_snapshots(self: Arc<Self>) {
         let mut last = Instant::now();

@@ -107,7 +107,7 @@ impl Dispatcher {
         let deadline = request.deadline;
         let built = tokio::task::spawn_blocking(move || build(request, &profile));
         let built = built.await.map_err(|_| SubmitError::Crashed)??;
-        if let Some(job) = inner.known_job(&built.job) {
+        if let Some(job) = inner.settled_job(&built.job).await {
             return inner.take_up_again(job, deadline).await;
         }
         inner.put_inputs(built.inputs, built.block).await?;
@@ -120,7 +120,7 @@ impl Dispatcher {
         }
         let job = inner.enter(built.job, built.statements, found, began)?;
         drop(kept);
-        inner.journal.flush().await.map_err(|_| SubmitError::Stopped)?;
+        inner.durable().await.map_err(|_| SubmitError::Stopped)?;
         // nobody may be listening
         let _ = inner.progress.send(Progress::Submitted(job));
         inner.reorder.notify_one();
@@ -171,6 +171,17 @@ impl Inner {
         self.room.look(|core| core.engine.find(root)).map(|(job, _)| job)
     }
 
+    /// The same, unless it is being deleted: then one waits until it is gone.
+    async fn settled_job(&self, job: &PreparedJob) -> Option<JobId> {
+        let known = self.known_job(job)?;
+        let mut retiring = self.retiring.subscribe();
+        tokio::select! {
+            _ = retiring.wait_for(|retiring| *retiring != Some(known)) => {}
+            () = self.stopping.cancelled() => {}
+        }
+        self.known_job(job)
+    }
+
     async fn take_up_again(&self, job: JobId, deadline: Option<Millis>) -> Result<JobId, SubmitError> {
         let stopped = |_| SubmitError::Stopped;
         let state = self.room.look(|core| core.engine.counts(job).map(|(_, state)| state.clone()));
@@ -178,7 +189,7 @@ impl Inner {
             self.change(job, Event::Deadline(job, deadline)).map_err(stopped)?;
             self.change(job, Event::Revive(job)).map_err(stopped)?;
         }
-        self.journal.flush().await.map_err(|_| SubmitError::Stopped)?;
+        self.durable().await.map_err(|_| SubmitError::Stopped)?;
         Ok(job)
     }
 
