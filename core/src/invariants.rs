@@ -1,6 +1,6 @@
 //! What must be true of the engine after every step.
 
-use crate::engine::{At, Engine, Job, JobState, TaskState, Worker, WorkerState, fits};
+use crate::engine::{At, Engine, Job, JobState, TaskState, Worker, fits};
 use crate::profile::Needs;
 use crate::tree::NodeId;
 use std::collections::BTreeSet;
@@ -152,7 +152,7 @@ impl Engine {
                     self.picky_worker(At { job: *slot, node }, class)
                 } else {
                     let needs = self.classes[usize::from(class)];
-                    let free = |w: &Worker| w.state == WorkerState::Live && fits(needs, w.free());
+                    let free = |w: &Worker| w.takes_leases() && fits(needs, w.free());
                     self.workers.iter().find(|(_, w)| free(w)).map(|(index, _)| index)
                 };
                 let name = worker.map(|w| self.workers[w].name.clone());

@@ -264,3 +264,114 @@ fn a_proof_that_runs_too_long_is_stopped_and_charged() {
     let view = world.view(1, 0);
     assert_eq!((view.state, view.attempts), (TaskState::Delayed, 1));
 }
+
+/// Ten sound workers, 1 to 10, that take a second for a proof, and five, 11 to 15, that fail at once.
+#[test]
+fn a_few_broken_machines_do_not_use_up_the_attempts_of_a_block() {
+    let mut world = World::flat();
+    (1..=15).for_each(|n| _ = world.join(n, SMALL, 1));
+    let mut running: std::collections::BTreeMap<(Millis, u64), (u64, Assignment)> = Default::default();
+    let mut commands = world.submit(spec(1, &[3; 60], 1));
+    let mut failures = 0;
+    while world.state(1) != JobState::Complete {
+        assert!(world.now < 1_000_000 + 600_000, "{:?}", world.engine.job(JobId(1)));
+        let quarantined = |n: &Notice| matches!(n, Notice::Quarantined { .. });
+        assert!(!notices(&commands).iter().any(quarantined), "{commands:?}");
+        for (session, fence) in revoked(&commands) {
+            running.retain(|(_, f), (s, _)| *f != fence.0 || *s != session);
+        }
+        for (session, lease) in assigned(&commands) {
+            // What is queued is started by its worker when it has room: later, for all we care.
+            let takes = if session > 10 { 5 } else { 1_000 };
+            let queued = running.values().filter(|(s, _)| *s == session).count() as u64;
+            running.insert((world.now + takes * (1 + queued), lease.fence.0), (session, lease));
+        }
+        let next = running.keys().next().map(|(at, _)| *at);
+        let tick = world.engine.next_deadline();
+        world.now = next.into_iter().chain(tick).min().unwrap().max(world.now);
+        commands = if commands.contains(&Command::CheckRoot(JobId(1))) {
+            world.on(Event::RootChecked(JobId(1), Ok(())))
+        } else if next.is_some_and(|next| next <= world.now) {
+            let (_, (session, lease)) = running.pop_first().unwrap();
+            if session > 10 {
+                failures += 1;
+                world.fail(session, &lease, Reason::Error)
+            } else {
+                world.complete(session, &lease)
+            }
+        } else {
+            let mut ticked = world.on(Event::Tick);
+            for session in 1..=15 {
+                let held = running.values().filter(|(s, _)| *s == session);
+                let held = held.map(|(_, lease)| lease.fence).collect();
+                ticked.extend(world.on(Event::Heartbeat(Session(session), held)));
+            }
+            ticked
+        };
+    }
+    assert!((15..100).contains(&failures), "{failures}");
+}
+
+/// A job of many `vm` tasks and one worker that has failed `failures` times in a row.
+fn failed_in_a_row(failures: u32) -> (World, Vec<Command>) {
+    let mut world = World::flat();
+    world.submit(spec(1, &[1; 40], 1));
+    let mut commands = world.join(1, SMALL, 0);
+    for _ in 0..failures {
+        let lease = assigned(&commands)[0].1;
+        commands = world.fail(1, &lease, Reason::Error);
+    }
+    (world, commands)
+}
+
+#[test]
+fn a_worker_that_fails_three_times_rests_longer_each_time() {
+    let (_, commands) = failed_in_a_row(2);
+    assert_eq!(assigned(&commands).len(), 1);
+    let (mut world, mut commands) = failed_in_a_row(3);
+    for rest in [1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000] {
+        assert_eq!(assigned(&commands), []);
+        assert_eq!(world.engine.worker_state(Session(1)), Some(WorkerState::Resting));
+        assert_eq!(notices(&world.after(0)), [], "it fits, later");
+        world.now += rest - 1;
+        world.on(Event::Heartbeat(Session(1), vec![]));
+        assert!(world.engine.next_deadline().unwrap() <= world.now + 1);
+        assert_eq!(assigned(&world.after(0)), []);
+        let lease = assigned(&world.after(1))[0].1;
+        assert_eq!(world.engine.worker_state(Session(1)), Some(WorkerState::Live));
+        commands = world.fail(1, &lease, Reason::Error);
+    }
+    // A new login starts anew.
+    let again = worker("w1", "n1", SMALL, 0);
+    let commands = world.on(Event::Joined { session: Session(2), worker: again, held: vec![] });
+    assert_eq!(assigned(&commands).len(), 1);
+}
+
+#[test]
+fn a_proof_clears_a_worker_and_some_failures_are_not_its_own() {
+    let (mut world, commands) = failed_in_a_row(2);
+    let mut commands = world.complete(1, &assigned(&commands)[0].1);
+    for reason in [Reason::Error, Reason::BadProof, Reason::OutOfMemory, Reason::StoreUnavailable] {
+        commands = world.fail(1, &assigned(&commands)[0].1, reason);
+    }
+    assert_eq!(assigned(&commands).len(), 1, "two of its own since");
+    let commands = world.fail(1, &assigned(&commands)[0].1, Reason::Oversize);
+    assert_eq!(assigned(&commands), []);
+}
+
+#[test]
+fn what_is_queued_at_a_worker_that_rests_goes_elsewhere() {
+    let mut world = World::new(Config { prefetch_below: 1_000_000, ..flat_config() });
+    world.submit(spec(1, &[1; 6], 1));
+    let mut leases = std::collections::VecDeque::from(assigned(&world.join(1, SMALL, 2)));
+    assert_eq!(leases.len(), 3);
+    let mut commands = vec![];
+    for _ in 0..3 {
+        let (_, lease) = leases.pop_front().unwrap();
+        commands = world.fail(1, &lease, Reason::Error);
+        leases.extend(assigned(&commands));
+    }
+    assert_eq!(revoked(&commands), [(1, leases[0].1.fence), (1, leases[1].1.fence)]);
+    assert_eq!(world.engine.leased(), 0);
+    assert_eq!(assigned(&world.join(2, SMALL, 0))[0].1.task, leases[0].1.task);
+}

@@ -145,6 +145,12 @@ impl Engine {
     pub(crate) fn picky_worker(&self, at: At, class: u8) -> Option<u32> {
         let needs = self.classes[usize::from(class)];
         let avoid = self.jobs[at.job].extra(at.node).map_or(&[][..], |e| &e.nodes);
+        // Not to those that fail everything: they are always idle, and would use up its attempts.
+        let mut sound = avoid.to_vec();
+        sound.extend(self.workers.nodes_on_trial());
+        if sound.len() > avoid.len() && self.workers.could(needs, &sound) {
+            return self.workers.best(needs, &sound);
+        }
         let other = self.workers.best(needs, avoid);
         if other.is_none() && !self.workers.could(needs, avoid) {
             return self.workers.best(needs, &[]);

@@ -364,7 +364,7 @@ impl Engine {
                     .or(picky)
                     .map(|node| At { job: slot, node })
             });
-            let unfit = head.filter(|_| !self.workers.could(needs, &[]));
+            let unfit = head.filter(|_| !self.workers.could(needs, &[]) && !self.workers.could_later(needs));
             if let Some(at) = unfit.filter(|_| !self.unfit[usize::from(class)]) {
                 let kind = self.jobs[at.job].kind(at.node);
                 let ready =

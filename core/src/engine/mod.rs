@@ -130,6 +130,8 @@ pub struct Engine {
     delayed: BinaryHeap<Reverse<(Millis, At)>>,
     /// When silent workers lose their leases: checked against when they were last heard.
     expiries: BinaryHeap<Reverse<(Millis, u32, Session)>>,
+    /// When workers that failed too often have rested; may be stale.
+    resting: BinaryHeap<Reverse<(Millis, u32, Session)>>,
     /// Leases queued at workers, by class: (since, slot, fence), oldest first; may be stale.
     queued: Vec<VecDeque<(Millis, u32, u64)>>,
     /// Leases that run, by kind and the machine's cores, oldest first; may be stale.
@@ -165,6 +167,7 @@ impl Engine {
             out: vec![],
             delayed: BinaryHeap::new(),
             expiries: BinaryHeap::new(),
+            resting: BinaryHeap::new(),
             queued: vec![VecDeque::new(); classes.len()],
             watched: BTreeMap::new(),
             slow: BTreeSet::new(),
@@ -208,6 +211,7 @@ impl Engine {
 
     fn tick(&mut self) {
         self.end_backoffs();
+        self.end_rests();
         self.expire();
         self.check_running();
         self.check_deadlines();
@@ -219,9 +223,10 @@ impl Engine {
     pub fn next_deadline(&self) -> Option<Millis> {
         let backoff = self.delayed.peek().map(|Reverse((until, _))| *until);
         let expiry = self.expiries.peek().map(|Reverse((at, ..))| *at);
+        let rest = self.resting.peek().map(|Reverse((until, ..))| *until);
         let jobs = self.jobs.iter().filter(|(_, job)| job.state == JobState::Proving);
         let deadline = jobs.filter_map(|(_, job)| job.spec.deadline).min();
-        [backoff, expiry, deadline, self.steal_at, self.next_slow()].into_iter().flatten().min()
+        [backoff, expiry, rest, deadline, self.steal_at, self.next_slow()].into_iter().flatten().min()
     }
 
     pub(crate) fn id(&self, at: At) -> TaskId {

@@ -32,6 +32,8 @@ impl Engine {
         let barred = self.makers[maker as usize].suspected >= SUSPICIONS;
         self.workers[worker].state = if barred { WorkerState::Barred } else { WorkerState::Live };
         self.workers[worker].heard = self.now;
+        self.workers[worker].rests = false;
+        self.workers.try_out(worker, false);
         self.workers.reindex(worker);
         self.workers[worker].armed = false;
         self.arm(worker);

@@ -54,6 +54,7 @@ impl Engine {
             at: self.now,
         };
         if !done.found {
+            self.workers.try_out(worker, false);
             self.durations.learn(self.jobs[at.job].kind(at.node), cores, done.millis);
         }
         self.finish(at, &proven);

@@ -17,6 +17,10 @@ pub(crate) const SUSPICIONS: u8 = 3;
 /// First and longest wait after a charged failure, in milliseconds; it doubles.
 const BACKOFF: (Millis, Millis) = (1_000, 30_000);
 
+/// A worker that failed so often in a row rests: one that fails at once is always idle, so it would get
+/// every task there is, while those that work are busy.
+const FAILURES: u8 = 3;
+
 /// First and longest wait after a failure that nobody is charged for.
 const SOFT_BACKOFF: (Millis, Millis) = (250, 8_000);
 
@@ -69,6 +73,9 @@ impl Engine {
         let Some(slot) = slot else { return };
         let (at, maker) = (self.leases[slot].at, self.workers[worker].maker);
         let leaves = self.workers[worker].state == WorkerState::Draining;
+        if reason != Reason::BadChild(*task) {
+            self.count_failure(worker, reason);
+        }
         let goes_on = self.end_lease(slot);
         match reason {
             Reason::HandedBack | Reason::StoreUnavailable if goes_on => {}
@@ -77,6 +84,45 @@ impl Engine {
             Reason::BadChild(own) if own == *task => self.garbage_at_own_key(at, text, goes_on),
             Reason::BadChild(child) => self.bad_child(at, &child, maker, text, goes_on),
             _ => self.charge_and_settle(at, reason, maker, text, goes_on),
+        }
+    }
+
+    /// Counts a failure against the worker itself. From the third in a row on it rests after each, longer
+    /// every time, and what is queued at it goes elsewhere. While it rests nothing is counted: what
+    /// ran when the rest began says nothing new.
+    pub(crate) fn count_failure(&mut self, worker: u32, reason: Reason) {
+        let own = !matches!(reason, Reason::OutOfMemory | Reason::StoreUnavailable | Reason::HandedBack);
+        if !own || self.workers[worker].rests {
+            return;
+        }
+        let failures = self.workers[worker].failures.saturating_add(1);
+        self.workers[worker].failures = failures;
+        if failures < FAILURES {
+            return;
+        }
+        let until = self.now + backoff(BACKOFF, u32::from(failures - FAILURES));
+        self.resting.push(Reverse((until, worker, self.workers[worker].session)));
+        self.workers[worker].rests = true;
+        self.workers.try_out(worker, true);
+        self.workers.reindex(worker);
+        for slot in self.workers[worker].queue.clone() {
+            let at = self.leases[slot].at;
+            if self.leases[slot].started.is_none() && !self.take_back(slot, Tell::Stop) {
+                self.set_open(at, TaskState::Ready);
+            }
+        }
+    }
+
+    /// Workers that have rested take leases again.
+    pub(crate) fn end_rests(&mut self) {
+        while let Some(&Reverse((until, worker, session))) = self.resting.peek()
+            && until <= self.now
+        {
+            self.resting.pop();
+            if self.workers.by_session(session) == Some(worker) {
+                self.workers[worker].rests = false;
+                self.workers.reindex(worker);
+            }
         }
     }
 

@@ -179,6 +179,8 @@ pub enum WorkerState {
     Silent,
     /// Not connected; its leases wait for it until they expire.
     Disconnected,
+    /// Failed too often in a row: takes nothing new for some seconds.
+    Resting,
     /// Made too many bad proofs: takes nothing new.
     Barred,
 }

@@ -180,6 +180,7 @@ impl Engine {
         let worker = &self.workers[lease.worker];
         let text = format!("ran longer than allowed on {}", worker.name);
         let maker = worker.maker;
+        self.count_failure(lease.worker, Reason::TimedOut);
         let goes_on = self.take_back(slot, Tell::Stop);
         self.charge_and_settle(lease.at, Reason::TimedOut, maker, text, goes_on);
     }

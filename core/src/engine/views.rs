@@ -115,7 +115,9 @@ impl Engine {
 
     fn waits_for_worker(&self, needs: Needs, avoid: &[u32]) -> Waits {
         match () {
-            () if !self.workers.could(needs, &[]) => Waits::NoFittingWorker(needs),
+            () if !self.workers.could(needs, &[]) && !self.workers.could_later(needs) => {
+                Waits::NoFittingWorker(needs)
+            }
             () if avoid.is_empty() => Waits::Busy(needs),
             () => Waits::AvoidsNodes(avoid.len() as u32),
         }
@@ -145,7 +147,7 @@ impl Engine {
             capacity: worker.capacity,
             running: worker.running.len() as u32,
             prefetched: worker.queue.len() as u32,
-            state: worker.state,
+            state: worker.shown_state(),
         };
         let mut all: Vec<_> = self.workers.iter().map(view).collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
@@ -154,7 +156,7 @@ impl Engine {
 
     /// State of a session's worker.
     pub fn worker_state(&self, session: Session) -> Option<WorkerState> {
-        self.workers.by_session(session).map(|worker| self.workers[worker].state)
+        self.workers.by_session(session).map(|worker| self.workers[worker].shown_state())
     }
 
     /// How many leases there are, queued ones included.

@@ -49,6 +49,10 @@ pub(crate) struct Worker {
     pub(crate) largest: u8,
     /// Its expiry is being waited for.
     pub(crate) armed: bool,
+    /// Charged failures since its last proof; those of leases from before a rest are not counted.
+    pub(crate) failures: u8,
+    /// Failed too often in a row: it takes no leases for a while.
+    pub(crate) rests: bool,
     present: bool,
     keys: Keys,
 }
@@ -70,7 +74,12 @@ impl Worker {
     }
 
     pub(crate) fn takes_leases(&self) -> bool {
-        self.present && self.state == WorkerState::Live
+        self.present && self.state == WorkerState::Live && !self.rests
+    }
+
+    /// Its state as it is shown.
+    pub(crate) fn shown_state(&self) -> WorkerState {
+        if self.rests && self.state == WorkerState::Live { WorkerState::Resting } else { self.state }
     }
 
     pub(crate) fn is_present(&self) -> bool {
@@ -119,6 +128,8 @@ pub(crate) struct Workers {
     free: BTreeMap<(Needs, Needs), BTreeSet<u32>>,
     /// Workers that may queue more, by capacity and the largest class they run: fewest queued first.
     room: BTreeMap<(Needs, u8), BTreeSet<(u16, u32)>>,
+    /// Workers that failed often and have proven nothing since, resting or not.
+    on_trial: BTreeSet<u32>,
     /// Workers that take leases, by capacity.
     pub(crate) shapes: BTreeMap<Needs, Shape>,
 }
@@ -174,6 +185,8 @@ impl Workers {
             lost: vec![],
             largest: 0,
             armed: false,
+            failures: 0,
+            rests: false,
             present: true,
             keys: Keys::default(),
         };
@@ -195,6 +208,7 @@ impl Workers {
     /// Takes a worker without leases out of the books.
     pub(crate) fn remove(&mut self, index: u32) {
         self[index].present = false;
+        self.on_trial.remove(&index);
         self.reindex(index);
         let worker = &mut self.slab[index as usize];
         let name = std::mem::take(&mut worker.name);
@@ -277,6 +291,29 @@ impl Workers {
     pub(crate) fn could(&self, needs: Needs, avoid: &[u32]) -> bool {
         let mut fitting = self.shapes.iter().filter(|(capacity, _)| fits(needs, **capacity));
         fitting.any(|(_, shape)| shape.nodes.keys().any(|node| !avoid.contains(node)))
+    }
+
+    /// Whether one that rests could run this when its rest is over. Looks at those on trial.
+    pub(crate) fn could_later(&self, needs: Needs) -> bool {
+        self.on_trial.iter().any(|index| {
+            let worker = &self[*index];
+            worker.shown_state() == WorkerState::Resting && fits(needs, worker.capacity)
+        })
+    }
+
+    /// Machines of workers that failed often and have proven nothing since.
+    pub(crate) fn nodes_on_trial(&self) -> impl Iterator<Item = u32> {
+        self.on_trial.iter().map(|index| self[*index].node)
+    }
+
+    /// Puts a worker on trial, or takes it from there with nothing counted against it.
+    pub(crate) fn try_out(&mut self, index: u32, on_trial: bool) {
+        if on_trial {
+            self.on_trial.insert(index);
+        } else {
+            self.on_trial.remove(&index);
+            self[index].failures = 0;
+        }
     }
 
     /// A worker to queue a lease of this class at: of the smallest capacity that fits, running
