@@ -133,6 +133,27 @@ fn a_suspended_job_leases_nothing_new_and_goes_on_later() {
 }
 
 #[test]
+fn what_is_queued_of_a_suspended_job_is_not_started() {
+    let mut world = World::new(Config { prefetch_below: 1_000_000, ..flat_config() });
+    world.submit(spec(1, &[1; 8], 1));
+    let leases = assigned(&world.join(1, SMALL, 2));
+    assert_eq!(leases.len(), 3, "one runs, two are queued");
+    let commands = world.on(Event::Suspend(JobId(1), true));
+    assert_eq!(revoked(&commands), [(1, leases[1].1.fence), (1, leases[2].1.fence)]);
+    assert_eq!(assigned(&commands), []);
+    assert_eq!(world.view(1, leases[1].1.node.0).waits, Some(Waits::Suspended));
+    // Other jobs get the place, and a worker that comes back does not bring the queued ones along.
+    let held = Held { task: leases[1].1.task, fence: leases[1].1.fence, running: None };
+    let again = worker("w1", "n1", SMALL, 2);
+    world.on(Event::Joined { session: Session(2), worker: again, held: vec![held] });
+    assert_eq!(world.engine.leased(), 0);
+    let commands = world.on(Event::Suspend(JobId(1), false));
+    assert_eq!(assigned(&commands).len(), 3);
+    drain(&mut world, commands);
+    assert_eq!(world.state(1), JobState::Complete);
+}
+
+#[test]
 fn a_cancelled_job_stops_and_can_be_revived() {
     let mut world = World::flat();
     world.submit(spec(1, &[1, 1], 1));

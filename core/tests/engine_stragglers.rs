@@ -91,3 +91,54 @@ fn no_copy_while_other_work_is_ready_or_nothing_is_known_or_it_is_off() {
         !world.join(n, LARGE, 0).iter().any(|c| matches!(c, Command::Notice(Notice::Backup { .. })))
     }));
 }
+
+/// A job of 24 transactions, a second a proof and one of them slow, of which only the root is left; it
+/// runs at w1.
+fn only_the_root_is_left() -> (World, Assignment) {
+    let mut world = World::flat();
+    world.submit(spec(1, &[1; 24], 1));
+    let mut lease = assigned(&world.join(1, SMALL, 0))[0].1;
+    while lease.circuit.to_string() != "root" && !lease.circuit.to_string().starts_with("root/") {
+        world.after(if world.done(1) == 20 { 10_000 } else { 1_000 });
+        lease = assigned(&world.complete(1, &lease))[0].1;
+    }
+    (world, lease)
+}
+
+#[test]
+fn nothing_of_a_suspended_job_is_copied() {
+    let (mut world, root) = only_the_root_is_left();
+    world.on(Event::Suspend(JobId(1), true));
+    assert_eq!(assigned(&world.join(2, SMALL, 0)), []);
+    assert_eq!(world.alive(3_000), []);
+    world.on(Event::Heartbeat(Session(1), vec![root.fence]));
+    let copy = assigned(&world.on(Event::Suspend(JobId(1), false)));
+    assert_eq!((copy[0].0, copy[0].1.task), (2, root.task), "the root is judged by merges");
+    // Both are slow; a third machine comes while the job is suspended, then it goes on.
+    world.after(3_000);
+    world.on(Event::Suspend(JobId(1), true));
+    assert_eq!(assigned(&world.join(3, SMALL, 0)), []);
+    let commands = world.on(Event::Suspend(JobId(1), false));
+    assert_eq!(revoked(&commands), [(2, copy[0].1.fence)]);
+    assert_eq!(assigned(&commands)[0].0, 3);
+}
+
+#[test]
+fn slow_leases_of_suspended_jobs_stand_in_nobodys_way() {
+    let mut world = World::flat();
+    world.submit(spec(1, &[1; 60], 1));
+    world.on(Event::Order { job: JobId(1), policy: 1 });
+    let huge = arborist_core::profile::Needs { cores: 8 * 40, memory_mib: SMALL.memory_mib * 40 };
+    let leases = assigned(&world.join(1, huge, 0));
+    assert_eq!(leases.len(), 40);
+    world.after(1_000);
+    leases[..6].iter().for_each(|(session, lease)| _ = world.complete(*session, lease));
+    world.on(Event::Suspend(JobId(1), true));
+    world.submit(spec(2, &[1], 2));
+    let own = assigned(&world.on(Event::Draining(Session(1))));
+    let other = own.into_iter().chain(assigned(&world.join(2, SMALL, 0))).last().unwrap();
+    assert_eq!((other.0, other.1.job), (2, JobId(2)));
+    world.after(5_000);
+    let copy = assigned(&world.join(3, SMALL, 0));
+    assert_eq!((copy[0].0, copy[0].1.task), (3, other.1.task));
+}

@@ -230,7 +230,8 @@ impl Engine {
     /// Second copies of slow tasks: where the job's order puts the task before all that are ready, as
     /// so much may wait for it (`urgent`); the others to workers for whom nothing is ready.
     fn start_backups(&mut self, urgent: bool) {
-        let slow: Vec<_> = self.slow.iter().take(LOOK).copied().collect();
+        let slow: Vec<_> =
+            self.slow.iter().filter(|(.., slot)| !self.is_suspended(*slot)).take(LOOK).copied().collect();
         for (_, _, slot) in slow {
             let lease = self.leases[slot];
             let job = &mut self.jobs[lease.at.job];
@@ -238,7 +239,7 @@ impl Engine {
             // Another copy may have run out of memory: then this one needs a larger machine.
             let class = job.class(lease.at.node);
             let waits = urgent && job.head(class).is_none_or(|head| head < entry);
-            if job.spec.suspended || waits {
+            if waits {
                 continue;
             }
             let needs = self.classes[usize::from(class)];

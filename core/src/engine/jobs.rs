@@ -1,5 +1,6 @@
 //! What users do to jobs, and how jobs end.
 
+use super::leases::Tell;
 use super::table::{At, Extra, Job, Proven};
 use super::{Command, Engine, JobId, JobSpec, JobState, Millis, Notice, PreparedJob, Record, TaskState};
 use crate::circuit::Kind;
@@ -174,6 +175,23 @@ impl Engine {
         self.rank();
         if suspended && !before.suspended {
             self.hand_over_leases(slot, false);
+            self.take_back_queued();
+        }
+    }
+
+    /// Leases of suspended jobs that were handed out ahead would be started yet: they return.
+    fn take_back_queued(&mut self) {
+        let queued = |(_, lease): &(u32, &super::leases::Lease)| {
+            lease.started.is_none() && self.jobs[lease.at.job].spec.suspended
+        };
+        let leases = self.leases.iter().filter(queued);
+        let mut slots: Vec<_> = leases.map(|(slot, lease)| (lease.fence, slot, lease.at)).collect();
+        slots.sort_unstable();
+        for (fence, slot, at) in slots {
+            let queued = self.leases.is(slot, fence) && self.leases[slot].started.is_none();
+            if queued && !self.take_back(slot, Tell::Stop) {
+                self.set_open(at, TaskState::Ready);
+            }
         }
     }
 

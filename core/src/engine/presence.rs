@@ -115,7 +115,7 @@ impl Engine {
         let worker = &self.workers[worker];
         let room = match started {
             Some(_) => fits(self.classes[usize::from(job.class(at.node))], worker.free()),
-            None => worker.queue.len() < usize::from(worker.prefetch),
+            None => !job.spec.suspended && worker.queue.len() < usize::from(worker.prefetch),
         };
         open && room && worker.state != WorkerState::Barred
     }

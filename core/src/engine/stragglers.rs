@@ -38,7 +38,17 @@ pub(crate) struct Hedges {
 /// How long a proof runs before a second copy pays. The spread counts too, so that proofs that are
 /// slow in the ordinary way are not copied.
 fn patience(config: &Config, durations: &Durations, kind: Kind, cores: u16) -> Option<Millis> {
-    if config.backup_percent == 0 || durations.samples(kind, 0) < MIN_SAMPLES {
+    let seen = |kind| durations.samples(kind, 0) >= MIN_SAMPLES;
+    if config.backup_percent == 0 {
+        return None;
+    }
+    if kind == Kind::Root && !seen(kind) {
+        // There is one a block, and all waits for it: judged by merges, as much longer as was guessed.
+        let [root, merge] =
+            [kind, Kind::Merge].map(|k| Millis::from(config.profile.first_millis[k.index()]).max(1));
+        return patience(config, durations, Kind::Merge, cores).map(|p| p * root.max(merge) / merge);
+    }
+    if !seen(kind) {
         return None;
     }
     let median = Millis::from(durations.median(kind, cores));
@@ -124,6 +134,10 @@ impl Engine {
             let Some((slot, fence)) = self.hedges.slow_copies.pop_front() else { break };
             let twin = self.leases.is(slot, fence).then(|| self.leases[slot].twin).flatten();
             let Some(first) = twin.filter(|first| self.leases[*first].copies < MAX_COPIES) else { continue };
+            if self.is_suspended(slot) {
+                self.hedges.slow_copies.push_back((slot, fence));
+                continue;
+            }
             let lease = self.leases[slot];
             let avoid = [first, slot].map(|slot| self.workers[self.leases[slot].worker].node);
             let class = self.jobs[lease.at.job].class(lease.at.node);
@@ -163,7 +177,8 @@ impl Engine {
     /// Second copies of a job's last tasks, to idle workers on other machines.
     pub(crate) fn hedge(&mut self) {
         while let Some(&(slot, fence)) = self.hedges.waiting.front() {
-            if self.leases.is(slot, fence) && self.leases[slot].twin.is_none() {
+            let alone = self.leases.is(slot, fence) && self.leases[slot].twin.is_none();
+            if alone && !self.is_suspended(slot) {
                 let lease = self.leases[slot];
                 let avoid = [self.workers[lease.worker].node];
                 let class = self.jobs[lease.at.job].class(lease.at.node);
@@ -173,6 +188,11 @@ impl Engine {
             }
             self.hedges.waiting.pop_front();
         }
+    }
+
+    /// Whether a lease is that of a job for which nothing new is leased.
+    pub(crate) fn is_suspended(&self, slot: u32) -> bool {
+        self.jobs[self.leases[slot].at.job].spec.suspended
     }
 
     fn over_limit(&mut self, slot: u32) {
