@@ -213,6 +213,7 @@ impl Storm {
             5 => Reason::BadProof,
             6 => Reason::TimedOut,
             _ => match child.zip(prepared) {
+                Some((child, tree)) if self.dice.chance(30) => Reason::MissingChild(tree.ids[child.index()]),
                 Some((child, tree)) => Reason::BadChild(tree.ids[child.index()]),
                 None => Reason::Error,
             },

@@ -196,8 +196,10 @@ fn garbage_at_a_tasks_own_key_is_moved_aside_and_charged_to_nobody() {
     assert_eq!(assigned(&commands)[0].1.task, kernel.task);
 }
 
-#[test]
-fn a_worker_suspected_three_times_gets_no_more() {
+type Leased = Vec<(u64, Assignment)>;
+
+/// Four `vm` proofs of w1, their kernels leased to workers 2 to 5 on machines of their own; w1 drains.
+fn four_kernels_on_others() -> (World, Leased, Leased) {
     let mut world = World::flat();
     world.join(1, LARGE, 0);
     let vms = assigned(&world.submit(spec(1, &[1; 4], 1)));
@@ -207,6 +209,12 @@ fn a_worker_suspected_three_times_gets_no_more() {
     for (_, vm) in &vms {
         kernels.extend(assigned(&world.complete(1, vm)));
     }
+    (world, vms, kernels)
+}
+
+#[test]
+fn a_worker_suspected_three_times_gets_no_more() {
+    let (mut world, vms, kernels) = four_kernels_on_others();
     for ((session, kernel), (_, vm)) in kernels.iter().zip(&vms).take(3) {
         world.fail(*session, kernel, Reason::BadChild(vm.task));
     }
@@ -217,6 +225,99 @@ fn a_worker_suspected_three_times_gets_no_more() {
     let back = worker("w1", "n1", LARGE, 0);
     let commands = world.on(Event::Joined { session: Session(9), worker: back, held: vec![] });
     assert_eq!(assigned(&commands), [], "a new login does not help");
+}
+
+#[test]
+fn one_machine_that_always_blames_bars_nobody() {
+    let mut world = World::flat();
+    world.join(1, LARGE, 0);
+    let vms = assigned(&world.submit(spec(1, &[1; 4], 1)));
+    world.on(Event::Draining(Session(1)));
+    let machine = |n: u64| worker(&format!("b{n}"), "bad", SMALL, 0);
+    (2..6)
+        .for_each(|n| _ = world.on(Event::Joined { session: Session(n), worker: machine(n), held: vec![] }));
+    let mut kernels = vec![];
+    for (_, vm) in &vms {
+        kernels.extend(assigned(&world.complete(1, vm)));
+    }
+    let mut suspected = vec![];
+    for ((session, kernel), (_, vm)) in kernels.iter().zip(&vms) {
+        let commands = world.fail(*session, kernel, Reason::BadChild(vm.task));
+        let is = |n: &Notice| matches!(n, Notice::Suspected { .. });
+        suspected.extend(notices(&commands).into_iter().filter(is));
+    }
+    assert_eq!(suspected, [Notice::Suspected { worker: "w1".into(), times: 1 }]);
+    assert_eq!(world.engine.worker_state(Session(1)), Some(WorkerState::Draining));
+}
+
+#[rstest]
+#[case::its_journal(false)]
+#[case::its_snapshot(true)]
+fn a_revived_job_trusts_all_workers_again(#[case] snapshot: bool) {
+    let (mut world, vms, kernels) = four_kernels_on_others();
+    for ((session, kernel), (_, vm)) in kernels.iter().zip(&vms).take(3) {
+        world.fail(*session, kernel, Reason::BadChild(vm.task));
+    }
+    assert_eq!(world.engine.worker_state(Session(1)), Some(WorkerState::Barred));
+    let joins = |engine: &mut Engine| {
+        let mut out = vec![];
+        let again = worker("w1", "n1", LARGE, 0);
+        engine.handle(0, Event::Joined { session: Session(90), worker: again, held: vec![] }, &mut out);
+        engine.worker_state(Session(90)).unwrap()
+    };
+    assert_eq!(joins(&mut world.restored(None, &world.journal)), WorkerState::Barred);
+    world.on(Event::Cancel(JobId(1)));
+    world.on(Event::Revive(JobId(1)));
+    assert_eq!(world.engine.worker_state(Session(1)), Some(WorkerState::Draining), "it still leaves");
+    let bytes = world.engine.snapshot();
+    let mut restored = match snapshot {
+        true => world.restored(Some(&bytes), &[]),
+        false => world.restored(None, &world.journal),
+    };
+    assert_eq!(joins(&mut restored), WorkerState::Live);
+}
+
+#[test]
+fn a_barred_worker_that_stays_works_again_when_a_job_is_revived() {
+    let mut world = World::flat();
+    world.submit(spec(1, &[0], 1));
+    let base = assigned(&world.join(1, SMALL, 0))[0].1;
+    let mut lease = assigned(&world.complete(1, &base))[0].1;
+    for _ in 0..2 {
+        world.complete(1, &lease);
+        world.on(Event::RootChecked(JobId(1), Err("bad".into())));
+        lease = world.alive(60_000)[0].1;
+    }
+    world.complete(1, &lease);
+    world.on(Event::RootChecked(JobId(1), Err("bad".into())));
+    assert_eq!(world.engine.worker_state(Session(1)), Some(WorkerState::Barred), "bad roots all count");
+    assert_eq!(world.alive(10_000), []);
+    assert_eq!(assigned(&world.on(Event::Revive(JobId(1))))[0].0, 1);
+}
+
+#[test]
+fn a_lost_child_is_made_again_and_nobody_suspected() {
+    let (mut world, vm, kernel) = kernel_on_another();
+    let commands = world.fail(2, &kernel, Reason::MissingChild(vm.task));
+    assert!(!commands.iter().any(|c| matches!(c, Command::Quarantine { .. })));
+    assert_eq!(notices(&commands), []);
+    let again = assigned(&commands);
+    assert_eq!((again[0].0, again[0].1.task), (2, vm.task), "at once");
+    assert_eq!((world.view(1, 0).attempts, world.done(1)), (0, 0));
+    assert_eq!(world.view(1, kernel.node.0).attempts, 1, "or one that never finds it would go on for ever");
+    assert_eq!(world.restored(None, &world.journal).open_tasks(JobId(1)).len(), 4);
+    world.join(3, SMALL, 0);
+    drain(&mut world, commands);
+    assert_eq!(world.state(1), JobState::Complete);
+}
+
+#[test]
+fn an_own_proof_that_vanished_is_made_again() {
+    let (mut world, _, kernel) = kernel_on_another();
+    let commands = world.fail(2, &kernel, Reason::MissingChild(kernel.task));
+    assert!(!commands.iter().any(|c| matches!(c, Command::Quarantine { .. })));
+    assert_eq!((world.done(1), world.view(1, kernel.node.0).attempts), (1, 0));
+    assert_eq!(assigned(&world.after(1_000))[0].1.task, kernel.task);
 }
 
 #[test]

@@ -158,6 +158,7 @@ pub(crate) fn reason_label(reason: &Reason) -> &'static str {
         Reason::OutOfMemory => "out_of_memory",
         Reason::TimedOut => "timed_out",
         Reason::BadChild(_) => "bad_child",
+        Reason::MissingChild(_) => "missing_child",
         Reason::BadInput => "bad_input",
         Reason::BadProof => "bad_proof",
         Reason::Oversize => "oversize",

@@ -72,11 +72,11 @@ pub async fn proof(store: &StoreHandle, task: TaskId) -> Result<Option<Bytes>, R
 /// The sealed proof of a child.
 ///
 /// # Errors
-/// As [`proof`]; a child that is not there is a bad child, to be made again.
+/// As [`proof`]; a child that is not there is named as missing, to be made again.
 pub async fn child(store: &StoreHandle, task: TaskId) -> Result<Bytes, Refusal> {
     proof(store, task)
         .await?
-        .ok_or_else(|| Refusal::bad_child(task, "it is not in the artifact store".into()))
+        .ok_or_else(|| Refusal::missing_child(task, "it is not in the artifact store".into()))
 }
 
 /// An input, checked against its hash.

@@ -19,7 +19,7 @@ pub struct Refusal {
     pub reason: Reason,
     /// For people.
     pub text: String,
-    /// With [`Reason::BadChild`]: whose proof is bad. The lease's own task when it is the proof that
+    /// With [`Reason::MissingChild`]: which. With [`Reason::BadChild`]: whose proof is bad. The lease's own task when it is the proof that
     /// was in the store already.
     pub child: Option<TaskId>,
 }
@@ -33,6 +33,11 @@ impl Refusal {
     /// The proof of `child` is bad and has to be made again.
     pub fn bad_child(child: TaskId, text: String) -> Self {
         Self { reason: Reason::BadChild, text, child: Some(child) }
+    }
+
+    /// There is no proof of `child`: it has to be made again, and nobody is to blame.
+    pub fn missing_child(child: TaskId, text: String) -> Self {
+        Self { reason: Reason::MissingChild, text, child: Some(child) }
     }
 }
 

@@ -148,6 +148,8 @@ pub enum Reason {
     /// A child's proof is bad: the child is ready again, its maker is suspected. With the task's own id:
     /// what lies at its key in the store is no proof of it; charged to nobody.
     BadChild(TaskId),
+    /// A child's proof is not in the store: the child is ready again, and nobody is suspected.
+    MissingChild(TaskId),
     /// An input is bad; another worker would fail likewise.
     BadInput,
     /// The proof did not verify.
@@ -183,7 +185,7 @@ pub enum Event {
     },
     /// Stop working on a job; its proofs stay. A cancelled job can be revived.
     Cancel(JobId),
-    /// Take a cancelled or failed job up again, with the retries it has left renewed.
+    /// Take a cancelled or failed job up again with new retries; no worker is suspected any more.
     Revive(JobId),
     /// Drop a finished, failed or cancelled job from the books.
     Forget(JobId),

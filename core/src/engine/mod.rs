@@ -83,8 +83,11 @@ pub(crate) struct Maker {
     pub(crate) name: String,
     pub(crate) node: u32,
     pub(crate) cores: u16,
-    /// Bad proofs it made.
+    /// Machines that found its proofs bad, and bad roots: each machine counts once, or one that
+    /// finds fault with everything would bar all others.
     pub(crate) suspected: u8,
+    /// Numbers of these machines; forgotten at a restart.
+    pub(crate) blamers: Vec<u32>,
 }
 
 /// The places where a task's id stands.
@@ -301,8 +304,8 @@ impl Engine {
             self.makers.push(Maker::default());
             self.maker_numbers.insert(name.to_owned(), number);
         }
-        let suspected = self.makers[number as usize].suspected;
-        let maker = Maker { name: name.to_owned(), node, cores, suspected };
+        let Maker { suspected, blamers, .. } = self.makers[number as usize].clone();
+        let maker = Maker { name: name.to_owned(), node, cores, suspected, blamers };
         if self.makers[number as usize] != maker {
             self.makers[number as usize] = maker;
             self.out.push(Command::Persist(record));

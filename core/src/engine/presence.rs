@@ -32,7 +32,7 @@ impl Engine {
         let barred = self.makers[maker as usize].suspected >= SUSPICIONS;
         self.workers[worker].state = if barred { WorkerState::Barred } else { WorkerState::Live };
         self.workers[worker].heard = self.now;
-        self.workers[worker].rests = false;
+        (self.workers[worker].rests, self.workers[worker].drains) = (false, false);
         self.workers.try_out(worker, false);
         self.workers.reindex(worker);
         self.workers[worker].armed = false;
@@ -170,7 +170,7 @@ impl Engine {
     pub(crate) fn draining(&mut self, session: Session) {
         let Some(worker) = self.workers.by_session(session) else { return };
         self.hear(worker);
-        self.workers[worker].state = WorkerState::Draining;
+        (self.workers[worker].state, self.workers[worker].drains) = (WorkerState::Draining, true);
         self.workers.reindex(worker);
     }
 

@@ -69,8 +69,9 @@ fn put_reason(w: &mut Writer, reason: Reason) {
         Reason::Oversize => 6,
         Reason::StoreUnavailable => 7,
         Reason::HandedBack => 8,
+        Reason::MissingChild(_) => 9,
     });
-    if let Reason::BadChild(child) = reason {
+    if let Reason::BadChild(child) | Reason::MissingChild(child) = reason {
         w.0.extend_from_slice(&child.0);
     }
 }
@@ -86,6 +87,7 @@ fn get_reason(r: &mut Reader<'_>) -> Result<Reason, BadBytes> {
         6 => Reason::Oversize,
         7 => Reason::StoreUnavailable,
         8 => Reason::HandedBack,
+        9 => Reason::MissingChild(TaskId(r.array()?)),
         _ => return Err(BadBytes::Meaningless("reason")),
     })
 }

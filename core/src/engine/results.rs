@@ -1,8 +1,11 @@
 //! Proofs that are done, and what that opens.
 
 use super::leases::Tell;
+use super::retries::BAD_PROOFS;
 use super::table::{At, NO_MAKER, Proven};
-use super::{Command, Done, Engine, JobState, KnownProof, Millis, Notice, Record, Session, TaskState};
+use super::{
+    Command, Done, Engine, JobState, KnownProof, Millis, Notice, Reason, Record, Session, TaskState,
+};
 use crate::tree::NodeId;
 
 impl Engine {
@@ -170,9 +173,10 @@ impl Engine {
         }
     }
 
-    /// A proof that had been counted is bad: wherever its parent is not done yet it is open again.
+    /// A proof that had been counted is bad: wherever its parent is not done yet it is open again. `by`
+    /// is the machine that says so; `None` is the operator itself.
     /// Returns false if there is no such place.
-    pub(crate) fn reopen(&mut self, at: At, text: &str) -> bool {
+    pub(crate) fn reopen(&mut self, at: At, text: &str, by: Option<u32>) -> bool {
         let copies = self.copies(at);
         let counted: Vec<_> = copies.as_slice().iter().copied().filter(|c| self.is_unsealed(*c)).collect();
         let Some(first) = counted.first().copied() else { return false };
@@ -183,8 +187,25 @@ impl Engine {
         for copy in &counted {
             self.reopen_copy(*copy);
         }
-        self.charge_bad_proof(first, maker, text);
+        self.charge_bad_proof(first, maker, text, by);
         true
+    }
+
+    /// A proof that had been counted is lost: it is open again as after a bad one, charged to nobody.
+    pub(crate) fn reopen_lost(&mut self, at: At) {
+        let copies = self.copies(at);
+        let counted: Vec<_> = copies.as_slice().iter().copied().filter(|c| self.is_unsealed(*c)).collect();
+        let Some(first) = counted.first().copied() else { return };
+        counted.iter().for_each(|copy| self.reopen_copy(*copy));
+        self.out.push(Command::Persist(Record::Reopened {
+            job: self.jobs[first.job].spec.id,
+            node: first.node,
+            attempts: self.jobs[first.job].extra(first.node).map_or(0, |e| e.attempts[BAD_PROOFS]),
+            maker: None,
+            suspected: 0,
+            at: self.now,
+        }));
+        self.settle(first, Reason::MissingChild(self.id(first)));
     }
 
     /// Done, and what was made from it is not: nothing hides that its proof is bad.

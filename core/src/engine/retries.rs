@@ -2,7 +2,9 @@
 
 use super::leases::Tell;
 use super::table::{At, Extra};
-use super::{Command, Engine, Fence, Millis, Notice, Reason, Record, Session, TaskState, WorkerState};
+use super::{
+    Command, Engine, Fence, Millis, Notice, Reason, Record, Session, TaskState, Worker, WorkerState,
+};
 use crate::ids::TaskId;
 use crate::profile::Needs;
 use crate::tree::NodeId;
@@ -10,6 +12,9 @@ use std::cmp::Reverse;
 
 /// Reasons that are charged and counted apart.
 pub(crate) const CHARGES: usize = 7;
+
+/// Where bad proofs are counted among them.
+pub(crate) const BAD_PROOFS: usize = 3;
 
 /// A worker that made so many bad proofs gets no more leases.
 pub(crate) const SUSPICIONS: u8 = 3;
@@ -30,9 +35,9 @@ pub(crate) const fn charge_index(reason: Reason) -> Option<usize> {
         Reason::Error => Some(0),
         Reason::OutOfMemory => Some(1),
         Reason::TimedOut => Some(2),
-        Reason::BadProof => Some(3),
+        Reason::BadProof => Some(BAD_PROOFS),
         Reason::Oversize => Some(4),
-        Reason::BadChild(_) => Some(5),
+        Reason::BadChild(_) | Reason::MissingChild(_) => Some(5),
         Reason::BadInput => Some(6),
         Reason::StoreUnavailable | Reason::HandedBack => None,
     }
@@ -46,6 +51,7 @@ const fn text_of(reason: Reason) -> &'static str {
         Reason::BadProof => "bad proof",
         Reason::Oversize => "proof too large",
         Reason::BadChild(_) => "bad child",
+        Reason::MissingChild(_) => "missing child",
         Reason::BadInput => "bad input",
         Reason::StoreUnavailable => "store unavailable",
         Reason::HandedBack => "handed back",
@@ -73,7 +79,8 @@ impl Engine {
         let Some(slot) = slot else { return };
         let (at, maker) = (self.leases[slot].at, self.workers[worker].maker);
         let leaves = self.workers[worker].state == WorkerState::Draining;
-        if reason != Reason::BadChild(*task) {
+        let at_own_key = [Reason::BadChild(*task), Reason::MissingChild(*task)].contains(&reason);
+        if !at_own_key {
             self.count_failure(worker, reason);
         }
         let goes_on = self.end_lease(slot);
@@ -82,7 +89,11 @@ impl Engine {
             Reason::HandedBack if leaves => self.set_open(at, TaskState::Ready),
             Reason::HandedBack | Reason::StoreUnavailable => self.delay_softly(at, text),
             Reason::BadChild(own) if own == *task => self.garbage_at_own_key(at, text, goes_on),
-            Reason::BadChild(child) => self.bad_child(at, &child, maker, text, goes_on),
+            Reason::MissingChild(own) if own == *task && goes_on => {}
+            Reason::MissingChild(own) if own == *task => self.delay_softly(at, text),
+            Reason::BadChild(child) | Reason::MissingChild(child) => {
+                self.blame(at, reason, &child, maker, text, goes_on);
+            }
             _ => self.charge_and_settle(at, reason, maker, text, goes_on),
         }
     }
@@ -152,7 +163,8 @@ impl Engine {
         }
     }
 
-    fn bad_child(&mut self, at: At, child: &TaskId, maker: u32, text: String, goes_on: bool) {
+    /// A child is bad, or lost: it is made again.
+    fn blame(&mut self, at: At, reason: Reason, child: &TaskId, maker: u32, text: String, goes_on: bool) {
         let job = &self.jobs[at.job];
         let children = job.shape().children(NodeId(at.node));
         let found = children.as_slice().iter().find(|c| job.tree.ids[c.index()] == *child).copied();
@@ -164,8 +176,13 @@ impl Engine {
             self.take_back_all(at, Tell::Stop);
         }
         // The one who blames is charged too: one that always blames gets this task once only.
-        self.charge_and_settle(at, Reason::BadChild(*child), maker, text.clone(), false);
-        self.reopen(At { job: at.job, node: found.0 }, &text);
+        self.charge_and_settle(at, reason, maker, text.clone(), false);
+        let child = At { job: at.job, node: found.0 };
+        if matches!(reason, Reason::MissingChild(_)) {
+            return self.reopen_lost(child);
+        }
+        let by = self.makers.get(maker as usize).map(|m| m.node);
+        self.reopen(child, &text, by);
     }
 
     /// Counts a failure and decides what becomes of the task. `goes_on`: another copy of it runs.
@@ -237,7 +254,7 @@ impl Engine {
     }
 
     /// What becomes of a task after a charge: quarantined, or ready again, at once or later.
-    fn settle(&mut self, at: At, reason: Reason) {
+    pub(crate) fn settle(&mut self, at: At, reason: Reason) {
         let job = &self.jobs[at.job];
         let extra = job.extra(at.node).cloned().unwrap_or_default();
         if self.is_exhausted(&extra) {
@@ -252,7 +269,9 @@ impl Engine {
             return self.set_open(at, TaskState::Failed);
         }
         match reason {
-            Reason::OutOfMemory | Reason::BadChild(_) => self.set_open(at, TaskState::Ready),
+            Reason::OutOfMemory | Reason::BadChild(_) | Reason::MissingChild(_) => {
+                self.set_open(at, TaskState::Ready)
+            }
             _ => self.delay(at, backoff(BACKOFF, extra.charged().saturating_sub(1))),
         }
     }
@@ -305,10 +324,17 @@ impl Engine {
         }
     }
 
-    /// A counted proof turned out bad: its maker is suspected, and the task may be made only so often.
-    pub(crate) fn charge_bad_proof(&mut self, at: At, maker: u32, text: &str) {
-        let attempts = self.jobs[at.job].extra(at.node).map_or(0, |e| e.attempts[3]).saturating_add(1);
-        let known = self.makers.get(maker as usize).map(|m| (m.node, m.suspected.saturating_add(1)));
+    /// A counted proof turned out bad: its maker is suspected, once by each machine that says so, and
+    /// the task may be made only so often.
+    pub(crate) fn charge_bad_proof(&mut self, at: At, maker: u32, text: &str, by: Option<u32>) {
+        let before = self.jobs[at.job].extra(at.node).map_or(0, |e| e.attempts[BAD_PROOFS]);
+        let attempts = before.saturating_add(1);
+        let mut counts = false;
+        let known = self.makers.get_mut(maker as usize).map(|made| {
+            counts = by.is_none_or(|by| !made.blamers.contains(&by));
+            made.blamers.extend(by.filter(|_| counts));
+            (made.node, made.suspected.saturating_add(u8::from(counts)))
+        });
         self.charge(
             at,
             Reason::BadProof,
@@ -325,7 +351,7 @@ impl Engine {
             at: self.now,
         }));
         self.settle(at, Reason::BadProof);
-        if let Some((_, times)) = known {
+        if let Some((_, times)) = known.filter(|_| counts) {
             self.suspect(maker, times);
             let worker = self.makers[maker as usize].name.clone();
             self.out.push(Command::Notice(Notice::Suspected { worker, times: u32::from(times) }));
@@ -341,6 +367,24 @@ impl Engine {
             if self.workers[worker].state != WorkerState::Disconnected {
                 self.workers[worker].state = WorkerState::Barred;
             }
+            self.workers.reindex(worker);
+        }
+    }
+
+    /// Nobody is suspected any more: workers that were barred take leases again.
+    pub(crate) fn trust_all(&mut self) {
+        for maker in &mut self.makers {
+            (maker.suspected, maker.blamers) = (0, vec![]);
+        }
+        let barred = self.workers.iter().filter(|(_, w)| w.state == WorkerState::Barred);
+        for worker in barred.map(|(index, _)| index).collect::<Vec<_>>() {
+            let Worker { state, drains, armed, .. } = &mut self.workers[worker];
+            *state = match (*drains, *armed) {
+                (true, _) => WorkerState::Draining,
+                (false, true) => WorkerState::Live,
+                // It lost its leases to silence; nobody waits for it until it is heard.
+                (false, false) => WorkerState::Silent,
+            };
             self.workers.reindex(worker);
         }
     }

@@ -47,6 +47,8 @@ pub(crate) struct Worker {
     pub(crate) lost: Vec<Lost>,
     /// Largest class among the running leases.
     pub(crate) largest: u8,
+    /// It said that it leaves.
+    pub(crate) drains: bool,
     /// Its expiry is being waited for.
     pub(crate) armed: bool,
     /// Charged failures since its last proof; those of leases from before a rest are not counted.
@@ -184,6 +186,7 @@ impl Workers {
             maker,
             lost: vec![],
             largest: 0,
+            drains: false,
             armed: false,
             failures: 0,
             rests: false,

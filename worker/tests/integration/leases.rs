@@ -107,7 +107,7 @@ fn a_bad_child_is_named() {
     let missing = dispatcher.failure(50);
     assert_eq!(
         (reason(&missing), &missing.child[..]),
-        (Reason::BadChild, &task(51).0[..]),
+        (Reason::MissingChild, &task(51).0[..]),
         "{}",
         missing.text
     );

@@ -200,7 +200,7 @@ impl Inner {
         failed: wire::Failed,
     ) -> Result<(), &'static str> {
         let task = TaskId::from_slice(&failed.task).ok_or("failed: a task id has 32 bytes")?;
-        let reason = reason(&failed).ok_or("failed: a bad child has an id of 32 bytes")?;
+        let reason = reason(&failed).ok_or("failed: a child has an id of 32 bytes")?;
         self.metrics.failures.with_label_values(&[reason_label(&reason)]).inc();
         let text = failed.text.chars().take(MAX_TEXT).collect();
         core.event(now, Event::Failed { session, task, fence: Fence(failed.fence), reason, text });
@@ -215,6 +215,7 @@ fn reason(failed: &wire::Failed) -> Option<Reason> {
         wire::Reason::OutOfMemory => Reason::OutOfMemory,
         wire::Reason::TimedOut => Reason::TimedOut,
         wire::Reason::BadChild => Reason::BadChild(TaskId::from_slice(&failed.child)?),
+        wire::Reason::MissingChild => Reason::MissingChild(TaskId::from_slice(&failed.child)?),
         wire::Reason::BadInput => Reason::BadInput,
         wire::Reason::BadProof => Reason::BadProof,
         wire::Reason::Oversize => Reason::Oversize,
