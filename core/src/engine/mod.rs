@@ -9,6 +9,7 @@
 mod api;
 mod assign;
 mod codec;
+mod config;
 mod index;
 mod jobs;
 mod leases;
@@ -26,6 +27,7 @@ mod workers;
 
 pub use api::*;
 pub use codec::BadBytes;
+pub use config::Config;
 pub(crate) use leases::Leases;
 pub use seen::*;
 pub(crate) use table::{At, Job};

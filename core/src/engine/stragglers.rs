@@ -53,7 +53,7 @@ fn patience(config: &Config, durations: &Durations, kind: Kind, cores: u16) -> O
     }
     let median = Millis::from(durations.median(kind, cores));
     let spread = Millis::from(durations.p95(kind, cores)).min(2 * median);
-    Some((median * Millis::from(config.backup_percent) / 100).max(spread))
+    Some((median * Millis::from(config.backup_percent) / 100).max(spread).max(config.backup_floor))
 }
 
 impl Engine {

@@ -1,0 +1,51 @@
+//! How the engine behaves.
+
+use super::{Fence, Millis};
+use crate::profile::{Needs, Profile};
+
+/// How the engine behaves.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Circuits, needs and first durations.
+    pub profile: Profile,
+    /// A worker silent for so long loses its leases.
+    pub lease: Millis,
+    /// A task runs at most so long, at least (times the learned duration below).
+    pub limit_floor: Millis,
+    /// … and at most this many times the learned median.
+    pub limit_factor: u32,
+    /// Charged failures of one reason before a task is quarantined.
+    pub max_attempts: u8,
+    /// A backup copy starts when a task has run this many percent of the learned median; 0 = never.
+    pub backup_percent: u32,
+    /// … and at least so long: a proof of milliseconds is not worth a second one.
+    pub backup_floor: Millis,
+    /// Only tasks shorter than this (by the learned median) are leased ahead. A long one in a queue bars
+    /// more urgent ones that get ready meanwhile, to save a hand-off of milliseconds.
+    pub prefetch_below: Millis,
+    /// Larger classes of machine, ascending: an OOM asks for the next one.
+    pub classes: Vec<Needs>,
+    /// The first fence to give out.
+    pub first_fence: Fence,
+}
+
+impl Config {
+    /// The defaults of the operator for a profile.
+    pub fn new(profile: Profile) -> Self {
+        let mut classes = profile.needs.to_vec();
+        classes.sort();
+        classes.dedup();
+        Self {
+            profile,
+            lease: 15_000,
+            limit_floor: 600_000,
+            limit_factor: 20,
+            max_attempts: 5,
+            backup_percent: 150,
+            backup_floor: 1_000,
+            prefetch_below: 2_000,
+            classes,
+            first_fence: Fence(1),
+        }
+    }
+}
