@@ -476,3 +476,18 @@ fn what_is_queued_at_a_worker_that_rests_goes_elsewhere() {
     assert_eq!(world.engine.leased(), 0);
     assert_eq!(assigned(&world.join(2, SMALL, 0))[0].1.task, leases[0].1.task);
 }
+
+#[test]
+fn a_task_that_takes_its_workers_with_it_is_charged_in_the_end() {
+    let mut world = World::flat();
+    world.submit(spec(1, &[1], 1));
+    let mut attempts = vec![];
+    for n in 1..=6 {
+        assigned(&world.join(n, SMALL, 0));
+        attempts.push(world.view(1, 0).attempts);
+        world.on(Event::Left(Session(n), Gone::Dead));
+    }
+    assert_eq!(attempts, [0, 0, 0, 0, 0, 1], "five losses, one charge");
+    let why = world.engine.task(JobId(1), arborist_core::tree::NodeId(0)).unwrap();
+    assert_eq!(why.state, TaskState::Delayed, "{why:?}");
+}

@@ -307,7 +307,7 @@ pub enum Record {
         job: JobId,
         /// The node's number.
         node: u32,
-        /// Who made it: index by order of [`Record::Maker`].
+        /// Who made it: a number of [`Record::Maker`], or [`Record::NOBODY`] while that is not known.
         maker: u32,
         /// Wall time.
         millis: u32,
@@ -376,6 +376,11 @@ pub enum Record {
     Forgotten(JobId),
     /// Fences below this one have been given out.
     FencesTo(Fence),
+}
+
+impl Record {
+    /// The maker of a proof that a worker found in the store; an [`Event::Known`] names it.
+    pub const NOBODY: u32 = u32::MAX;
 }
 
 /// Where a job stands.

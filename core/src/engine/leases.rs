@@ -2,7 +2,7 @@
 
 use super::table::At;
 use super::workers::{Lost, fits};
-use super::{Assignment, Command, Engine, Fence, JobState, Millis, Notice, Record, TaskState};
+use super::{Assignment, Command, Engine, Fence, JobState, Millis, Notice, Reason, Record, TaskState};
 use crate::profile::Needs;
 use crate::tree::NodeId;
 use hashbrown::HashMap;
@@ -10,6 +10,9 @@ use std::ops::{Index, IndexMut};
 
 /// Fences reserved at a time in the journal.
 const FENCE_BLOCK: u64 = 1 << 20;
+
+/// A task that so many workers were lost with is charged for it.
+const MAX_LOST: u8 = 5;
 
 /// A lease.
 #[derive(Debug, Clone, Copy)]
@@ -260,9 +263,27 @@ impl Engine {
         let lease = self.leases[slot];
         let (task, worker) = (self.id(lease.at), self.workers[lease.worker].name.clone());
         self.out.push(Command::Notice(Notice::LeaseLost { task, worker, why }));
-        if !self.take_back(slot, Tell::Nothing) {
-            self.set_open(lease.at, TaskState::Ready);
+        if self.take_back(slot, Tell::Nothing) {
+            return;
         }
+        if lease.started.is_some() && self.is_deadly(lease.at) {
+            let maker = self.workers[lease.worker].maker;
+            let text = format!("{MAX_LOST} workers died or fell silent while they ran it");
+            return self.charge_and_settle(lease.at, Reason::Error, maker, text, false);
+        }
+        self.set_open(lease.at, TaskState::Ready);
+    }
+
+    /// Counts a lease lost while it ran. One is nobody's fault; a task that takes worker after worker with it
+    /// is at fault itself, and would go on for ever.
+    fn is_deadly(&mut self, at: At) -> bool {
+        let extra = self.jobs[at.job].extra_mut(at.node);
+        extra.lost += 1;
+        if extra.lost < MAX_LOST {
+            return false;
+        }
+        extra.lost = 0;
+        true
     }
 
     /// Both copies of a leased task, or the one there is.

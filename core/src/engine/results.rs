@@ -5,6 +5,7 @@ use super::retries::BAD_PROOFS;
 use super::table::{At, NO_MAKER, Proven};
 use super::{
     Command, Done, Engine, JobState, KnownProof, Millis, Notice, Reason, Record, Session, TaskState,
+    WorkerState,
 };
 use crate::tree::NodeId;
 
@@ -13,6 +14,9 @@ impl Engine {
     pub(crate) fn completed(&mut self, session: Session, done: &Done) {
         let Some(worker) = self.workers.by_session(session) else { return };
         self.hear(worker);
+        if self.workers[worker].state == WorkerState::Barred {
+            return;
+        }
         let slot = self.leases.by_fence(done.fence.0).filter(|slot| {
             let lease = &self.leases[*slot];
             lease.worker == worker && self.id(lease.at) == done.task

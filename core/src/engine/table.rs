@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
 /// No worker known as the maker of a proof.
-pub(crate) const NO_MAKER: u32 = u32::MAX;
+pub(crate) const NO_MAKER: u32 = super::Record::NOBODY;
 
 /// A place in the books: job by slot, node by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,6 +43,8 @@ pub(crate) struct Extra {
     pub(crate) attempts: [u8; super::retries::CHARGES],
     /// Failures charged to nobody in a row, for their backoff.
     pub(crate) soft: u8,
+    /// Leases of it that were lost while it ran, since the last charge.
+    pub(crate) lost: u8,
     /// Needs a larger class than its kind's, since it ran out of memory.
     pub(crate) class: Option<u8>,
     /// Machines where it failed.
