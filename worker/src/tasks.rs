@@ -182,10 +182,11 @@ impl Tasks {
         }
         // someone was first, or this worker in a try whose answer was lost
         let there = artifacts::child(&self.store, task).await?;
-        if there != sealed.object {
-            self.check_own(lease, there, stop).await?;
+        if there == sealed.object {
+            return Ok(sealed.completed);
         }
-        Ok(sealed.completed)
+        let proof = self.check_own(lease, there, stop).await?;
+        Ok(attempt::found(lease, &proof))
     }
 
     fn report(&self, lease: &Lease, ended: Result<Completed, Refusal>) {

@@ -1,5 +1,6 @@
 //! What the engine asks for that takes time: checks of roots, proofs to move aside, things to tell.
 
+use super::lookup;
 use super::roots::{RootCheck, RootProblem};
 use super::{Inner, Progress};
 use crate::dispatch::net::SendBuffers;
@@ -21,7 +22,13 @@ const AGAIN: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) enum Chore {
     CheckRoot(JobId),
-    Quarantine { task: TaskId, worker: Option<String>, text: String },
+    /// A worker found the proof in the store: its header says who made it.
+    FindMaker(TaskId),
+    Quarantine {
+        task: TaskId,
+        worker: Option<String>,
+        text: String,
+    },
     Ended(JobId, JobState),
     Notice(Notice),
 }
@@ -37,6 +44,7 @@ impl Inner {
             match chore {
                 None => return,
                 Some(Chore::CheckRoot(job)) => self.spawn(self.clone().check_root(job)),
+                Some(Chore::FindMaker(task)) => self.find_maker(&task).await,
                 Some(Chore::Quarantine { task, worker, text }) => {
                     self.spawn(self.clone().quarantine(task, worker, text));
                 }
@@ -82,6 +90,17 @@ impl Inner {
         }
         // nobody may be listening
         let _ = self.progress.send(Progress::Notice(notice));
+    }
+
+    /// Best effort: without it the task is done all the same, by nobody in particular.
+    async fn find_maker(&self, task: &TaskId) {
+        match lookup::known(&self.store, task).await {
+            Ok(Some(proof)) => self.room.drive(&mut SendBuffers::default(), |core, now| {
+                core.event(now, Event::Known(vec![proof]));
+            }),
+            Ok(None) => {}
+            Err(error) => tracing::info!(%task, %error, "who made a proof is not known"),
+        }
     }
 
     async fn quarantine(self: Arc<Self>, task: TaskId, worker: Option<String>, text: String) {

@@ -130,6 +130,9 @@ impl Core {
     }
 }
 
+/// Room kept for the commands of the next pass; a rare large one gives its memory back.
+const KEPT_COMMANDS: usize = 4_096;
+
 /// The engine behind its lock, with the way out for its commands.
 pub(super) struct EngineRoom {
     core: Mutex<Core>,
@@ -190,6 +193,7 @@ impl EngineRoom {
         for command in commands.drain(..) {
             self.route(&mut core, command, rest);
         }
+        commands.shrink_to(KEPT_COMMANDS);
         core.commands = commands;
         self.append(&mut core, rest);
         rest.touched = std::mem::take(&mut core.touched);
@@ -207,11 +211,14 @@ impl EngineRoom {
                 }
             }
             Command::Persist(record) => {
-                if let Record::Done { job, node, found, .. } = &record {
-                    let kind =
-                        core.engine.prepared_job(*job).map_or(Kind::Vm, |p| p.shape.kind(NodeId(*node)));
+                if let Record::Done { job, node, found, maker, .. } = &record
+                    && let Some(tree) = core.engine.prepared_job(*job)
+                {
                     let counts = if *found { &mut rest.found } else { &mut rest.made };
-                    counts[kind.index()] += 1;
+                    counts[tree.shape.kind(NodeId(*node)).index()] += 1;
+                    if *maker == Record::NOBODY {
+                        rest.chores.push(Chore::FindMaker(tree.ids[*node as usize]));
+                    }
                 }
                 core.records.push(record.encode());
             }

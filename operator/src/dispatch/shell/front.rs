@@ -155,6 +155,7 @@ impl Inner {
         session: Session,
         frame: FromWorker,
     ) -> Result<(), &'static str> {
+        check_lengths(&frame)?;
         for done in frame.completed {
             let task = TaskId::from_slice(&done.task).ok_or("completed: a task id has 32 bytes")?;
             core.event(
@@ -222,4 +223,22 @@ fn reason(failed: &wire::Failed) -> Option<Reason> {
         wire::Reason::StoreUnavailable => Reason::StoreUnavailable,
         wire::Reason::HandedBack => Reason::HandedBack,
     })
+}
+
+/// The most leases a frame may name: more than any machine has cores.
+const MAX_NAMED: usize = 70_000;
+/// The most results of a frame; a worker with more waiting sends several.
+const MAX_RESULTS: usize = 4_096;
+
+/// A frame of the largest size could name millions of leases, to be dealt with under one lock.
+fn check_lengths(frame: &FromWorker) -> Result<(), &'static str> {
+    let named = frame.heartbeat.as_ref().map_or(0, |h| h.fences.len());
+    let handed_back = frame.draining.as_ref().map_or(0, |d| d.handed_back.len());
+    match () {
+        () if frame.completed.len() + frame.failed.len() > MAX_RESULTS => {
+            Err("a frame has at most 4,096 results")
+        }
+        () if named.max(handed_back) > MAX_NAMED => Err("a frame names at most 70,000 leases"),
+        () => Ok(()),
+    }
 }

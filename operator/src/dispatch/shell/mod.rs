@@ -162,10 +162,8 @@ struct Inner {
     net: Mutex<Option<Net>>,
     address: SocketAddr,
     ca_pem: String,
-    /// Held for reading while a submit counts on proofs in the store, for writing while some are deleted.
+    /// Held for reading while a submit counts on objects in the store, for writing while some are deleted.
     deleting: RwLock<()>,
-    /// The job that is being deleted.
-    retiring: watch::Sender<Option<JobId>>,
     /// One submit at a time enters the books.
     submitting: tokio::sync::Mutex<()>,
     /// A new job wants its order chosen.

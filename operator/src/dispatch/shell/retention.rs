@@ -4,9 +4,9 @@ use super::Inner;
 use crate::dispatch::net::SendBuffers;
 use arborist_artifacts::StoreError;
 use arborist_core::engine::{Event, JobId, JobState, Millis, PreparedJob, Source};
-use arborist_core::ids::TaskId;
+use arborist_core::ids::{ArtifactHash, TaskId};
 use arborist_core::proof_object::{input_key, proof_key};
-use arborist_core::tree::NodeId;
+use arborist_core::tree::{Leaves, NodeId};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,13 +25,15 @@ fn is_due(state: &JobState, ended: Option<Millis>, keep: Millis, now: Millis) ->
     over && ended.is_some_and(|ended| ended.saturating_add(keep) <= now)
 }
 
-/// Of a job's tasks and inputs, the keys to delete; `needed` says of a task whether another job has it.
-fn keys_to_delete(tree: &PreparedJob, nodes: &[u32], needed: impl Fn(u32) -> bool) -> Vec<String> {
+/// Of a job's tasks and inputs, the keys to delete: those that no other job has. After a reorg another job
+/// may take an input that it shares with no task of this one.
+fn keys_to_delete(tree: &PreparedJob, nodes: &[u32], others: &Others) -> Vec<String> {
     let mut keys = vec![];
-    for &node in nodes.iter().filter(|node| !needed(**node)) {
-        keys.push(proof_key(&tree.ids[node as usize]));
-        // an input has one task that takes it, and goes with it
-        keys.extend(tree.leaves.inputs(&tree.shape, NodeId(node)).map(|hash| input_key(&hash)));
+    for &node in nodes {
+        let task = tree.ids[node as usize];
+        keys.extend((!others.tasks.contains(&task)).then(|| proof_key(&task)));
+        let input = tree.leaves.inputs(&tree.shape, NodeId(node));
+        keys.extend(input.filter(|hash| !others.inputs.contains(hash)).map(|hash| input_key(&hash)));
     }
     keys
 }
@@ -43,12 +45,12 @@ impl Inner {
         loop {
             tokio::time::sleep(LOOK.min(keep)).await;
             for job in self.due(keep.as_millis() as Millis) {
-                self.retiring.send_replace(Some(job));
-                let deleted = self.delete_job(job).await;
-                self.retiring.send_replace(None);
-                match deleted {
-                    Ok(deleted) => tracing::info!(job = job.0, deleted, "a finished job was deleted"),
-                    Err(error) => tracing::warn!(job = job.0, %error, "a finished job can't be deleted yet"),
+                match self.delete_job(job).await {
+                    Ok(Some(deleted)) => tracing::info!(job = job.0, deleted, "a finished job was deleted"),
+                    Ok(None) => {}
+                    Err(error) => {
+                        tracing::warn!(job = job.0, %error, "a finished job left objects in the store");
+                    }
                 }
             }
         }
@@ -64,18 +66,24 @@ impl Inner {
         })
     }
 
-    /// Deletes a job's proofs and inputs, then drops it from the books: after a crash in between it is done
-    /// again. Returns how many objects went.
-    async fn delete_job(&self, id: JobId) -> Result<usize, StoreError> {
-        let Some(tree) = self.room.look(|core| core.engine.prepared_job(id).cloned()) else { return Ok(0) };
+    /// Drops a job from the books, for good, and only then deletes its proofs and inputs: a crash in between
+    /// leaves objects that nobody needs, never a job without its block. Returns how many objects went; `None`
+    /// if the job goes on after all.
+    async fn delete_job(&self, id: JobId) -> Result<Option<usize>, StoreError> {
+        let Some(tree) = self.room.look(|core| core.engine.prepared_job(id).cloned()) else {
+            return Ok(None);
+        };
+        if !self.forget_for_good(id).await {
+            return Ok(None);
+        }
         let nodes: Vec<u32> = tree.shape.nodes().map(|node| node.0).collect();
         let mut deleted = 0;
         let mut others = Others::default();
         for batch in nodes.chunks(BATCH) {
-            // a submit that counts on proofs in the store is let through first or waits
+            // a submit that counts on objects in the store is let through first or waits
             let _no_submit = self.deleting.write().await;
             self.refresh(&mut others, id);
-            let keys = keys_to_delete(&tree, batch, |node| others.tasks.contains(&tree.ids[node as usize]));
+            let keys = keys_to_delete(&tree, batch, &others);
             deleted += keys.len();
             self.store.delete_all(keys).await?;
         }
@@ -87,11 +95,24 @@ impl Inner {
             self.store.delete(&input_key(hash)).await?;
             deleted += 1;
         }
-        self.room.drive(&mut SendBuffers::default(), |core, now| {
-            core.event(now, Event::Forget(id));
-            core.publish(id);
-        });
-        Ok(deleted)
+        Ok(Some(deleted))
+    }
+
+    /// Whether the job is out of the books, durably, and no other operator has taken them over.
+    async fn forget_for_good(&self, id: JobId) -> bool {
+        {
+            let _no_submit = self.deleting.write().await;
+            let gone = self.room.drive(&mut SendBuffers::default(), |core, now| {
+                // the engine keeps a job that goes on
+                core.event(now, Event::Forget(id));
+                core.publish(id);
+                core.engine.job(id).is_none()
+            });
+            if !gone {
+                return false;
+            }
+        }
+        self.durable().await.is_ok() && self.journal.confirm().await.is_ok()
     }
 
     /// Brings what other jobs need up to date.
@@ -104,16 +125,25 @@ impl Inner {
             && trees.iter().zip(&others.trees).all(|(a, b)| Arc::ptr_eq(a, b));
         if !same {
             others.tasks = trees.iter().flat_map(|tree| tree.ids.iter().copied()).collect();
+            others.inputs = trees.iter().flat_map(|tree| inputs_of(tree)).collect();
             others.trees = trees;
         }
     }
 }
 
-/// The other jobs in the books and all their tasks.
+/// The other jobs in the books, all their tasks and inputs.
 #[derive(Default)]
 struct Others {
     trees: Vec<Arc<PreparedJob>>,
     tasks: HashSet<TaskId>,
+    inputs: HashSet<ArtifactHash>,
+}
+
+fn inputs_of(tree: &PreparedJob) -> Vec<ArtifactHash> {
+    match &tree.leaves {
+        Leaves::Block { calls, private_proofs, .. } => [&calls[..], private_proofs].concat(),
+        Leaves::Synthetic { .. } => vec![],
+    }
 }
 
 #[cfg(test)]
@@ -121,7 +151,6 @@ mod tests {
     use super::*;
     use arborist_core::engine::JobSpec;
     use arborist_core::profile::Profile;
-    use arborist_core::tree::Leaves;
 
     #[test]
     fn only_jobs_that_are_over_for_long_enough_are_due() {
@@ -141,11 +170,11 @@ mod tests {
 
     #[test]
     fn what_another_job_needs_stays() {
-        let source = Source::Synthetic { calls: vec![1], seed: 1 };
+        let (call, private) = (ArtifactHash([1; 32]), ArtifactHash([2; 32]));
         let spec = JobSpec {
             id: JobId(1),
             name: "j".into(),
-            source,
+            source: Source::Block(ArtifactHash([3; 32])),
             chain_id: 1,
             block_number: 1,
             prover_id: [0; 32],
@@ -153,9 +182,18 @@ mod tests {
             priority: 0,
             suspended: false,
         };
-        let tree = PreparedJob::new(spec, &[1], Leaves::Synthetic { seed: 1 }, &Profile::rfp()).unwrap();
-        let keys = keys_to_delete(&tree, &[0, 1, 2, 3], |node| node == 1);
-        let expected: Vec<_> = [0, 2, 3].map(|node: usize| proof_key(&tree.ids[node])).into();
-        assert_eq!(keys, expected);
+        let leaves =
+            Leaves::Block { calls: vec![call], private_proofs: vec![private], states: vec![[0; 32]] };
+        let tree = PreparedJob::new(spec, &[1], leaves, &Profile::rfp()).unwrap();
+        let proof = |node: usize| proof_key(&tree.ids[node]);
+        let keys = |others: &Others| keys_to_delete(&tree, &[0, 1, 2, 3], others);
+        let all = [proof(0), input_key(&call), proof(1), input_key(&private), proof(2), proof(3)];
+        assert_eq!(keys(&Others::default()), all);
+        let others = Others {
+            tasks: [tree.ids[0]].into(),
+            inputs: inputs_of(&tree).into_iter().collect(),
+            ..Others::default()
+        };
+        assert_eq!(keys(&others), [proof(1), proof(2), proof(3)]);
     }
 }

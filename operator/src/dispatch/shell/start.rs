@@ -162,7 +162,6 @@ fn build(
         address,
         ca_pem: authority.ca_pem().to_owned(),
         deleting: RwLock::new(()),
-        retiring: watch::Sender::new(None),
         submitting: tokio::sync::Mutex::new(()),
         reorder: Notify::new(),
     }

@@ -107,12 +107,12 @@ impl Dispatcher {
         let deadline = request.deadline;
         let built = tokio::task::spawn_blocking(move || build(request, &profile));
         let built = built.await.map_err(|_| SubmitError::Crashed)??;
-        if let Some(job) = inner.settled_job(&built.job).await {
+        // what is counted on in the store must not be deleted until the books say that it is needed
+        let kept = inner.deleting.read().await;
+        if let Some(job) = inner.known_job(&built.job) {
             return inner.take_up_again(job, deadline).await;
         }
         inner.put_inputs(built.inputs, built.block).await?;
-        // proofs that are counted on must not be deleted until the books say that they are needed
-        let kept = inner.deleting.read().await;
         let found = inner.proofs_made_before(&built.job).await?;
         let _one_at_a_time = inner.submitting.lock().await;
         if let Some(job) = inner.known_job(&built.job) {
@@ -169,17 +169,6 @@ impl Inner {
     fn known_job(&self, job: &PreparedJob) -> Option<JobId> {
         let root = job.ids.last()?;
         self.room.look(|core| core.engine.find(root)).map(|(job, _)| job)
-    }
-
-    /// The same, unless it is being deleted: then one waits until it is gone.
-    async fn settled_job(&self, job: &PreparedJob) -> Option<JobId> {
-        let known = self.known_job(job)?;
-        let mut retiring = self.retiring.subscribe();
-        tokio::select! {
-            _ = retiring.wait_for(|retiring| *retiring != Some(known)) => {}
-            () = self.stopping.cancelled() => {}
-        }
-        self.known_job(job)
     }
 
     async fn take_up_again(&self, job: JobId, deadline: Option<Millis>) -> Result<JobId, SubmitError> {
