@@ -417,9 +417,10 @@ proptest! {
 /// Storms that once broke something: restarts from a journal read twice.
 #[test]
 fn storms_of_the_past_are_weathered() {
-    let past: [(u64, &[&[u8]], u64); 2] = [
+    let past: [(u64, &[&[u8]], u64); 3] = [
         (18_125_440_650_086_741_041, &[&[2, 2, 3, 0], &[1, 2, 0, 1, 3], &[1, 3, 1, 1, 0, 2]], 3),
         (4_582_274_211_960_418_478, &[&[1, 0], &[0, 0, 2, 3]], 2),
+        (7_132_496_033_950_492_034, &[&[1, 3, 3, 0], &[3, 0, 2, 3, 0], &[3, 2, 1, 2]], 5),
     ];
     for (seed, blocks, workers) in past {
         let blocks: Vec<_> = blocks.iter().map(|calls| calls.to_vec()).collect();

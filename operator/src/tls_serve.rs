@@ -64,9 +64,14 @@ pub async fn serve(
     }
 }
 
+/// How long sent bytes may stay unread before the connection ends.
+const UNREAD_TIME: Duration = Duration::from_secs(30);
+
 async fn handle(stream: TcpStream, acceptor: Option<TlsAcceptor>, router: Router, stop: CancellationToken) {
     // a connection that can't be told to send small answers at once still works
     let _slower = stream.set_nodelay(true);
+    // whoever asks for large objects and reads nothing holds memory that others need
+    let _until_tcp_gives_up = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(UNREAD_TIME));
     let Some(acceptor) = acceptor else { return converse(stream, router, stop).await };
     match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => converse(stream, router, stop).await,

@@ -315,8 +315,9 @@ impl Engine {
         self.now = self.now.max(proven.at);
         let job = &mut self.jobs[at.job];
         if job.is_done(at.node) {
-            // Read before, or its maker was not known: see `known`.
-            if job.proven(at.node).maker == NO_MAKER {
+            // Read before, or its maker was not known: see `known`. An earlier proof of it was found bad.
+            let written = job.proven(at.node);
+            if written.maker == NO_MAKER && written.at <= proven.at {
                 job.write(at.node, proven);
             }
             return;

@@ -94,7 +94,10 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         .enable_all()
         .build()
         .map_err(|e| CliError::failed("start the runtime", e))?;
-    runtime.block_on(serve(args))
+    let result = runtime.block_on(serve(args));
+    // a check of a root that hangs in a plug-in does not hold the process
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    result
 }
 
 async fn serve(args: &Args) -> Result<(), CliError> {
@@ -121,7 +124,12 @@ async fn serve(args: &Args) -> Result<(), CliError> {
         }
         fenced = served.dispatcher.stopped() => fenced,
     };
-    served.shutdown().await;
+    tokio::select! {
+        () = served.shutdown() => {}
+        name = signals.next() => {
+            tracing::warn!(signal = name, "leaving at once: the journal's last records are looked up at the next start");
+        }
+    }
     match fenced {
         Some(epoch) => Err(CliError::Failed(format!(
             "another operator has taken over the journal (epoch {epoch}); this one has stopped"

@@ -4,7 +4,7 @@ use super::lookup;
 use super::roots::{RootCheck, RootProblem};
 use super::{Inner, Progress};
 use crate::dispatch::net::SendBuffers;
-use arborist_artifacts::with_retry;
+use arborist_artifacts::{StoreError, with_retry};
 use arborist_core::circuit::Circuit;
 use arborist_core::engine::{Event, JobId, JobState, Notice};
 use arborist_core::ids::TaskId;
@@ -153,7 +153,10 @@ impl Inner {
             return Err(RootProblem::Bad("the job is not in the books any more".into()));
         };
         let object = with_retry(PATIENCE, || self.store.get_proof(&task)).await;
-        let object = object.map_err(|error| RootProblem::Unable(error.to_string()))?;
+        let object = object.map_err(|error| match error {
+            StoreError::TooLarge { .. } | StoreError::Corrupt { .. } => RootProblem::Bad(error.to_string()),
+            error => RootProblem::Unable(error.to_string()),
+        })?;
         let object =
             object.ok_or_else(|| RootProblem::Bad("the proof is not in the artifact store".into()))?;
         let roots = self.options.roots.clone();

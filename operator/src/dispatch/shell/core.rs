@@ -14,6 +14,7 @@ use arborist_core::ids::TaskId;
 use arborist_core::tree::NodeId;
 use arborist_core::wire::{Lease, ToWorker};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, watch};
@@ -224,8 +225,11 @@ impl EngineRoom {
             }
             Command::CheckRoot(job) => rest.chores.push(Chore::CheckRoot(job)),
             Command::Quarantine { task, worker, text } => {
-                core.held_back.entry(task).or_default();
-                rest.chores.push(Chore::Quarantine { task, worker, text });
+                // One chore a task: a second one could move away the good proof that came since.
+                if let Entry::Vacant(free) = core.held_back.entry(task) {
+                    free.insert(vec![]);
+                    rest.chores.push(Chore::Quarantine { task, worker, text });
+                }
             }
             Command::JobEnded(job, state) => rest.chores.push(Chore::Ended(job, state)),
             Command::Notice(notice) => rest.chores.push(Chore::Notice(notice)),

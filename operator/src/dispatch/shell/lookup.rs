@@ -146,7 +146,15 @@ pub(super) async fn known(store: &ArtifactStore, task: &TaskId) -> Result<Option
     if store.head(&key).await?.is_none() {
         return Ok(None);
     }
-    let Some(object) = store.get_proof(task).await? else { return Ok(None) };
+    let object = match store.get_proof(task).await {
+        Err(error @ (StoreError::TooLarge { .. } | StoreError::Corrupt { .. })) => {
+            tracing::warn!(%task, %error, "what lies at a proof's place is moved aside");
+            store.move_aside(&key, &error.to_string()).await?;
+            return Ok(None);
+        }
+        object => object?,
+    };
+    let Some(object) = object else { return Ok(None) };
     match ProofObject::open(task, &object) {
         Ok(opened) => Ok(Some(KnownProof {
             task: *task,

@@ -98,7 +98,10 @@ impl Dispatcher {
             &authority,
         ));
         inner.reask_roots();
-        inner.look_up_lost_tail().await?;
+        if let Err(error) = inner.look_up_lost_tail().await {
+            // nothing rests on it: a worker looks in the store before it proves
+            tracing::error!(%error, "proofs whose records were lost can't be looked up now");
+        }
         let net = door
             .start(tls, inner.limits(), Arc::new(Front(inner.clone())), inner.metrics.clone())
             .map_err(|error| StartError::Listen { address: listen, error })?;
