@@ -83,7 +83,12 @@ impl Engine {
         if !at_own_key {
             self.count_failure(worker, reason);
         }
-        let goes_on = self.end_lease(slot);
+        let goes_on = if self.leases.is(slot, fence.0) {
+            self.end_lease(slot)
+        } else {
+            // It failed before it was started, and went with all that was queued at a worker that rests now.
+            self.jobs[at.job].state_of(at.node) == TaskState::Leased
+        };
         match reason {
             Reason::HandedBack | Reason::StoreUnavailable if goes_on => {}
             Reason::HandedBack if leaves => self.set_open(at, TaskState::Ready),
