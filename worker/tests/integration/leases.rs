@@ -203,7 +203,7 @@ fn whoever_was_first_is_believed_if_its_proof_is_good() {
             if good { sealed(id, circuit, &proof(circuit, &[fence, 7])) } else { b"garbage".to_vec() };
         dispatcher.put_proof(id, &object);
         match dispatcher.result(fence) {
-            Ok(done) => assert!(good && !done.found),
+            Ok(done) => assert!(good && done.found, "the proof is the other maker's"),
             Err(failed) => {
                 assert!(!good, "{}", failed.text);
                 assert_eq!((reason(&failed), &failed.child[..]), (Reason::BadChild, &id.0[..]));
