@@ -1,7 +1,10 @@
 //! The operator of Arborist: dispatcher, journal, artifact store and command line.
 
+pub mod api;
 pub mod cli;
+pub mod controllers;
 pub mod dispatch;
+pub mod kubernetes;
 pub mod metrics;
 pub mod store;
 pub mod tls;

@@ -1,0 +1,1 @@
+//! What the operator needs of Kubernetes beside its controllers: leadership, certificates, tokens, pods.
