@@ -4,9 +4,14 @@
 //! checked types), `build` (pure: what is to be), `apply` (writes), `update_status` (one write, then events).
 //! Decisions are pure functions; only the first, fourth and fifth step see the client.
 
+pub mod provingjob;
+
 use crate::dispatch::Dispatcher;
 use arborist_core::profile::Profile;
+use ed25519_dalek::SigningKey;
+use kube::runtime::events::Recorder;
 use kube::{Api, Client, Resource};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The Kubernetes objects that this operator serves.
@@ -55,6 +60,9 @@ pub struct Settings {
     pub backend: String,
     /// Circuits, and what a proof needs.
     pub profile: Profile,
+    /// Blocks are fetched from, and reports sent to, loopback and link-local addresses too. Whoever may write a
+    /// ProvingJob names those addresses: on a cluster the node's metadata service must stay out of reach.
+    pub allow_local_addresses: bool,
 }
 
 impl Settings {
@@ -78,7 +86,24 @@ pub struct Context {
     /// How the operator was installed.
     pub settings: Settings,
     /// Events go out through this one.
-    pub recorder: kube::runtime::events::Recorder,
+    pub recorder: Recorder,
+    /// Signs reports of completion.
+    pub report_key: Arc<SigningKey>,
+    /// What the ProvingJobs' controllers of all scopes share.
+    pub jobs: provingjob::Memory,
+}
+
+impl Context {
+    /// A context with empty memory.
+    pub fn new(
+        client: Client,
+        dispatcher: Dispatcher,
+        settings: Settings,
+        recorder: Recorder,
+        report_key: Arc<SigningKey>,
+    ) -> Self {
+        Self { client, dispatcher, settings, recorder, report_key, jobs: provingjob::Memory::default() }
+    }
 }
 
 /// How a reconcile ended, when nothing went wrong.
