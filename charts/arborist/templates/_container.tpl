@@ -1,0 +1,47 @@
+{{/* Arguments of `arborist operator`. */}}
+{{- define "arborist.args" -}}
+{{- $address := .Values.operator.listenAddress -}}
+- operator
+- --service={{ include "arborist.fullname" . }}
+- --listen={{ $address }}:7700
+- --http={{ $address }}:7701
+- --store-listen={{ $address }}:7702
+- --state=/var/lib/arborist
+{{- range .Values.watch.namespaces }}
+- --watch-namespace={{ . }}
+{{- end }}
+{{- with .Values.store.url }}
+- --store={{ . }}
+{{- end }}
+{{- with .Values.store.credentialsSecret }}
+- --store-credentials-secret={{ . }}
+{{- end }}
+- --worker-image={{ include "arborist.image" (dict "image" .Values.worker.image "version" .Chart.AppVersion) }}
+- --worker-image-pull-policy={{ .Values.worker.image.pullPolicy }}
+{{- range .Values.worker.imagePullSecrets }}
+- --worker-image-pull-secret={{ .name }}
+{{- end }}
+- --backend={{ .Values.operator.backend }}
+- --profile={{ .Values.operator.profile }}
+- --lease={{ .Values.operator.lease }}
+- --leader-lease={{ .Values.operator.leaderLease }}
+- --max-attempts={{ .Values.operator.maxAttempts }}
+- --log-format={{ .Values.operator.logFormat }}
+{{- with .Values.operator.extraArgs }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "arborist.env" -}}
+- name: POD_NAMESPACE
+  valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
+- name: POD_NAME
+  valueFrom: {fieldRef: {fieldPath: metadata.name}}
+- name: POD_IP
+  valueFrom: {fieldRef: {fieldPath: status.podIP}}
+- name: RUST_LOG
+  value: {{ .Values.operator.logLevel | quote }}
+{{- with .Values.operator.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
