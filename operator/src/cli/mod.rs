@@ -4,6 +4,7 @@
 
 mod block;
 mod error;
+mod healthcheck;
 mod input;
 mod jobs_http;
 mod logging;
@@ -43,6 +44,8 @@ enum Command {
     Verify(verify::Args),
     /// Run the operator: dispatcher, journal, artifact store, metrics
     Run(Box<run::Args>),
+    /// Get a URL of /healthz or /readyz; for probes, since the image has no other client
+    Healthcheck(healthcheck::Args),
 }
 
 impl Cli {
@@ -56,6 +59,7 @@ impl Cli {
             Command::Prove(args) => prove::run(&args),
             Command::Verify(args) => verify::run(&args),
             Command::Run(args) => run::run(&args),
+            Command::Healthcheck(args) => healthcheck::run(&args),
         }
     }
 }
