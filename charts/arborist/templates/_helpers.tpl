@@ -10,7 +10,7 @@
 
 {{/* Of what is not in a namespace: two releases must not share it. */}}
 {{- define "arborist.clusterName" -}}
-{{- printf "%s-%s" (include "arborist.fullname" .) .Release.Namespace | trunc 63 | trimSuffix "-" -}}
+{{- printf "%s-%s" (include "arborist.fullname" .) .Release.Namespace -}}
 {{- end -}}
 
 {{- define "arborist.selectorLabels" -}}
