@@ -50,6 +50,19 @@ lint: check-tools ## Formatting, clippy, documentation, generated files, depende
 	@if command -v cargo-deny >/dev/null; then cargo-deny --locked check licenses bans sources; \
 	else echo 'cargo-deny is not installed: dependency rules (deny.toml) not checked; cargo install cargo-deny --locked'; fi
 
+.PHONY: images
+images: check-tools ## Build both images as OCI archives into out/images, without Docker
+	@hack/images.sh
+
+.PHONY: manifests
+manifests: check-tools ## Renew what is generated: CRDs, the CRD chart, the chart's README, install.yaml
+	$(CARGO) run --locked --quiet -p arborist-operator -- crds --out crds
+	@HELM=$$(hack/tool.sh helm) hack/render-manifests.sh
+
+.PHONY: chart-lint
+chart-lint: ## Charts: helm lint, many values rendered and checked against Kubernetes' schemas, generated files
+	@HELM=$$(hack/tool.sh helm) KUBECONFORM=$$(hack/tool.sh kubeconform) KUBE_SWAGGER=$$(hack/tool.sh swagger) hack/chart-lint.sh
+
 .PHONY: fmt
 fmt: ## Format the code
 	$(CARGO) fmt --all

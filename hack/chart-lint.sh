@@ -5,8 +5,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-helm=${HELM:-helm}
-kubeconform=${KUBECONFORM:-kubeconform}
+helm=${HELM:?}
+kubeconform=${KUBECONFORM:?}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 failed=0
@@ -43,7 +43,7 @@ schemas() {
 }
 
 conforms() { # conforms FILE…; the Prometheus operator's kinds have no schema here
-    "$kubeconform" -strict -summary -skip ServiceMonitor,PrometheusRule \
+    "$kubeconform" -strict -skip ServiceMonitor,PrometheusRule \
         -schema-location "$work/schemas/{{ .ResourceKind }}{{ .KindSuffix }}.json" "$@"
 }
 

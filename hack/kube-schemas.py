@@ -9,6 +9,7 @@ import json
 import pathlib
 import sys
 
+SKIPPED = {"format", "properties", "nullable", "default", "description"}
 INT_OR_STRING = {"anyOf": [{"type": "integer"}, {"type": "string"}]}
 
 
@@ -20,7 +21,9 @@ def strict(schema):
         return schema
     if schema.get("format") == "int-or-string" or schema.get("x-kubernetes-int-or-string"):
         return INT_OR_STRING
-    out = {k: strict(v) for k, v in schema.items() if not k.startswith("x-kubernetes") and k != "format"}
+    out = {k: strict(v) for k, v in schema.items() if not k.startswith("x-kubernetes") and k not in SKIPPED}
+    if "properties" in schema:  # its keys are names, not keywords: a CRD has fields called `format` and `x-kubernetes-…`
+        out["properties"] = {name: strict(below) for name, below in schema["properties"].items()}
     closed = "properties" in out and "additionalProperties" not in out
     if closed and not schema.get("x-kubernetes-preserve-unknown-fields"):
         out["additionalProperties"] = False
