@@ -5,10 +5,11 @@ use jiff::civil::Date;
 use jiff::{Timestamp, ToSpan, tz::TimeZone};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    KeyUsagePurpose, PublicKeyData,
 };
 use rustls::crypto::ring;
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, version::TLS13};
@@ -49,6 +50,9 @@ pub enum TlsError {
     /// A host's name can't stand in a certificate, or TLS can't be set up.
     #[error("TLS: {0}")]
     Tls(#[from] rustls::Error),
+    /// A certificate authority's certificate and key are no such pair.
+    #[error("the certificate authority: {0}")]
+    BadAuthority(String),
     /// The token's file is empty or too long.
     #[error("{path}: a token has 16 to 4096 characters, this has {length}", path = path.display())]
     BadToken {
@@ -59,13 +63,65 @@ pub enum TlsError {
     },
 }
 
-/// The operator's own certificate authority.
+/// The operator's own certificate authority. It may be replaced while servers run.
 pub struct Authority {
+    current: RwLock<Arc<Issuing>>,
+}
+
+/// An authority's certificate and key.
+struct Issuing {
     issuer: Issuer<'static, KeyPair>,
     ca_pem: String,
+    not_after: Timestamp,
+    /// Grows with each replacement.
+    generation: u64,
+}
+
+impl Issuing {
+    fn from_pem(ca_pem: &str, key_pem: &str, generation: u64) -> Result<Self, TlsError> {
+        let bad = |text: String| TlsError::BadAuthority(text);
+        let key = KeyPair::from_pem(key_pem)?;
+        for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
+            let certificate = certificate.map_err(|error| bad(format!("its certificate: {error:?}")))?;
+            let (_, parsed) = x509_parser::parse_x509_certificate(&certificate)
+                .map_err(|error| bad(format!("its certificate: {error}")))?;
+            if parsed.public_key().raw != key.subject_public_key_info() {
+                continue;
+            }
+            if !parsed.is_ca() {
+                return Err(bad("its certificate is none of an authority".into()));
+            }
+            let not_after = Timestamp::from_second(parsed.validity().not_after.timestamp())
+                .map_err(|error| bad(format!("its certificate's end: {error}")))?;
+            let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
+            return Ok(Self { issuer, ca_pem: ca_pem.to_owned(), not_after, generation });
+        }
+        Err(bad("none of its certificates is of its key".into()))
+    }
 }
 
 impl Authority {
+    /// An authority from its certificate and key in PEM. The certificate's text may hold others too, as
+    /// while one takes over from another; the one that is of the key signs.
+    ///
+    /// # Errors
+    /// The texts hold no such pair.
+    pub fn from_pem(ca_pem: &str, key_pem: &str) -> Result<Self, TlsError> {
+        Ok(Self { current: RwLock::new(Arc::new(Issuing::from_pem(ca_pem, key_pem, 0)?)) })
+    }
+
+    /// Makes an authority that is valid from yesterday for so many days: its certificate and its key, in
+    /// PEM.
+    ///
+    /// # Errors
+    /// There is no randomness.
+    pub fn generate(valid_days: u16) -> Result<(String, String), TlsError> {
+        let key = KeyPair::generate()?;
+        let today = Timestamp::now().to_zoned(TimeZone::UTC).date();
+        let params = ca_params(today - 1.day(), today + i64::from(valid_days).days());
+        Ok((params.self_signed(&key)?.pem(), key.serialize_pem()))
+    }
+
     /// Reads the authority from a state folder; makes it (`ca.pem`, and `ca-key.pem` readable by its
     /// owner only) when there is none.
     ///
@@ -74,16 +130,39 @@ impl Authority {
     pub fn open(state_dir: &Path) -> Result<Self, TlsError> {
         make_dir(state_dir)?;
         let key_file = state_dir.join(CA_KEY_FILE);
-        let key =
-            KeyPair::from_pem(&read_or_create(&key_file, || Ok(KeyPair::generate()?.serialize_pem()))?)?;
-        let params = ca_params();
-        let ca_pem = read_or_create(&state_dir.join(CA_FILE), || Ok(params.self_signed(&key)?.pem()))?;
-        Ok(Self { issuer: Issuer::new(params, key), ca_pem })
+        let key_pem = read_or_create(&key_file, || Ok(KeyPair::generate()?.serialize_pem()))?;
+        let ca_pem = read_or_create(&state_dir.join(CA_FILE), || {
+            let today = Timestamp::now().to_zoned(TimeZone::UTC).date();
+            let params = ca_params(today - 1.day(), today + CA_YEARS.years());
+            Ok(params.self_signed(&KeyPair::from_pem(&key_pem)?)?.pem())
+        })?;
+        Self::from_pem(&ca_pem, &key_pem)
     }
 
-    /// The authority's certificate in PEM: what clients trust.
-    pub fn ca_pem(&self) -> &str {
-        &self.ca_pem
+    /// From now on this certificate and key sign: every server that was set up with this authority has a
+    /// new certificate at its next handshake. Connections that are open stay. Clients have to trust the
+    /// new authority before.
+    ///
+    /// # Errors
+    /// The texts hold no such pair; then nothing changes.
+    pub fn replace(&self, ca_pem: &str, key_pem: &str) -> Result<(), TlsError> {
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        *current = Arc::new(Issuing::from_pem(ca_pem, key_pem, current.generation + 1)?);
+        Ok(())
+    }
+
+    fn current(&self) -> Arc<Issuing> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The certificate in PEM, with what else was given along with it: what clients trust.
+    pub fn ca_pem(&self) -> String {
+        self.current().ca_pem.clone()
+    }
+
+    /// When the certificate ends.
+    pub fn not_after(&self) -> Timestamp {
+        self.current().not_after
     }
 
     /// TLS 1.3 for a server that is reached under `hosts` (names or addresses; [`SERVER_NAME`],
@@ -116,6 +195,7 @@ impl Authority {
     }
 
     fn certificate(&self, names: &[String], now: Timestamp) -> Result<Dated, TlsError> {
+        let issuing = self.current();
         let mut params = CertificateParams::new(names.to_vec())?;
         params.distinguished_name.push(DnType::CommonName, SERVER_NAME);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -124,23 +204,21 @@ impl Authority {
         let today = now.to_zoned(TimeZone::UTC).date();
         set_days(&mut params, today - 1.day(), today + SERVER_DAYS.days());
         let key = KeyPair::generate()?;
-        let certificate = params.signed_by(&key, &self.issuer)?;
+        let certificate = params.signed_by(&key, &issuing.issuer)?;
         let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let signer = ring::sign::any_supported_type(&der)?;
         let certified = CertifiedKey::new(vec![certificate.der().clone()], signer);
         let renew_at = now + (24 * (SERVER_DAYS - RENEW_DAYS)).hours();
-        Ok(Dated { certified: Arc::new(certified), renew_at })
+        Ok(Dated { certified: Arc::new(certified), renew_at, generation: issuing.generation })
     }
 }
 
-/// The same parameters at every start: with its key they are the authority.
-fn ca_params() -> CertificateParams {
+fn ca_params(first: Date, last: Date) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, "Arborist operator");
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
-    let today = Timestamp::now().to_zoned(TimeZone::UTC).date();
-    set_days(&mut params, today - 1.day(), today + CA_YEARS.years());
+    set_days(&mut params, first, last);
     params
 }
 
@@ -153,6 +231,14 @@ fn set_days(params: &mut CertificateParams, first: Date, last: Date) {
 struct Dated {
     certified: Arc<CertifiedKey>,
     renew_at: Timestamp,
+    /// Of the authority that signed it.
+    generation: u64,
+}
+
+impl Dated {
+    fn is_good(&self, now: Timestamp, generation: u64) -> bool {
+        now < self.renew_at && self.generation == generation
+    }
 }
 
 struct Renewing {
@@ -170,14 +256,15 @@ impl std::fmt::Debug for Renewing {
 impl ResolvesServerCert for Renewing {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let now = Timestamp::now();
+        let generation = self.authority.current().generation;
         {
             let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
-            if now < current.renew_at {
+            if current.is_good(now, generation) {
                 return Some(current.certified.clone());
             }
         }
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        if now >= current.renew_at {
+        if !current.is_good(now, generation) {
             match self.authority.certificate(&self.names, now) {
                 Ok(new) => *current = new,
                 Err(error) => tracing::error!(%error, "the server certificate can't be renewed"),

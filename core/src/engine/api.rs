@@ -208,8 +208,19 @@ pub enum Event {
     },
     /// A worker is gone.
     Left(Session, Gone),
-    /// A worker takes nothing new.
+    /// The kernel killed a worker's process because its memory was used up: what it ran when its session
+    /// ended, a short while ago or shortly after this, is charged as [`Reason::OutOfMemory`].
+    OutOfMemory {
+        /// The worker's name.
+        worker: String,
+        /// Names this death: told twice it counts once.
+        incident: String,
+    },
+    /// A worker says that it takes nothing new.
     Draining(Session),
+    /// A worker is to get nothing new, until it logs in anew: what it runs goes on, what is queued
+    /// at it goes elsewhere.
+    Drain(Session),
     /// A worker is alive and holds these leases; one that it does not name and that was delivered
     /// a heartbeat ago is lost.
     Heartbeat(Session, Vec<Fence>),

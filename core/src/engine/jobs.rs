@@ -330,46 +330,6 @@ impl Engine {
         }
     }
 
-    /// A job's remaining time in milliseconds if it had all workers: the larger of its longest path
-    /// and its work over the machines it fits on. `None` if something fits nowhere or it is suspended.
-    pub(crate) fn remaining_millis(&self, slot: u32) -> Option<Millis> {
-        let job = &self.jobs[slot];
-        if job.spec.suspended {
-            return None;
-        }
-        let (mut work, mut path) = (0.0, 0);
-        let mut longest_above: Millis = 0;
-        for kind in Kind::ALL.iter().rev() {
-            let counts = job.counts[kind.index()];
-            let open = counts.total - counts.done;
-            let median = Millis::from(self.durations.median(*kind, 0));
-            let steps = match kind {
-                Kind::Merge => u32::BITS - open.leading_zeros(),
-                Kind::Kernel => open.min(u32::from(self.config.profile.max_calls)),
-                _ => open.min(1),
-            };
-            longest_above += median * Millis::from(steps);
-            if open > 0 {
-                path = longest_above;
-                let slots = self.slots(self.config.profile.needs(*kind));
-                if slots == 0 {
-                    return None;
-                }
-                work += f64::from(open) * median as f64 / slots as f64;
-            }
-        }
-        Some(path.max(work as Millis))
-    }
-
-    /// How many tasks with these needs all workers together can run.
-    fn slots(&self, needs: crate::profile::Needs) -> u64 {
-        let of = |capacity: &crate::profile::Needs| {
-            let cores = u64::from(capacity.cores) / u64::from(needs.cores.max(1));
-            cores.min(u64::from(capacity.memory_mib) / u64::from(needs.memory_mib.max(1)))
-        };
-        self.workers.shapes.iter().map(|(capacity, shape)| of(capacity) * u64::from(shape.workers)).sum()
-    }
-
     /// Says when ready tasks fit no worker; once, until one fits again.
     pub(crate) fn check_unfit(&mut self) {
         for class in 0..self.classes.len() as u8 {

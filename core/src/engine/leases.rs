@@ -217,6 +217,9 @@ impl Engine {
         } else {
             worker.queue.retain(|s| *s != slot);
         }
+        if worker.is_idle() {
+            worker.idle_since = self.now;
+        }
         if let Some(twin) = lease.twin {
             self.leases[twin].twin = None;
             self.alone_again(twin);

@@ -3,13 +3,17 @@
 //! Where to look: `api` has what goes in and out, `table` has a job's books, `jobs` what users do to jobs, `workers` the workers and
 //! their indexes, `presence` their coming and going, `leases` who has what, `assign` who gets what,
 //! `seen` what is shown,
-//! `results` and `retries` how a lease ends, `stragglers` what takes too long, `views` what can be
-//! seen, `report` what is left of a job, `record` and `snapshot` what a restart reads.
+//! `results` and `retries` how a lease ends, `stragglers` what takes too long, `ends` what is known of
+//! processes that died, `views` what can be seen, `demand` and `estimate` what is needed and how long,
+//! `report` what is left of a job, `record` and `snapshot` what a restart reads.
 
 mod api;
 mod assign;
 mod codec;
 mod config;
+mod demand;
+mod ends;
+mod estimate;
 mod index;
 mod jobs;
 mod leases;
@@ -28,6 +32,7 @@ mod workers;
 pub use api::*;
 pub use codec::BadBytes;
 pub use config::Config;
+pub use demand::Demand;
 pub(crate) use leases::Leases;
 pub use seen::*;
 pub(crate) use table::{At, Job};
@@ -144,6 +149,7 @@ pub struct Engine {
     /// Leases that run too long and have no backup copy: (since, fence, slot).
     pub(crate) slow: BTreeSet<(Millis, u64, u32)>,
     hedges: stragglers::Hedges,
+    ends: ends::Ends,
     /// When a lease queued now may be given to an idle worker.
     steal_at: Option<Millis>,
     /// Classes of which was said that no worker fits.
@@ -177,6 +183,7 @@ impl Engine {
             watched: BTreeMap::new(),
             slow: BTreeSet::new(),
             hedges: stragglers::Hedges::default(),
+            ends: ends::Ends::default(),
             steal_at: None,
             unfit: vec![false; classes.len()],
             classes,
@@ -200,7 +207,9 @@ impl Engine {
             Event::Known(proofs) => self.known(&proofs),
             Event::Joined { session, worker, held } => self.joined(session, &worker, &held),
             Event::Left(session, gone) => self.left(session, gone),
+            Event::OutOfMemory { worker, incident } => self.out_of_memory(&worker, &incident),
             Event::Draining(session) => self.draining(session),
+            Event::Drain(session) => self.drain(session),
             Event::Heartbeat(session, fences) => self.heartbeat(session, &fences),
             Event::Completed(session, done) => self.completed(session, &done),
             Event::Failed { session, task, fence, reason, text } => {

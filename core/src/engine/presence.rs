@@ -23,12 +23,20 @@ impl Engine {
         let worker = if let Some(worker) = same {
             self.workers.rename(worker, session);
             self.workers[worker].prefetch = spec.prefetch;
+            let ran = self.running_at(worker);
             self.drop_unheld(worker, held);
+            if held.is_empty() {
+                // A process that lives names what it runs.
+                self.process_ended(spec.name.clone(), maker, ran);
+            }
             worker
         } else {
             before.into_iter().for_each(|old| self.drop_worker(old, "replaced by another of its name"));
             self.workers.insert(session, spec, node, maker, self.now)
         };
+        if !held.is_empty() {
+            self.process_lives(&spec.name);
+        }
         let barred = self.makers[maker as usize].suspected >= SUSPICIONS;
         self.workers[worker].state = if barred { WorkerState::Barred } else { WorkerState::Live };
         self.workers[worker].heard = self.now;
@@ -123,6 +131,11 @@ impl Engine {
     /// Any sign of life.
     pub(crate) fn hear(&mut self, worker: u32) {
         self.workers[worker].heard = self.now;
+        if !self.workers[worker].armed {
+            // It was taken for dead.
+            let name = self.workers[worker].name.clone();
+            self.process_lives(&name);
+        }
         if self.workers[worker].state == WorkerState::Silent {
             self.workers[worker].state = WorkerState::Live;
             self.workers.reindex(worker);
@@ -170,26 +183,46 @@ impl Engine {
     pub(crate) fn draining(&mut self, session: Session) {
         let Some(worker) = self.workers.by_session(session) else { return };
         self.hear(worker);
-        (self.workers[worker].state, self.workers[worker].drains) = (WorkerState::Draining, true);
+        self.starts_to_drain(worker);
+    }
+
+    /// A worker is to take nothing new, without its doing.
+    pub(crate) fn drain(&mut self, session: Session) {
+        let Some(worker) = self.workers.by_session(session) else { return };
+        self.starts_to_drain(worker);
+        self.empty_queue(worker);
+    }
+
+    fn starts_to_drain(&mut self, worker: u32) {
+        let Worker { state, drains, .. } = &mut self.workers[worker];
+        *drains = true;
+        if !matches!(state, WorkerState::Barred | WorkerState::Disconnected) {
+            *state = WorkerState::Draining;
+        }
         self.workers.reindex(worker);
     }
 
     /// A connection ended, or the machine did.
     pub(crate) fn left(&mut self, session: Session, gone: Gone) {
         let Some(worker) = self.workers.by_session(session) else { return };
-        let idle = self.workers[worker].running.is_empty() && self.workers[worker].queue.is_empty();
+        let idle = self.workers[worker].is_idle();
         match gone {
             Gone::Dead => self.drop_worker(worker, "worker is dead"),
-            Gone::Disconnected if idle => self.drop_worker(worker, "disconnected"),
+            Gone::Disconnected if idle || self.is_announced(worker) => {
+                self.drop_worker(worker, "disconnected")
+            }
             Gone::Disconnected => self.workers.gone(worker, gone),
         }
     }
 
     /// Takes a worker out of the books; its leases return.
-    fn drop_worker(&mut self, worker: u32, why: &'static str) {
+    pub(crate) fn drop_worker(&mut self, worker: u32, why: &'static str) {
+        let (name, maker) = (self.workers[worker].name.clone(), self.workers[worker].maker);
+        let ran = self.running_at(worker);
         self.workers[worker].state = WorkerState::Disconnected;
         self.lose_all(worker, why);
         self.workers.remove(worker);
+        self.process_ended(name, maker, ran);
     }
 
     fn lose_all(&mut self, worker: u32, why: &'static str) {
@@ -220,8 +253,11 @@ impl Engine {
                     worker.state = WorkerState::Silent;
                 }
                 worker.armed = false;
+                let (name, maker) = (worker.name.clone(), worker.maker);
                 self.workers.reindex(index);
+                let ran = self.running_at(index);
                 self.lose_all(index, "expired");
+                self.process_ended(name, maker, ran);
             }
         }
     }

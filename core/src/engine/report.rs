@@ -25,6 +25,24 @@ impl Engine {
         })
     }
 
+    /// Who made how many of a job's proofs, and in how much CPU time (milliseconds): most proofs first,
+    /// then by name. Proofs whose maker is not known are not in it. Looks at every task.
+    pub fn attribution(&self, id: JobId) -> Option<Vec<(String, u32, u64)>> {
+        let job = &self.jobs[self.jobs.slot(id)?];
+        let mut sums = vec![(0u32, 0u64); self.makers.len()];
+        for node in (0..job.shape().total()).filter(|node| job.is_done(*node)) {
+            let proven = job.proven(node);
+            if let Some((proofs, cpu)) = sums.get_mut(proven.maker as usize) {
+                *proofs += 1;
+                *cpu += u64::from(proven.cpu_millis);
+            }
+        }
+        let of = self.makers.iter().zip(sums).filter(|(_, (proofs, _))| *proofs > 0);
+        let mut all: Vec<_> = of.map(|(maker, (proofs, cpu))| (maker.name.clone(), proofs, cpu)).collect();
+        all.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        Some(all)
+    }
+
     /// From the root down, always to the child that was done last; returned from the leaf up.
     fn critical_path(&self, job: &Job) -> Vec<PathStep> {
         let mut path = vec![];

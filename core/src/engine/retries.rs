@@ -78,7 +78,7 @@ impl Engine {
         // Of a lease that was lost before the failure is of no more interest.
         let Some(slot) = slot else { return };
         let (at, maker) = (self.leases[slot].at, self.workers[worker].maker);
-        let leaves = self.workers[worker].state == WorkerState::Draining;
+        let leaves = self.workers[worker].drains;
         let at_own_key = [Reason::BadChild(*task), Reason::MissingChild(*task)].contains(&reason);
         if !at_own_key {
             self.count_failure(worker, reason);
@@ -121,6 +121,11 @@ impl Engine {
         self.workers[worker].rests = true;
         self.workers.try_out(worker, true);
         self.workers.reindex(worker);
+        self.empty_queue(worker);
+    }
+
+    /// What is queued at a worker goes elsewhere.
+    pub(crate) fn empty_queue(&mut self, worker: u32) {
         for slot in self.workers[worker].queue.clone() {
             let at = self.leases[slot].at;
             if self.leases[slot].started.is_none() && !self.take_back(slot, Tell::Stop) {

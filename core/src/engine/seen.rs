@@ -204,6 +204,23 @@ pub struct WorkerView {
     pub state: WorkerState,
 }
 
+/// As much of a worker as is needed to decide whether it may go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerBrief {
+    /// Its name.
+    pub name: String,
+    /// The machine it runs on.
+    pub node: String,
+    /// What it has in all.
+    pub capacity: Needs,
+    /// Its state; a worker that is [`WorkerState::Live`] is busy while it holds leases, else idle.
+    pub state: WorkerState,
+    /// Leases it holds, queued ones included.
+    pub leases: u32,
+    /// Since when it holds none: since its last lease ended, or it logged in.
+    pub idle_since: Option<Millis>,
+}
+
 /// Workers of one capacity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClassView {

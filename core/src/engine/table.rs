@@ -91,6 +91,8 @@ pub(crate) struct Job {
     pub(crate) counts: [Counts; 5],
     /// Tasks not done.
     pub(crate) open: u32,
+    /// The most calls of one transaction.
+    pub(crate) max_calls: u8,
     /// The shell was asked to check the root.
     pub(crate) asked: bool,
     pub(crate) at_risk: bool,
@@ -120,7 +122,9 @@ impl Job {
     /// A job whose tasks are all open; [`Job::rebuild`] has to follow.
     pub(crate) fn new(tree: Arc<PreparedJob>, kind_class: [u8; 5], classes: usize, now: Millis) -> Self {
         let total = tree.shape.total();
+        let calls = (0..tree.shape.transactions()).map(|tx| tree.shape.calls(tx));
         Self {
+            max_calls: calls.max().unwrap_or(0),
             spec: tree.spec.clone(),
             state: JobState::Proving,
             submitted: now,

@@ -3,7 +3,7 @@
 use super::table::At;
 use super::{
     ClassView, Counts, Done, Engine, JobId, JobState, JobView, PreparedJob, Session, TaskState, TaskView,
-    Waits, WorkerState, WorkerView,
+    Waits, WorkerBrief, WorkerState, WorkerView,
 };
 use crate::durations::Durations;
 use crate::ids::TaskId;
@@ -152,6 +152,31 @@ impl Engine {
         let mut all: Vec<_> = self.workers.iter().map(view).collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all
+    }
+
+    /// All workers in the books, in no particular order: some microseconds for each hundred.
+    pub fn worker_states(&self) -> Vec<WorkerBrief> {
+        let brief = |(_, worker): (u32, &super::workers::Worker)| WorkerBrief {
+            name: worker.name.clone(),
+            node: self.nodes[worker.node as usize].clone(),
+            capacity: worker.capacity,
+            state: worker.shown_state(),
+            leases: (worker.running.len() + worker.queue.len()) as u32,
+            idle_since: worker.is_idle().then_some(worker.idle_since),
+        };
+        self.workers.iter().map(brief).collect()
+    }
+
+    /// The session of a worker in the books, connected or not, and whether it holds no lease.
+    pub fn session_of(&self, worker: &str) -> Option<(Session, bool)> {
+        let worker = &self.workers[self.workers.by_name(worker)?];
+        Some((worker.session, worker.is_idle()))
+    }
+
+    /// The job that has this task as its root; of several the newest.
+    pub fn find_root(&self, root: &TaskId) -> Option<JobId> {
+        let is_root = |(_, job): &(u32, &super::Job)| job.tree.ids.last() == Some(root);
+        self.jobs.iter().filter(is_root).last().map(|(_, job)| job.spec.id)
     }
 
     /// State of a session's worker.

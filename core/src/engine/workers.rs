@@ -55,6 +55,8 @@ pub(crate) struct Worker {
     pub(crate) failures: u8,
     /// Failed too often in a row: it takes no leases for a while.
     pub(crate) rests: bool,
+    /// When its last lease ended, or it logged in; says something while it has none.
+    pub(crate) idle_since: Millis,
     present: bool,
     keys: Keys,
 }
@@ -86,6 +88,11 @@ impl Worker {
 
     pub(crate) fn is_present(&self) -> bool {
         self.present
+    }
+
+    /// Whether it has no lease.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.running.is_empty() && self.queue.is_empty()
     }
 
     fn keys(&self) -> Keys {
@@ -190,6 +197,7 @@ impl Workers {
             armed: false,
             failures: 0,
             rests: false,
+            idle_since: now,
             present: true,
             keys: Keys::default(),
         };

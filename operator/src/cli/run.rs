@@ -103,8 +103,16 @@ pub fn run(args: &Args) -> Result<(), CliError> {
 async fn serve(args: &Args) -> Result<(), CliError> {
     let mut signals = Signals::listen()?;
     let token = admin_token(&args.state)?;
-    let served =
-        Served::start(&args.plan(), |dispatcher| jobs_http::router(dispatcher.clone(), &token)).await?;
+    let plan = args.plan();
+    let start = Served::start(&plan, |dispatcher| jobs_http::router(dispatcher.clone(), &token));
+    let served = tokio::select! {
+        served = start => served?,
+        name = signals.next() => {
+            // nothing was leased yet, and the journal is claimed at once or not at all
+            tracing::info!(signal = name, "leaving before the start was over");
+            return Ok(());
+        }
+    };
     if let Some(request) = args.request()? {
         let job = served.dispatcher.submit(request).await.map_err(|e| CliError::failed("submit", e))?;
         tracing::info!(job = job.0, "submitted");

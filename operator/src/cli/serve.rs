@@ -6,7 +6,7 @@ use crate::dispatch::{
     Dispatcher, FakeRoots, Options, Plonky2Roots, ProgramRoots, RootVerifier, StaticToken,
 };
 use crate::store::http::{self, Access, Limits};
-use crate::tls::{Authority, worker_token};
+use crate::tls::worker_token;
 use crate::{metrics, tls_serve};
 use arborist_artifacts::{ArtifactStore, StoreOptions};
 use arborist_core::profile::Profile;
@@ -128,8 +128,8 @@ impl Served {
             .map_err(|e| CliError::failed("start the dispatcher", e))?;
         let (stop, servers) = (CancellationToken::new(), TaskTracker::new());
         if let Some((listener, _)) = built_in {
-            let authority = Authority::open(&state).map_err(|e| CliError::failed("TLS", e))?;
-            let tls = Arc::new(authority)
+            let tls = dispatcher
+                .authority()
                 .server_config(&plan.hosts, &["http/1.1"])
                 .map_err(|e| CliError::failed("TLS", e))?;
             let access: Arc<dyn Access> = Arc::new(dispatcher.clone());

@@ -12,12 +12,30 @@ const MAX_NAME: usize = 253;
 const MAX_PREFETCH: u32 = 1024;
 
 /// Who a token belongs to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Identity {
     /// For logs.
     pub subject: String,
     /// The only name the worker may use; `None` when the token says nothing about it.
     pub worker: Option<String>,
+    /// The machine it runs on, where somebody else than the worker knows: what it says of itself does not
+    /// count then.
+    pub node: Option<String>,
+}
+
+impl Identity {
+    /// The worker as it may log in.
+    ///
+    /// # Errors
+    /// The name it wants is not its own.
+    pub(crate) fn admit(self, mut worker: WorkerSpec) -> Result<WorkerSpec, Refusal> {
+        if let Some(only) = self.worker.filter(|only| *only != worker.name) {
+            let text = format!("the token is {only}'s, so the worker can't be named {}", worker.name);
+            return Err(Refusal::permanent("name", text));
+        }
+        worker.node = self.node.unwrap_or(worker.node);
+        Ok(worker)
+    }
 }
 
 /// Why a login is refused.
@@ -73,7 +91,7 @@ impl Login for StaticToken {
         // hashes compare in constant time, and say nothing about how alike the tokens are
         let good = blake3::hash(token.as_bytes()) == self.hash;
         let answer = match good {
-            true => Ok(Identity { subject: "static token".into(), worker: None }),
+            true => Ok(Identity { subject: "static token".into(), ..Identity::default() }),
             false => Err(Refusal::permanent("token", "the token is wrong")),
         };
         Box::pin(std::future::ready(answer))

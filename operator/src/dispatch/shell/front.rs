@@ -26,27 +26,19 @@ impl net::Desk for Front {
             Err(refusal) => return self.0.refuse(peer, &hello.worker, &refusal, buffers),
         };
         let (inner, peer) = (self.0.clone(), peer.clone());
-        let mut login: BoxFuture<'static, Result<(), Refusal>> = Box::pin({
-            let (inner, name) = (inner.clone(), worker.name.clone());
-            async move {
-                let identity = inner.options.login.check(&hello.token).await?;
-                match identity.worker {
-                    Some(only) if only != name => Err(Refusal::permanent(
-                        "name",
-                        format!("the token is {only}'s, so the worker can't be named {name}"),
-                    )),
-                    _ => Ok(()),
-                }
-            }
+        let name = worker.name.clone();
+        let mut login: BoxFuture<'static, Result<WorkerSpec, Refusal>> = Box::pin({
+            let inner = inner.clone();
+            async move { inner.options.login.check(&hello.token).await?.admit(worker) }
         });
         // most answers are there at once; the others are waited for elsewhere
         match login.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(answer) => inner.answer(&peer, worker, held, answer, buffers),
+            Poll::Ready(answer) => inner.answer(&peer, &name, held, answer, buffers),
             Poll::Pending => {
                 let runtime = inner.runtime.clone();
                 runtime.spawn(async move {
                     let answer = login.await;
-                    inner.answer(&peer, worker, held, answer, &mut SendBuffers::default());
+                    inner.answer(&peer, &name, held, answer, &mut SendBuffers::default());
                 });
             }
         }
@@ -84,14 +76,15 @@ impl Inner {
     fn answer(
         &self,
         peer: &Arc<Peer>,
-        worker: WorkerSpec,
+        name: &str,
         held: Vec<Held>,
-        answer: Result<(), Refusal>,
+        answer: Result<WorkerSpec, Refusal>,
         buffers: &mut SendBuffers,
     ) {
-        if let Err(refusal) = answer {
-            return self.refuse(peer, &worker.name, &refusal, buffers);
-        }
+        let worker = match answer {
+            Ok(worker) => worker,
+            Err(refusal) => return self.refuse(peer, name, &refusal, buffers),
+        };
         let session = self.next_session.fetch_add(1, Ordering::Relaxed);
         peer.set_session(session);
         let token = hex::encode(rand::random::<[u8; 32]>());

@@ -2,6 +2,7 @@
 
 mod access;
 mod chores;
+mod cluster;
 mod core;
 mod front;
 mod lease;
@@ -24,6 +25,7 @@ use super::login::{Expected, Login};
 use super::net::{Net, SendBuffers};
 use crate::metrics::Metrics;
 use crate::store::journal::{JournalHandle, JournalOptions};
+use crate::tls::Authority;
 use arborist_artifacts::ArtifactStore;
 use arborist_core::engine::{
     Config, Counts, Event, JobId, JobState, JobView, Notice, Report, TaskView, WorkerView,
@@ -43,8 +45,10 @@ use tokio_util::task::TaskTracker;
 /// How a dispatcher runs.
 #[derive(Clone)]
 pub struct Options {
-    /// Where the certificate authority lies.
+    /// Where the certificate authority lies, if `authority` names none.
     pub state_dir: PathBuf,
+    /// The certificate authority; `None`: from the state folder, made there at the first start.
+    pub authority: Option<Arc<Authority>>,
     /// Where workers connect; port 0 takes any.
     pub listen: SocketAddr,
     /// Names and addresses under which workers reach it, for its certificate.
@@ -91,6 +95,7 @@ impl Options {
     pub fn new(state_dir: PathBuf, profile: Profile, login: Arc<dyn Login>) -> Self {
         Self {
             state_dir,
+            authority: None,
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             hosts: vec![],
             store_url: String::new(),
@@ -161,7 +166,7 @@ struct Inner {
     tasks: TaskTracker,
     net: Mutex<Option<Net>>,
     address: SocketAddr,
-    ca_pem: String,
+    authority: Arc<Authority>,
     /// Held for reading while a submit counts on objects in the store, for writing while some are deleted.
     deleting: RwLock<()>,
     /// One submit at a time enters the books.
@@ -177,8 +182,13 @@ impl Dispatcher {
     }
 
     /// The certificate authority in PEM that workers trust.
-    pub fn ca_pem(&self) -> &str {
-        &self.inner.ca_pem
+    pub fn ca_pem(&self) -> String {
+        self.inner.authority.ca_pem()
+    }
+
+    /// The certificate authority of this and all servers beside it.
+    pub fn authority(&self) -> &Arc<Authority> {
+        &self.inner.authority
     }
 
     /// The artifact store.

@@ -74,7 +74,10 @@ impl Dispatcher {
         let began = Instant::now();
         let metrics = Metrics::new().map_err(|e| StartError::Internal(e.to_string()))?;
         let listen = options.listen;
-        let authority = Arc::new(Authority::open(&options.state_dir)?);
+        let authority = match &options.authority {
+            Some(authority) => authority.clone(),
+            None => Arc::new(Authority::open(&options.state_dir)?),
+        };
         let tls = authority.server_config(&options.hosts, &[])?;
         // taken early: workers that come back wait in the backlog meanwhile
         let door = Bound::new(listen).map_err(|error| StartError::Listen { address: listen, error })?;
@@ -95,7 +98,7 @@ impl Dispatcher {
             clock,
             chores_in,
             door.address,
-            &authority,
+            authority,
         ));
         inner.reask_roots();
         if let Err(error) = inner.look_up_lost_tail().await {
@@ -132,7 +135,7 @@ fn build(
     clock: Clock,
     chores: mpsc::UnboundedSender<Chore>,
     address: SocketAddr,
-    authority: &Authority,
+    authority: Arc<Authority>,
 ) -> Inner {
     let metrics = Arc::new(metrics);
     let Restored { engine, mut statements } = restored;
@@ -163,7 +166,7 @@ fn build(
         tasks: TaskTracker::new(),
         net: Mutex::new(None),
         address,
-        ca_pem: authority.ca_pem().to_owned(),
+        authority,
         deleting: RwLock::new(()),
         submitting: tokio::sync::Mutex::new(()),
         reorder: Notify::new(),

@@ -1,0 +1,121 @@
+//! When a job will be done, from counts alone.
+
+use super::table::Job;
+use super::{Engine, JobId, JobState, Millis};
+use crate::circuit::Kind;
+use crate::profile::Needs;
+
+/// How many tasks with these needs fit into so much.
+fn slots(needs: Needs, capacity: Needs) -> u64 {
+    let cores = u64::from(capacity.cores) / u64::from(needs.cores.max(1));
+    cores.min(u64::from(capacity.memory_mib) / u64::from(needs.memory_mib.max(1)))
+}
+
+/// How much of a machine one task takes, another one being 1.
+fn weight(of: Needs, unit: Needs) -> f64 {
+    let cores = f64::from(of.cores) / f64::from(unit.cores.max(1));
+    cores.max(f64::from(of.memory_mib) / f64::from(unit.memory_mib.max(1)))
+}
+
+/// What is left of a job, by kind.
+struct Rest {
+    medians: [Millis; 5],
+    open: [u32; 5],
+    /// Joins on the way from a base to the root, the root aside.
+    height: u32,
+    max_calls: u8,
+}
+
+impl Rest {
+    fn of(engine: &Engine, job: &Job) -> Self {
+        let levels = u32::BITS - job.shape().transactions().saturating_sub(1).leading_zeros();
+        Self {
+            medians: Kind::ALL.map(|kind| Millis::from(engine.durations.median(kind, 0))),
+            open: job.counts.map(|counts| counts.total - counts.done),
+            height: levels.saturating_sub(1),
+            max_calls: job.max_calls,
+        }
+    }
+
+    fn open_kinds(&self) -> impl Iterator<Item = Kind> {
+        Kind::ALL.into_iter().filter(|kind| self.open[kind.index()] > 0)
+    }
+
+    /// Milliseconds of all open tasks of a kind.
+    fn work(&self, kind: Kind) -> f64 {
+        f64::from(self.open[kind.index()]) * self.medians[kind.index()] as f64
+    }
+
+    /// Milliseconds of the longest path through a kind that may remain.
+    fn path(&self, kind: Kind) -> Millis {
+        let open = self.open[kind.index()];
+        let steps = match kind {
+            Kind::Kernel => open.min(u32::from(self.max_calls)),
+            Kind::Merge => (u32::BITS - open.leading_zeros()).min(self.height),
+            Kind::Vm | Kind::Base | Kind::Root => open.min(1),
+        };
+        self.medians[kind.index()] * Millis::from(steps)
+    }
+
+    /// Milliseconds of the shortest path through a kind.
+    fn tail(&self, kind: Kind) -> Millis {
+        if kind == Kind::Kernel { self.medians[kind.index()] } else { self.path(kind) }
+    }
+}
+
+impl Engine {
+    /// When a job will be done if it has all workers that are connected now, in milliseconds as
+    /// [`Engine::handle`] counts them; `None` while it is suspended, while something of it fits on no
+    /// worker, when it is over, or unknown. Looks at counts only:
+    ///
+    /// now + max(P, max over kinds k of W(k) + A(k)), where durations are the learned medians and
+    /// - P is the longest path that may remain: the steps of every open kind one after the other (of
+    ///   `kernel` the most calls of a transaction, of `merge` the tree's height, or the bits of the
+    ///   number of open ones if that is less),
+    /// - W(k) is the open work of k and of all kinds that need at least as much, over what the
+    ///   machines that k fits on can run of it at once,
+    /// - A(k) is the shortest path through the open kinds that only come after all of these.
+    pub fn estimate(&self, id: JobId) -> Option<Millis> {
+        let slot = self.jobs.slot(id)?;
+        match self.jobs[slot].state {
+            JobState::Proving => Some(self.now + self.remaining_millis(slot)?),
+            JobState::Checking => Some(self.now),
+            JobState::Complete | JobState::Failed { .. } | JobState::Cancelled => None,
+        }
+    }
+
+    /// See [`Engine::estimate`].
+    pub(crate) fn remaining_millis(&self, slot: u32) -> Option<Millis> {
+        let job = &self.jobs[slot];
+        if job.spec.suspended {
+            return None;
+        }
+        let rest = Rest::of(self, job);
+        let mut longest: Millis = rest.open_kinds().map(|kind| rest.path(kind)).sum();
+        for kind in rest.open_kinds() {
+            let needs = self.config.profile.needs(kind);
+            let machines = match self.slots(needs) {
+                0 => return None,
+                machines => machines as f64,
+            };
+            let as_large = |other: &Kind| weight(needs, self.config.profile.needs(*other)) <= 1.0;
+            let group: Vec<Kind> = rest.open_kinds().filter(as_large).collect();
+            let work: f64 = group
+                .iter()
+                .map(|other| rest.work(*other) * weight(self.config.profile.needs(*other), needs))
+                .sum();
+            let after = rest.open_kinds().filter(|other| group.iter().all(|of| of.index() < other.index()));
+            let after: Millis = after.map(|other| rest.tail(other)).sum();
+            longest = longest.max((work / machines) as Millis + after);
+        }
+        Some(longest)
+    }
+
+    /// How many tasks with these needs all workers together can run.
+    fn slots(&self, needs: Needs) -> u64 {
+        let of_capacity = |(capacity, shape): (&Needs, &super::workers::Shape)| {
+            slots(needs, *capacity) * u64::from(shape.workers)
+        };
+        self.workers.shapes.iter().map(of_capacity).sum()
+    }
+}
