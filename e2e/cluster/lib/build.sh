@@ -35,7 +35,7 @@ tool_folder() { # tool_folder TOOL
 }
 
 # The toolchain of this machine, static binaries, no version control stamps: the same bytes every time.
-go_command() { GOTOOLCHAIN=local CGO_ENABLED=0 GOFLAGS=-buildvcs=false GOWORK=off go "$@"; }
+go_command() { env "${go_environment[@]}" go "$@"; }
 
 build_tool() { # build_tool TOOL
     local folder packages from=$SECONDS

@@ -14,7 +14,7 @@ started=$SECONDS
 wait_for() { # wait_for SECONDS WHAT COMMAND…
     local limit=$1 what=$2 end=$((SECONDS + $1))
     shift 2
-    until "$@" >/dev/null 2>&1; do
+    until ("$@") >/dev/null 2>&1; do
         ((SECONDS < end)) || die "$what: not within $limit s; logs are in $state/log"
         sleep 0.2
     done
@@ -36,7 +36,10 @@ in_node() { # in_node NODE COMMAND…
 }
 
 # A client of the cluster. Only from here can pod and service addresses be reached, and nothing leaves the machine.
-kubectl() { in_network "${nodes[0]}" env KUBECACHEDIR="$state/cache" "$bin/kubectl" --kubeconfig "$kubeconfig" "$@"; }
+kubectl() {
+    nsenter --net="/run/netns/$prefix-n1" env KUBECACHEDIR="$state/cache/kubectl" \
+        "$bin/kubectl" --kubeconfig "$kubeconfig" "$@"
+}
 
 # Whether a process is one of this cluster's. A pid file may be older than the last boot of the machine, and its number
 # be somebody else's by now; our processes all carry the state folder in their arguments.

@@ -1,5 +1,10 @@
 # Names, addresses and versions of the cluster, each said once. Sourced by `cluster`.
-# shellcheck shell=bash disable=SC2034
+# shellcheck shell=bash disable=SC2034,SC2206
+
+# The Go client may need this machine's proxy. Nothing else does: no proxy stands between a client and this cluster.
+mapfile -t go_environment < <(env | grep -iE '^(https?|all|no)_proxy=' || true)
+go_environment+=(GOTOOLCHAIN=local CGO_ENABLED=0 GOFLAGS=-buildvcs=false GOWORK=off)
+unset http_proxy https_proxy all_proxy no_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY
 
 # Everything a running cluster writes lies in this folder; `down` removes it.
 state=${ARBORIST_CLUSTER_DIR:-/var/tmp/arborist-cluster}
@@ -44,4 +49,4 @@ bin=$state/bin                                 # links to the cached binaries, s
 node_number() { echo "${1#n}"; }
 node_address() { echo "10.89.0.1${1#n}"; }
 pod_subnet() { echo "10.244.$((${1#n} - 1)).0/24"; }
-worker_class() { if [[ $1 == "${nodes[0]}" ]]; then echo rollup; else echo vm; fi; }
+worker_class() { if [[ $1 == n1 ]]; then echo rollup; else echo vm; fi; }
