@@ -47,6 +47,7 @@ lint: check-tools ## Formatting, clippy, documentation, generated files, depende
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' $(CARGO) doc --locked --workspace --no-deps --document-private-items
+	$(CARGO) run --quiet --locked -p arborist-operator --bin arborist -- crds --check crds
 	@if command -v cargo-deny >/dev/null; then cargo-deny --locked check licenses bans sources; \
 	else echo 'cargo-deny is not installed: dependency rules (deny.toml) not checked; cargo install cargo-deny --locked'; fi
 
@@ -66,6 +67,10 @@ chart-lint: ## Charts: helm lint, many values rendered and checked against Kuber
 .PHONY: fmt
 fmt: ## Format the code
 	$(CARGO) fmt --all
+
+.PHONY: crds
+crds: check-tools ## Write crds/ from the types in operator/src/api
+	$(CARGO) run --quiet --locked -p arborist-operator --bin arborist -- crds --dir crds
 
 .PHONY: clean
 clean: ## Remove what was built and what the demo wrote

@@ -3,6 +3,7 @@
 //! These types are the source of `crds/`: `arborist crds` prints what is generated from them.
 
 pub mod conditions;
+pub mod crd;
 mod proverpool;
 mod provingjob;
 mod quantity;

@@ -3,6 +3,7 @@
 //! Exit codes are the same everywhere: see [`CliError::exit_code`].
 
 mod block;
+mod crds;
 mod error;
 mod healthcheck;
 mod input;
@@ -42,6 +43,8 @@ enum Command {
     Prove(Box<prove::Args>),
     /// Check a root proof against its published inputs
     Verify(verify::Args),
+    /// Print, write or check the Kubernetes custom resource definitions
+    Crds(crds::Args),
     /// Run the operator: dispatcher, journal, artifact store, metrics
     Run(Box<run::Args>),
     /// Get a URL of /healthz or /readyz; for probes, since the image has no other client
@@ -58,6 +61,7 @@ impl Cli {
             Command::Block(command) => block::run(command),
             Command::Prove(args) => prove::run(&args),
             Command::Verify(args) => verify::run(&args),
+            Command::Crds(args) => crds::run(&args),
             Command::Run(args) => run::run(&args),
             Command::Healthcheck(args) => healthcheck::run(&args),
         }

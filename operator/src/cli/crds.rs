@@ -1,0 +1,55 @@
+//! `arborist crds`: the custom resource definitions, generated from the types in `api`.
+
+use super::CliError;
+use crate::api::crd;
+use clap::Args as ClapArgs;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Options of `arborist crds`; without any, the definitions go to standard output.
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    /// Write one file for each definition into this folder
+    #[arg(long, value_name = "DIR", conflicts_with = "check")]
+    dir: Option<PathBuf>,
+    /// Compare with the files of this folder and fail, naming the file, when one is not what would be written
+    #[arg(long, value_name = "DIR")]
+    check: Option<PathBuf>,
+}
+
+/// Prints, writes or compares the definitions.
+///
+/// # Errors
+/// A file can't be read or written, or is not what would be written.
+pub fn run(args: &Args) -> Result<(), CliError> {
+    let definitions = crd::definitions();
+    let folder = args.dir.as_ref().or(args.check.as_ref());
+    let files: Vec<(PathBuf, String)> = folder
+        .map_or_else(Vec::new, |dir| definitions.iter().map(|d| (dir.join(&d.file), d.yaml())).collect());
+    if files.is_empty() {
+        let all: String = definitions.iter().map(|d| format!("---\n{}", d.yaml())).collect();
+        return std::io::stdout()
+            .write_all(all.as_bytes())
+            .map_err(|e| CliError::failed("standard output", e));
+    }
+    let each = if args.check.is_some() { compare } else { write };
+    files.iter().try_for_each(|(file, text)| each(file, text))
+}
+
+fn write(file: &Path, text: &str) -> Result<(), CliError> {
+    if let Some(folder) = file.parent() {
+        fs::create_dir_all(folder).map_err(|e| CliError::input(folder, e))?;
+    }
+    fs::write(file, text).map_err(|e| CliError::input(file, e))
+}
+
+fn compare(file: &Path, text: &str) -> Result<(), CliError> {
+    let found = fs::read_to_string(file).map_err(|e| CliError::input(file, e))?;
+    if found == text {
+        return Ok(());
+    }
+    let line = found.lines().zip(text.lines()).take_while(|(a, b)| a == b).count() + 1;
+    let problem = format!("not what the types say, from line {line} on: run `make crds`");
+    Err(CliError::Failed(format!("{}: {problem}", file.display())))
+}
