@@ -20,6 +20,18 @@ wait_for() { # wait_for SECONDS WHAT COMMAND…
     done
 }
 
+# Runs commands at the same time; all of them have to succeed.
+in_parallel() { # in_parallel 'COMMAND ARGUMENT…'…
+    local command job jobs=()
+    for command in "$@"; do
+        eval "$command" &
+        jobs+=($!)
+    done
+    for job in "${jobs[@]}"; do
+        wait "$job" || die "failed: one of ${*@Q}"
+    done
+}
+
 # Runs a command with the network of a node, but the machine's files and processes.
 in_network() { # in_network NODE COMMAND…
     local node=$1

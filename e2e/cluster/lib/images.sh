@@ -42,19 +42,23 @@ import_image() { # import_image NODE ARCHIVE
     in_node "$1" ctr --namespace k8s.io images import - <"$2" >/dev/null
 }
 
+import_images() { # import_images NODE ARCHIVE…
+    local archive
+    for archive in "${@:2}"; do
+        import_image "$1" "$archive"
+    done
+}
+
 command_load() { # command_load ARCHIVE…
-    local archive node job jobs=()
+    local archive node imports=()
     [[ $# -gt 0 ]] || die "usage: cluster load IMAGE.tar…"
     require_up
     for archive in "$@"; do
         [[ -f $archive ]] || die "no such file: $archive"
     done
     for node in "${nodes[@]}"; do
-        (for archive in "$@"; do import_image "$node" "$archive"; done) &
-        jobs+=($!)
+        imports+=("import_images $node $(printf '%q ' "$@")")
     done
-    for job in "${jobs[@]}"; do
-        wait "$job" || die "an image could not be imported"
-    done
+    in_parallel "${imports[@]}"
     echo "loaded on ${nodes[*]}: $*"
 }

@@ -15,9 +15,7 @@ command_up() {
     started=$SECONDS
     trap 'up_failed $?' EXIT
     claim_state
-    make_machine
-    make_pki
-    make_network
+    in_parallel make_machine make_pki make_network
     say "certificates and network"
     start_control_plane
     start_nodes
@@ -73,18 +71,15 @@ save_sysctls() {
 
 # All nodes at once. Each gets the images that its first pods need before its kubelet can ask for them.
 start_nodes() {
-    local name node job jobs=()
+    local name node starts=()
     for name in "${image_names[@]}"; do
         build_image "$name"
     done
     for node in "${nodes[@]}"; do
         prepare_node "$node"
-        start_with_images "$node" &
-        jobs+=($!)
+        starts+=("start_with_images $node")
     done
-    for job in "${jobs[@]}"; do
-        wait "$job" || die "a node did not start"
-    done
+    in_parallel "${starts[@]}"
 }
 
 start_with_images() { # start_with_images NODE
@@ -93,7 +88,7 @@ start_with_images() { # start_with_images NODE
     start_kubelet "$1"
     start_proxy "$1"
     import_image "$1" "$(image_archive box)"
-    import_image "$1" "$(image_archive coredns)"
+    [[ $1 != n1 ]] || import_image "$1" "$(image_archive coredns)" # which runs there only
 }
 
 print_access() {
