@@ -92,6 +92,11 @@ def schema_paths(schema, prefix=""):
             yield path
 
 
+def covered(path, others):
+    """Whether it is there, or a part of it, or what it is a part of: a value may be a whole block."""
+    return any(o == path or path.startswith(o + ".") or o.startswith(path + ".") for o in others)
+
+
 def main():
     check = "--check" in sys.argv
     chart = pathlib.Path([a for a in sys.argv[1:] if not a.startswith("--")][0])
@@ -99,10 +104,8 @@ def main():
     problems = [f"values.yaml: {path} has no comment" for path, _, comment in rows if not comment]
     known = set(schema_paths(json.loads((chart / "values.schema.json").read_text())))
     have = {path for path, _, _ in rows}
-    # a value that is a block stands for all keys below it
-    within = lambda path, others: path in others or any(path.startswith(o + ".") for o in others)
-    problems += [f"values.schema.json: {p} is missing" for p in sorted(have) if not within(p, known) and not any(k.startswith(p + ".") for k in known)]
-    problems += [f"values.yaml: {p} is missing" for p in sorted(known) if not within(p, have)]
+    problems += [f"values.schema.json: {p} is missing" for p in sorted(have) if not covered(p, known)]
+    problems += [f"values.yaml: {p} is missing" for p in sorted(known) if not covered(p, have)]
     readme = chart / "README.md"
     old = readme.read_text()
     head, begin, rest = old.partition(BEGIN)

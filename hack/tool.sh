@@ -3,7 +3,9 @@
 # Go modules, unless --built), or swagger, Kubernetes' OpenAPI of the version that the test cluster runs.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/../e2e/cluster" && pwd)
+# shellcheck source=/dev/null
 source "$here/lib/settings.sh"
+# shellcheck source=/dev/null
 source "$here/lib/build.sh"
 
 case $1 in
