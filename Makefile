@@ -48,6 +48,8 @@ lint: check-tools ## Formatting, clippy, documentation, generated files, depende
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' $(CARGO) doc --locked --workspace --no-deps --document-private-items
 	$(CARGO) run --quiet --locked -p arborist-operator --bin arborist -- crds --check crds
+	@hack/check-docs.sh
+	@HELM=$$(hack/tool.sh helm --built) hack/render-manifests.sh --check
 	@if command -v cargo-deny >/dev/null; then cargo-deny --locked check licenses bans sources; \
 	else echo 'cargo-deny is not installed: dependency rules (deny.toml) not checked; cargo install cargo-deny --locked'; fi
 
@@ -56,8 +58,7 @@ images: check-tools ## Build both images as OCI archives into out/images, withou
 	@hack/images.sh
 
 .PHONY: manifests
-manifests: check-tools ## Renew what is generated: CRDs, the CRD chart, the chart's README, install.yaml
-	$(CARGO) run --locked --quiet -p arborist-operator -- crds --out crds
+manifests: crds ## Renew crds/, the chart with the CRDs, the chart's README and install.yaml
 	@HELM=$$(hack/tool.sh helm) hack/render-manifests.sh
 
 .PHONY: chart-lint
