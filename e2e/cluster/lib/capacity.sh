@@ -14,7 +14,7 @@ make_machine() {
     echo "0-$last" | tee "$machine/cpu/"{online,possible,present} >"$machine/node/node0/cpulist"
     echo 0 | tee "$machine/node/"{online,possible} >/dev/null
     echo 10 >"$machine/node/node0/distance"
-    echo "Node 0 MemTotal: $kib kB" >"$machine/node/node0/meminfo"
+    printf 'Node 0 %s: %d kB\n' MemTotal $kib MemFree $((kib - (4 << 20))) >"$machine/node/node0/meminfo"
     sed -e "s/^MemTotal:.*/MemTotal: $kib kB/" -e "s/^MemAvailable:.*/MemAvailable: $((kib - (4 << 20))) kB/" \
         /proc/meminfo >"$machine/meminfo"
 }

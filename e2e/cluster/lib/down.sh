@@ -11,11 +11,13 @@ command_down() { # command_down [--force]
         fi
         echo "cluster: no record of a cluster: removing everything that has its names" >&2
     fi
-    local namespaces
+    local namespaces node
     namespaces=$(our_namespaces)
     stop_processes
     remove_network
-    remove_cgroups
+    for node in "${nodes[@]}"; do
+        remove_cgroups "$node"
+    done
     check_nothing_is_left "$namespaces"
     rm -rf "$state"
     say "down: no process, network namespace, mount or cgroup is left, and the machine's sysctls are as before"
@@ -37,21 +39,6 @@ stop_processes() {
     done
 }
 
-# The kernel lets a folder go a moment after its last process.
-remove_cgroups() {
-    local node root
-    for node in "${nodes[@]}"; do
-        for root in $(cgroup_roots); do
-            wait_for 20 "removal of $root/$prefix-$node" remove_cgroup "$root/$prefix-$node"
-        done
-    done
-}
-
-remove_cgroup() { # remove_cgroup FOLDER
-    [[ -d $1 ]] || return 0
-    find "$1" -depth -type d -exec rmdir {} +
-}
-
 check_nothing_is_left() { # check_nothing_is_left NAMESPACE-NUMBERS
     local found
     found=$(named_leftovers; process_leftovers "$1"; sysctl_leftovers)
@@ -61,13 +48,14 @@ $found"
 
 # Processes in our namespaces, or of binaries in our folder.
 process_leftovers() { # process_leftovers NAMESPACE-NUMBERS
-    local process number
-    for process in /proc/[0-9]*; do
-        number=$(stat -Lc %i "$process/ns/net" 2>/dev/null) || continue
-        if grep -qxF "$number" <<<"${1:-none}" || [[ $(readlink "$process/exe") == "$state"/* ]]; then
-            echo "process ${process#/proc/}: $(tr '\0' ' ' 2>/dev/null <"$process/cmdline")"
-        fi
-    done
+    local path target pid
+    { find /proc/[0-9]*/ns/net /proc/[0-9]*/exe -printf '%p %l\n' 2>/dev/null || true; } |
+        while read -r path target; do
+            if [[ $target == "$state"/* || " ${1//$'\n'/ } " == *" ${target//[^0-9]/} "* && $path == */net ]]; then
+                pid=${path#/proc/}
+                echo "process ${pid%%/*}: $(tr '\0' ' ' 2>/dev/null <"/proc/${pid%%/*}/cmdline")"
+            fi
+        done
 }
 
 # Only comparable within one boot of the machine.

@@ -18,6 +18,19 @@ make_cgroups() { # make_cgroups NODE
     echo 1 >"$root/$name/kubepods/cgroup.clone_children"
 }
 
+# The kernel lets a folder go a moment after its last process.
+remove_cgroups() { # remove_cgroups NODE
+    local root
+    for root in $(cgroup_roots); do
+        wait_for 20 "removal of $root/$prefix-$1" remove_cgroup "$root/$prefix-$1"
+    done
+}
+
+remove_cgroup() { # remove_cgroup FOLDER
+    [[ -d $1 ]] || return 0
+    find "$1" -depth -type d -exec rmdir {} +
+}
+
 prepare_node() { # prepare_node NODE
     local folder=$state/$1
     mkdir -p "$folder"/{lib,log,mnt,cni,volume-plugins}
@@ -66,16 +79,22 @@ kill_kubelet() { # kill_kubelet NODE
     rm -f "$state/$1/pid-kubelet"
 }
 
+# As after a power failure: a reboot would have taken the bridge and the cgroups, and the kubelet spends half a minute
+# on cgroups of containers that don't exist.
 start_node() { # start_node NODE
-    in_network "$1" ip link delete cni0 2>/dev/null || true # a reboot would have taken it
+    in_network "$1" ip link delete cni0 2>/dev/null || true
+    remove_cgroups "$1"
+    make_cgroups "$1"
     boot_node "$1"
     start_kubelet "$1"
     start_proxy "$1"
 }
 
-node_is_ready() { # node_is_ready NODE
-    [[ $(kubectl get node "$1" -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}' 2>/dev/null) == True ]]
+node_ready_condition() { # node_ready_condition NODE: True, False, Unknown, or nothing when the API server doesn't answer
+    kubectl get node "$1" -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}' 2>/dev/null
 }
+
+node_is_ready() { [[ $(node_ready_condition "$1") == True ]]; } # node_is_ready NODE
 
 nodes_are_ready() {
     local node

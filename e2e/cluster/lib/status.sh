@@ -57,14 +57,14 @@ command_status() {
 }
 
 node_summary() { # node_summary NODE
-    local pid link=up kubelet=running ready=True
+    local pid link=up kubelet=running ready
     if ! pid=$(node_pid "$1"); then
         echo "stopped"
         return
     fi
     in_switch ip link show "$1" | grep -q ',UP' || link=down
     kubelet_runs "$1" || kubelet=stopped
-    node_is_ready "$1" || ready=False
+    ready=$(node_ready_condition "$1") || ready=unanswered
     echo "pid=$pid address=$(node_address "$1") class=$(worker_class "$1") link=$link kubelet=$kubelet ready=$ready"
 }
 
