@@ -1,0 +1,258 @@
+use super::record::WorkerPod;
+use super::watch::Reader;
+use super::*;
+use http::{Request, Response};
+use kube::Client;
+use kube::client::Body;
+use kube::runtime::watcher::Event;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+fn pod(namespace: &str, name: &str, uid: &str, spec: Value, status: Value) -> Value {
+    json!({
+        "metadata": {
+            "name": name, "namespace": namespace, "uid": uid, "resourceVersion": "7",
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+            "labels": {"arborist.dev/pool": "vm", "arborist.dev/template": "abc"},
+            "managedFields": [{"manager": "arborist", "operation": "Apply"}],
+        },
+        "spec": spec,
+        "status": status,
+    })
+}
+
+fn read(value: Value) -> WorkerPod {
+    serde_json::from_value(value).unwrap()
+}
+
+fn record(spec: Value, status: Value) -> PodRecord {
+    read(pod("prod", "vm-abcde", "u1", spec, status)).record().unwrap()
+}
+
+fn plain(name: &str, uid: &str) -> WorkerPod {
+    read(pod("prod", name, uid, json!({}), json!({})))
+}
+
+#[test]
+fn a_new_pod_is_reduced() {
+    let found = record(json!({}), json!({"phase": "Pending"}));
+    assert_eq!((found.worker(), found.namespace(), found.name()), ("prod/vm-abcde", "prod", "vm-abcde"));
+    assert_eq!((&*found.pool, &*found.uid, &*found.template), ("vm", "u1", "abc"));
+    assert_eq!((found.phase, found.created, found.deleting), (Phase::Pending, 1_767_225_600, false));
+    assert_eq!((&found.scheduling, &found.waiting, &found.ended), (&Scheduling::Pending, &None, &None));
+}
+
+#[test]
+fn a_pod_of_no_pool_is_not_kept() {
+    let mut value = pod("prod", "x", "u", json!({}), json!({}));
+    value["metadata"]["labels"] = json!({});
+    assert_eq!(read(value).record(), None);
+}
+
+#[test]
+fn scheduling_is_read() {
+    let unscheduled = |reason: &str| {
+        let condition =
+            json!({"type": "PodScheduled", "status": "False", "reason": reason, "message": "0/2 nodes"});
+        record(json!({}), json!({"conditions": [condition]})).scheduling
+    };
+    assert_eq!(unscheduled("Unschedulable"), Scheduling::Unschedulable("0/2 nodes".into()));
+    assert_eq!(unscheduled("SchedulingGated"), Scheduling::Pending);
+    assert_eq!(record(json!({"nodeName": "n1"}), json!({})).scheduling, Scheduling::Scheduled);
+}
+
+#[test]
+fn trouble_with_containers_is_read() {
+    let waiting = |reason: &str| {
+        let container = json!({"image": "reg/w:1", "state": {"waiting": {"reason": reason, "message": "m"}}});
+        record(json!({}), json!({"containerStatuses": [container]})).waiting.map(|waiting| waiting.why)
+    };
+    for (reason, why) in [
+        ("CrashLoopBackOff", Some(Waits::CrashLoop)),
+        ("ErrImagePull", Some(Waits::Image)),
+        ("ImagePullBackOff", Some(Waits::Image)),
+        ("ErrImageNeverPull", Some(Waits::Image)),
+        ("CreateContainerConfigError", Some(Waits::Config)),
+        ("ContainerCreating", None),
+        ("PodInitializing", None),
+    ] {
+        assert_eq!(waiting(reason), why, "{reason}");
+    }
+}
+
+#[test]
+fn one_death_has_one_name_whether_the_container_runs_again_or_not() {
+    let died =
+        json!({"terminated": {"exitCode": 137, "reason": "OOMKilled", "finishedAt": "2026-01-01T00:01:00Z"}});
+    let now = record(json!({}), json!({"containerStatuses": [{"state": died, "restartCount": 0}]}));
+    let later = record(
+        json!({}),
+        json!({"containerStatuses": [{"state": {"running": {}}, "lastState": died, "restartCount": 1}]}),
+    );
+    assert_eq!(now.out_of_memory().as_deref(), Some("u1/1767225660"));
+    assert_eq!(now.out_of_memory(), later.out_of_memory());
+    assert_eq!(later.restarts, 1);
+    let other = json!({"terminated": {"exitCode": 1, "reason": "Error"}});
+    let other = record(json!({}), json!({"containerStatuses": [{"state": other}]}));
+    assert_eq!((other.out_of_memory(), other.ended.unwrap().exit_code), (None, 1));
+}
+
+#[test]
+fn a_lost_node_shows_in_a_container_that_is_ready_in_a_pod_that_is_not() {
+    for (pod_ready, container_ready, lost) in
+        [("True", true, false), ("False", false, false), ("False", true, true), ("Unknown", true, true)]
+    {
+        let status = json!({
+            "phase": "Running",
+            "conditions": [{"type": "Ready", "status": pod_ready}],
+            "containerStatuses": [{"ready": container_ready}],
+        });
+        assert_eq!(record(json!({"nodeName": "n"}), status).node_lost, lost, "{pod_ready} {container_ready}");
+    }
+}
+
+#[test]
+fn a_record_is_small_whatever_the_pod_says() {
+    let node = json!({"nodeName": "ip-10-0-123-45.eu-central-1.compute.internal"});
+    let uid = "0b0f2f5e-7a0c-4ac5-9d7e-cf7e4f3a1d7b";
+    let running = json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]});
+    let usual = read(pod("proving", "vm-abcde", uid, node, running)).record().unwrap();
+    assert!(usual.bytes() <= 350, "{}", usual.bytes());
+    let long = "x".repeat(10_000);
+    let status = json!({
+        "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": long}],
+        "containerStatuses": [{"image": long, "state": {"waiting": {"reason": "ErrImagePull", "message": long}}}],
+    });
+    let worst = read(pod("proving", "vm-abcde", uid, json!({}), status)).record().unwrap();
+    assert!(worst.bytes() <= 900, "{}", worst.bytes());
+}
+
+fn reader(book: &PodBook, scope: Scope) -> Reader {
+    Reader { scope, book: book.clone(), listing: None, synced: false }
+}
+
+fn names(book: &PodBook) -> Vec<String> {
+    let mut names: Vec<_> = book.of_pool("prod", "vm").pods.iter().map(|pod| pod.name().to_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn changes_are_told_once() {
+    let book = PodBook::default();
+    let mut reader = reader(&book, Scope::Cluster);
+    let first = reader.take(Event::Apply(plain("a", "u1")));
+    assert!(matches!(&first[..], [Change { before: None, after: Some(pod) }] if pod.name() == "a"));
+    assert!(reader.take(Event::Apply(plain("a", "u1"))).is_empty(), "nothing that counts has changed");
+    // made anew under the same name: the old one is gone
+    let anew = reader.take(Event::Apply(plain("a", "u2")));
+    assert!(matches!(&anew[..], [Change { after: None, .. }, Change { before: None, .. }]), "{anew:?}");
+    assert_eq!(&*book.find("prod", "a").unwrap().uid, "u2");
+    assert_eq!(reader.take(Event::Delete(plain("a", "u2"))).len(), 1);
+    assert!(book.is_empty() && book.find("prod", "a").is_none());
+    assert!(reader.take(Event::Delete(plain("a", "u2"))).is_empty());
+}
+
+#[test]
+fn a_whole_list_drops_what_it_does_not_have_in_its_own_scope_only() {
+    let book = PodBook::default();
+    let mut prod = reader(&book, Scope::Namespace("prod".into()));
+    let mut other = reader(&book, Scope::Namespace("other".into()));
+    other.take(Event::Apply(read(pod("other", "x", "u9", json!({}), json!({})))));
+    for name in ["a", "b"] {
+        prod.take(Event::Apply(plain(name, name)));
+    }
+    prod.take(Event::Init);
+    prod.take(Event::InitApply(plain("b", "b")));
+    assert_eq!(names(&book), ["a", "b"], "nothing is dropped before the list is whole");
+    let gone = prod.take(Event::InitDone);
+    assert!(matches!(&gone[..], [Change { before: Some(pod), after: None }] if pod.name() == "a"));
+    assert_eq!((names(&book), book.len()), (vec!["b".into()], 2));
+    assert_eq!(book.synced_scopes(), 1);
+}
+
+#[test]
+fn a_pod_that_was_asked_for_counts_until_the_watch_tells_of_it() {
+    let book = PodBook::default();
+    let mut reader = reader(&book, Scope::Cluster);
+    book.expect("prod", "vm", ["a", "b", "c"].map(str::to_owned));
+    let count = || {
+        let found = book.of_pool("prod", "vm");
+        (found.pods.len(), found.expected)
+    };
+    assert_eq!(count(), (0, 3));
+    reader.take(Event::Apply(plain("a", "u1")));
+    book.made("prod", "vm", "a");
+    assert_eq!(count(), (1, 2), "the answer after the watch's event expects nothing anew");
+    book.refused("prod", "vm", "b");
+    assert_eq!(count(), (1, 1));
+    book.unanswered("prod", "vm", "c");
+    assert_eq!(count(), (1, 1), "it may have been made");
+    reader.take(Event::Apply(plain("c", "u3")));
+    assert_eq!(count(), (2, 0));
+}
+
+#[test]
+fn only_a_list_that_began_after_a_pod_was_made_can_say_that_it_is_gone() {
+    let book = PodBook::default();
+    let mut reader = reader(&book, Scope::Cluster);
+    book.expect("prod", "vm", ["early", "late"].map(str::to_owned));
+    book.made("prod", "vm", "early");
+    reader.take(Event::Init);
+    book.made("prod", "vm", "late");
+    reader.take(Event::InitDone);
+    assert_eq!(book.of_pool("prod", "vm").expected, 1, "`late` was made after the list began");
+    reader.take(Event::Init);
+    reader.take(Event::InitDone);
+    assert_eq!(book.of_pool("prod", "vm").expected, 0);
+}
+
+/// An API server with two pages of pods, whose watch then tells that the first is gone.
+async fn serve(mut handle: tower_test::mock::Handle<Request<Body>, Response<Body>>) -> Vec<String> {
+    let mut asked = vec![];
+    let list = |more: &str, pod: Value| json!({"apiVersion": "v1", "kind": "PodList", "metadata": {"resourceVersion": "10", "continue": more}, "items": [pod]});
+    let gone = json!({"type": "DELETED", "object": pod("prod", "a", "u1", json!({}), json!({}))});
+    for answer in [
+        list("next", pod("prod", "a", "u1", json!({}), json!({}))),
+        list("", pod("prod", "b", "u2", json!({}), json!({}))),
+        gone,
+    ] {
+        let (request, send) = handle.next_request().await.expect("a request");
+        asked.push(request.uri().to_string());
+        send.send_response(Response::new(Body::from(serde_json::to_vec(&answer).unwrap())));
+    }
+    // the watch has ended; what is asked next is not answered
+    let _unanswered = handle.next_request().await;
+    asked
+}
+
+#[tokio::test]
+async fn the_watch_lists_in_pages_by_label_and_tells_of_a_deletion() {
+    let (service, handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
+    let server = tokio::spawn(serve(handle));
+    let (book, stop) = (PodBook::default(), CancellationToken::new());
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let watching = tokio::spawn(watch(
+        Client::new(service, "default"),
+        Scope::Namespace("prod".into()),
+        book.clone(),
+        move |change| _ = tell.send(change),
+        stop.clone(),
+    ));
+    let expected = [("a", true), ("b", true), ("a", false)];
+    for (name, there) in expected {
+        let change = tokio::time::timeout(Duration::from_secs(20), told.recv()).await.unwrap().unwrap();
+        assert_eq!((change.pod().unwrap().name(), change.after.is_some()), (name, there));
+    }
+    book.synced(1).await;
+    assert_eq!(names(&book), ["b"]);
+    let asked = server.await.unwrap();
+    stop.cancel();
+    watching.await.unwrap();
+    assert!(asked[0].starts_with("/api/v1/namespaces/prod/pods?"), "{asked:?}");
+    assert!(
+        asked[0].contains("limit=500") && asked[0].contains("labelSelector=app.kubernetes.io%2Fmanaged-by")
+    );
+    assert!(asked[1].contains("continue=next") && asked[2].contains("watch=true"), "{asked:?}");
+    assert!(asked[2].contains("allowWatchBookmarks=true"), "{asked:?}");
+}

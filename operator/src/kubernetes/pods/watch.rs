@@ -1,0 +1,92 @@
+//! The watch that keeps the book.
+
+use super::record::WorkerPod;
+use super::{Change, LABEL_MANAGED_BY, LABEL_NAME, PodBook};
+use crate::controllers::Scope;
+use futures::TryStreamExt;
+use kube::Client;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{Config, Event, ExponentialBackoff, watcher};
+use std::collections::HashSet;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// Pods asked for in one page of a list: a page is what is in memory at once, 3 MB of JSON.
+const PAGE: u32 = 500;
+
+/// Keeps the book for one scope until `stop`, and tells of every change after it is in the book.
+pub async fn watch(
+    client: Client,
+    scope: Scope,
+    book: PodBook,
+    on_change: impl Fn(Change) + Send,
+    stop: CancellationToken,
+) {
+    let selector = [LABEL_MANAGED_BY, LABEL_NAME].map(|(key, value)| format!("{key}={value}")).join(",");
+    let config = Config::default().labels(&selector).page_size(PAGE);
+    // leases of pods that are gone wait for this watch: it comes back sooner than kube's default
+    let backoff = backon::ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(200))
+        .with_max_delay(Duration::from_secs(5))
+        .with_jitter()
+        .without_max_times();
+    let mut events =
+        Box::pin(watcher(scope.api::<WorkerPod>(&client), config).backoff(ExponentialBackoff::from(backoff)));
+    let mut reader = Reader { scope, book, listing: None, synced: false };
+    loop {
+        let event = tokio::select! {
+            event = events.try_next() => event,
+            () = stop.cancelled() => return,
+        };
+        match event {
+            Ok(Some(event)) => reader.take(event).into_iter().for_each(&on_change),
+            Ok(None) => return,
+            Err(error) => tracing::warn!(%error, "the watch of worker pods was interrupted"),
+        }
+    }
+}
+
+/// Puts a watch's events into the book.
+pub(super) struct Reader {
+    pub(super) scope: Scope,
+    pub(super) book: PodBook,
+    /// While a whole list arrives: the pods in it, and those made and not seen when it began.
+    pub(super) listing: Option<(HashSet<Box<str>>, HashSet<Box<str>>)>,
+    pub(super) synced: bool,
+}
+
+impl Reader {
+    pub(super) fn take(&mut self, event: Event<WorkerPod>) -> Vec<Change> {
+        match event {
+            Event::Init => {
+                self.listing = Some((HashSet::new(), self.book.unseen(&self.scope)));
+                vec![]
+            }
+            Event::InitApply(pod) => {
+                if let Some((listed, _)) = &mut self.listing {
+                    listed.insert(pod.worker().into());
+                }
+                self.apply(&pod)
+            }
+            Event::Apply(pod) => self.apply(&pod),
+            Event::Delete(pod) => self.book.remove(&pod.worker()).into_iter().collect(),
+            Event::InitDone => {
+                let Some((listed, unseen)) = self.listing.take() else { return vec![] };
+                let changes = self.book.keep(&self.scope, &listed, &unseen);
+                if !self.synced {
+                    self.synced = true;
+                    self.book.inner.synced.send_modify(|scopes| *scopes += 1);
+                }
+                changes
+            }
+        }
+    }
+
+    fn apply(&self, pod: &WorkerPod) -> Vec<Change> {
+        match pod.record() {
+            Some(record) => self.book.apply(record),
+            // it lost its pool's label: it is nobody's
+            None => self.book.remove(&pod.worker()).into_iter().collect(),
+        }
+    }
+}
