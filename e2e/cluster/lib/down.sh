@@ -23,11 +23,11 @@ command_down() { # command_down [--force]
     say "down: no process, network namespace, mount or cgroup is left, and the machine's sysctls are as before"
 }
 
-# The numbers of our network namespaces, to find processes by that were in them.
+# Our network namespaces as /proc names them, to find processes by that were in them.
 our_namespaces() {
     local name
     for name in switch "${nodes[@]}"; do
-        [[ ! -e /run/netns/$prefix-$name ]] || stat -Lc %i "/run/netns/$prefix-$name"
+        [[ ! -e /run/netns/$prefix-$name ]] || stat -Lc 'net:[%i]' "/run/netns/$prefix-$name"
     done
 }
 
@@ -39,7 +39,7 @@ stop_processes() {
     done
 }
 
-check_nothing_is_left() { # check_nothing_is_left NAMESPACE-NUMBERS
+check_nothing_is_left() { # check_nothing_is_left NAMESPACES
     local found
     found=$(named_leftovers; process_leftovers "$1"; sysctl_leftovers)
     [[ -z $found ]] || die "left over, look at it and run \`cluster down\` again:
@@ -47,15 +47,15 @@ $found"
 }
 
 # Processes in our namespaces, or of binaries in our folder.
-process_leftovers() { # process_leftovers NAMESPACE-NUMBERS
+process_leftovers() { # process_leftovers NAMESPACES
     local path target pid
     { find /proc/[0-9]*/ns/net /proc/[0-9]*/exe -printf '%p %l\n' 2>/dev/null || true; } |
         while read -r path target; do
-            if [[ $target == "$state"/* || " ${1//$'\n'/ } " == *" ${target//[^0-9]/} "* && $path == */net ]]; then
+            if [[ $target == "$state"/* || " ${1//$'\n'/ } " == *" ${target:-unreadable} "* ]]; then
                 pid=${path#/proc/}
-                echo "process ${pid%%/*}: $(tr '\0' ' ' 2>/dev/null <"/proc/${pid%%/*}/cmdline")"
+                echo "process ${pid%%/*}: $(tr '\0' ' ' 2>/dev/null <"/proc/${pid%%/*}/cmdline" | cut -c1-80)"
             fi
-        done
+        done | sort -u
 }
 
 # Only comparable within one boot of the machine.

@@ -13,7 +13,7 @@ command_up() {
     check_machine
     command_build kubernetes coredns helm
     started=$SECONDS
-    trap 'up_failed $?' EXIT
+    trap up_failed EXIT
     claim_state
     in_parallel make_machine make_pki make_network
     say "certificates and network"
@@ -30,8 +30,10 @@ command_up() {
     print_access
 }
 
-up_failed() { # up_failed EXIT-CODE
-    [[ $1 == 0 ]] || echo "cluster: not up. Logs are in $state/log; \`cluster down\` removes what there is." >&2
+up_failed() {
+    # shellcheck disable=SC2046
+    kill $(jobs -p) 2>/dev/null || true # starts that are still under way
+    echo "cluster: not up. Logs are in $state/log; \`cluster down\` removes what there is." >&2
 }
 
 # The folder is the claim: making it fails if another `up` was faster. From here on `down` knows what is ours.
