@@ -54,12 +54,28 @@ fn main() {
         let (took, used) = (start.elapsed(), cpu() - before);
         println!("tree {built:.2?} ({tree:.2?} CPU), with submit {took:.2?} ({used:.2?} CPU)");
         println!("{:.1} bytes a task", engine.bytes_per_task(JobId(job)).unwrap_or_default());
+        ask(&engine, job);
         drain(&mut engine, &mut out, keep.then_some(&mut journal), job);
+        ask(&engine, job);
         engine.handle(20_000, Event::Forget(JobId(job - 1)), &mut out);
         out.clear();
         println!("{:.1} bytes a task", engine.bytes_per_task(JobId(job)).unwrap_or_default());
     }
     restore(&engine, &profile, &journal);
+}
+
+/// What is asked every second or so, under the lock that all workers wait for.
+fn ask(engine: &Engine, job: u32) {
+    let cost = |ask: &dyn Fn() -> usize| {
+        let before = cpu();
+        let rows = ask();
+        format!("{rows} in {:.2?}", cpu() - before)
+    };
+    println!("demand now: {}", cost(&|| engine.demand(0).len()));
+    println!("demand within an hour: {}", cost(&|| engine.demand(3_600_000).len()));
+    println!("workers: {}", cost(&|| engine.worker_states().len()));
+    println!("estimate: {}", cost(&|| engine.estimate(JobId(job)).into_iter().count()));
+    println!("attribution: {}", cost(&|| engine.attribution(JobId(job)).into_iter().count()));
 }
 
 fn drain(engine: &mut Engine, out: &mut Vec<Command>, journal: Option<&mut Vec<Vec<u8>>>, job: u32) {

@@ -123,6 +123,7 @@ impl Engine {
             });
             let used = (u64::from(worker.used.cores), u64::from(worker.used.memory_mib));
             c.expect(used == (cores, memory), || format!("{}: {used:?} in the books", worker.name));
+            c.expect(worker.idle_since <= self.now, || format!("{}: idle from later on", worker.name));
             let queued = worker.queue.len();
             c.expect(queued <= usize::from(worker.prefetch), || format!("{}: {queued} queued", worker.name));
             for slot in &worker.queue {

@@ -45,6 +45,8 @@ struct Body {
     /// Messages of its that are under way: delivered late, doubled or out of order.
     outbox: Vec<Event>,
     drains: bool,
+    /// Deaths by memory that nobody has told yet.
+    untold: Vec<String>,
 }
 
 struct Storm {
@@ -58,6 +60,8 @@ struct Storm {
     jobs: Vec<u32>,
     snapshot: Option<(Vec<u8>, usize)>,
     faults: bool,
+    /// Those who run the machines tell what they see, and take some away.
+    cluster: bool,
     /// What happened, and how often.
     seen: BTreeMap<String, u32>,
 }
@@ -103,6 +107,7 @@ impl Storm {
             jobs,
             snapshot: None,
             faults: true,
+            cluster: true,
             seen: BTreeMap::new(),
         }
     }
@@ -241,11 +246,35 @@ impl Storm {
         let n = self.dice.below(self.bodies.len() as u64) as usize;
         let session = self.bodies[n].session;
         let job = JobId(self.jobs[self.dice.below(self.jobs.len() as u64) as usize]);
-        match (self.dice.below(12), session) {
+        match (self.dice.below(if self.cluster { 17 } else { 12 }), session) {
             (0, Some(session)) => {
                 self.on(Event::Left(Session(session), Gone::Dead));
-                let Body { name, node, capacity, prefetch, .. } = std::mem::take(&mut self.bodies[n]);
-                self.bodies[n] = Body { name, node, capacity, prefetch, ..Body::default() };
+                self.bury(n);
+            }
+            (12 | 13, Some(session)) => {
+                let incident = format!("{}", self.dice.next());
+                self.bodies[n].untold.push(incident);
+                if self.dice.chance(30) {
+                    self.tell(n);
+                }
+                if self.dice.chance(80) {
+                    self.on(Event::Left(Session(session), Gone::Disconnected));
+                }
+                self.bury(n);
+            }
+            (14, Some(session)) => {
+                self.bodies[n].drains = true;
+                self.on(Event::Drain(Session(session)));
+            }
+            (15, None) => {
+                let name = self.bodies[n].name.clone();
+                if let Some((session, _)) = self.world.engine.session_of(&name) {
+                    self.on(Event::Left(session, Gone::Dead));
+                }
+            }
+            (16, _) => {
+                let (worker, incident) = (self.bodies[n].name.clone(), format!("{}", self.dice.next()));
+                self.on(Event::OutOfMemory { worker, incident });
             }
             (1, Some(session)) => {
                 self.on(Event::Left(Session(session), Gone::Disconnected));
@@ -275,6 +304,57 @@ impl Storm {
             (11, _) => self.world.now += 20_000,
             _ => {}
         }
+    }
+
+    /// A process is gone, with all it had.
+    fn bury(&mut self, n: usize) {
+        let Body { name, node, capacity, prefetch, untold, .. } = std::mem::take(&mut self.bodies[n]);
+        self.bodies[n] = Body { name, node, capacity, prefetch, untold, ..Body::default() };
+    }
+
+    /// A death by memory is told, now and then twice.
+    fn tell(&mut self, n: usize) {
+        let Some(incident) = self.bodies[n].untold.pop() else { return };
+        if self.dice.chance(20) {
+            self.bodies[n].untold.push(incident.clone());
+        }
+        self.count("OutOfMemory");
+        self.on(Event::OutOfMemory { worker: self.bodies[n].name.clone(), incident });
+    }
+
+    /// Demand is what the tasks' states say, counted one by one.
+    fn check_demand(&self) {
+        let engine = &self.world.engine;
+        let mut wanted: BTreeMap<TaskId, TaskState> = BTreeMap::new();
+        for job in &self.jobs {
+            let view = engine.job(JobId(*job)).unwrap();
+            if view.state != JobState::Proving || view.spec.suspended {
+                continue;
+            }
+            let tree = engine.prepared_job(JobId(*job)).unwrap();
+            let mut hopeless = vec![false; tree.ids.len()];
+            for node in tree.shape.nodes() {
+                let state = engine.task(JobId(*job), node).unwrap().state;
+                let below = tree.shape.children(node).as_slice().iter().any(|c| hopeless[c.index()]);
+                hopeless[node.index()] = state != TaskState::Done && (below || state == TaskState::Failed);
+                if state != TaskState::Done && !hopeless[node.index()] {
+                    wanted.insert(tree.ids[node.index()], state);
+                }
+            }
+        }
+        let count = |state: &[TaskState]| wanted.values().filter(|s| state.contains(s)).count() as u32;
+        let rows = engine.demand(Millis::MAX);
+        let sum = |of: fn(&Demand) -> u32| rows.iter().map(of).sum::<u32>();
+        assert_eq!(sum(|d| d.running), count(&[TaskState::Leased]));
+        assert_eq!(sum(|d| d.ready), count(&[TaskState::Ready]));
+        assert_eq!(sum(|d| d.soon), count(&[TaskState::Waiting, TaskState::Delayed]));
+        assert!(
+            engine
+                .demand(0)
+                .iter()
+                .zip(&rows)
+                .all(|(now, ever)| now.soon <= ever.soon || now.kind != ever.kind)
+        );
     }
 
     /// The operator dies, with the last of its journal unwritten, and another takes over.
@@ -318,9 +398,15 @@ impl Storm {
         if self.faults && self.dice.chance(8) {
             self.fault();
         }
+        if self.cluster {
+            self.check_demand();
+        }
         for n in 0..self.bodies.len() {
             if self.bodies[n].session.is_none() && self.dice.chance(30) {
                 self.join(n);
+            }
+            if !self.bodies[n].untold.is_empty() && self.dice.chance(40) {
+                self.tell(n);
             }
             let silent = self.faults && self.dice.chance(20);
             if !silent {
@@ -424,7 +510,10 @@ fn storms_of_the_past_are_weathered() {
     ];
     for (seed, blocks, workers) in past {
         let blocks: Vec<_> = blocks.iter().map(|calls| calls.to_vec()).collect();
-        Storm::new(seed, &blocks, workers).run();
+        let mut storm = Storm::new(seed, &blocks, workers);
+        // They were found before there was a cluster, and only so are they the same.
+        storm.cluster = false;
+        storm.run();
     }
 }
 
@@ -450,6 +539,7 @@ fn everything_that_can_happen_happens() {
     }
     let wanted = [
         "restart",
+        "OutOfMemory",
         "Revoke Session",
         "Quarantine TaskId",
         "Persist Charged",

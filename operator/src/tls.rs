@@ -353,6 +353,43 @@ mod tests {
     }
 
     #[test]
+    fn an_authority_given_as_text_signs_and_may_be_replaced() {
+        let (old, new) = (Authority::generate(10).unwrap(), Authority::generate(20).unwrap());
+        let both = format!("{}{}", old.0, new.0);
+        for (ca, key, days) in [(&old.0, &old.1, 10), (&both, &old.1, 10), (&both, &new.1, 20)] {
+            let authority = Authority::from_pem(ca, key).unwrap();
+            let hours = authority.not_after().duration_since(Timestamp::now()).as_hours();
+            assert!((24 * (days - 1)..=24 * days).contains(&hours), "{hours} hours");
+            assert_eq!(&authority.ca_pem(), ca);
+        }
+        let authority = Authority::from_pem(&old.0, &old.1).unwrap();
+        let names = vec!["localhost".to_owned()];
+        let dated = authority.certificate(&names, Timestamp::now()).unwrap();
+        assert!(dated.is_good(Timestamp::now(), authority.current().generation));
+        assert!(authority.replace(&old.0, &new.1).is_err());
+        assert!(dated.is_good(Timestamp::now(), authority.current().generation), "nothing changed");
+        authority.replace(&new.0, &new.1).unwrap();
+        assert!(!dated.is_good(Timestamp::now(), authority.current().generation));
+    }
+
+    #[test]
+    fn texts_that_are_no_authority_are_refused() {
+        let (ca, key) = Authority::generate(10).unwrap();
+        let (_, other_key) = Authority::generate(10).unwrap();
+        let server = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let server = (server.cert.pem(), server.signing_key.serialize_pem());
+        for (ca, key, why) in [
+            (ca.as_str(), other_key.as_str(), "none of its certificates is of its key"),
+            ("", key.as_str(), "none of its certificates"),
+            (server.0.as_str(), server.1.as_str(), "none of an authority"),
+            (ca.as_str(), "no key", "certificate"),
+        ] {
+            let error = Authority::from_pem(ca, key).err().expect("refused").to_string();
+            assert!(error.contains(why), "{error}");
+        }
+    }
+
+    #[test]
     fn hosts_that_fit_no_certificate_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let authority = Arc::new(Authority::open(dir.path()).unwrap());

@@ -59,7 +59,7 @@ struct RunArgs {
     /// The dispatcher.
     #[arg(long, value_name = "HOST:PORT", env = "ARBORIST_CONNECT")]
     connect: Option<String>,
-    /// The CA certificate (PEM) that the dispatcher and the built-in artifact store are trusted by.
+    /// The CA certificates (PEM, one or several) that the dispatcher and the built-in artifact store are trusted by; read anew at each login and each heartbeat.
     #[arg(long, value_name = "FILE", env = "ARBORIST_CA_CERT")]
     ca_cert: Option<PathBuf>,
     /// The file with the token to log in with; read anew at each login.

@@ -6,12 +6,13 @@ use crate::connection::Login;
 use crate::tasks::NewLease;
 use arborist_artifacts::{ArtifactStore, StoreOptions};
 use arborist_core::ids::TaskId;
-use arborist_core::wire::{FromWorker, Hello, PROTOCOL, Refused, ToWorker, Welcome, put_frame, take_frame};
+use arborist_core::wire::{FromWorker, Hello, PROTOCOL, Refused, ToWorker, put_frame, take_frame};
 use bytes::BytesMut;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use socket2::SockRef;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
@@ -75,6 +76,15 @@ pub(crate) struct Session<'a> {
     outgoing: BytesMut,
     unflushed: bool,
     heartbeat: Duration,
+    /// The store that the welcome named, and the token for it.
+    store: Option<(String, String)>,
+    trust: Trust,
+}
+
+/// The authorities that are trusted: of the dispatcher at each login, of the store also in between.
+struct Trust {
+    file: PathBuf,
+    pem: Vec<u8>,
 }
 
 impl<'a> Session<'a> {
@@ -98,10 +108,12 @@ impl<'a> Session<'a> {
             outgoing: BytesMut::new(),
             unflushed: false,
             heartbeat: DEFAULT_HEARTBEAT,
+            store: None,
+            trust: Trust { file: login.ca_cert.clone(), pem: ca },
         };
         let answer =
             timeout(HANDSHAKE_LIMIT, session.log_in(login)).await.map_err(|_| late("logging in"))??;
-        session.accept(answer, &ca)?;
+        session.accept(answer)?;
         Ok(session)
     }
 
@@ -125,7 +137,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn accept(&mut self, answer: ToWorker, ca: &[u8]) -> Result<(), SessionError> {
+    fn accept(&mut self, answer: ToWorker) -> Result<(), SessionError> {
         let Some(welcome) = answer.welcome.clone() else {
             return Err(match answer.refused {
                 Some(refused) => refusal(refused),
@@ -138,25 +150,45 @@ impl<'a> Session<'a> {
                 welcome.protocol
             )));
         }
-        self.open_store(&welcome, ca)?;
+        self.store = Some((welcome.store_url, welcome.session_token));
+        self.open_store()?;
         if welcome.heartbeat_millis > 0 {
             self.heartbeat = Duration::from_millis(welcome.heartbeat_millis.into()).max(SHORTEST_HEARTBEAT);
         }
         self.take(&answer)
     }
 
-    fn open_store(&self, welcome: &Welcome, ca: &[u8]) -> Result<(), SessionError> {
-        let own = welcome.store_url.starts_with("https://");
+    fn open_store(&self) -> Result<(), SessionError> {
+        let Some((url, token)) = &self.store else { return Ok(()) };
+        let own = url.starts_with("https://");
         let options = StoreOptions {
-            token: Some(welcome.session_token.clone()).filter(|token| !token.is_empty()),
-            ca_pem: own.then(|| ca.to_vec()),
+            token: Some(token.clone()).filter(|token| !token.is_empty()),
+            ca_pem: own.then(|| self.trust.pem.clone()),
             max_object_bytes: MAX_OBJECT_BYTES,
             ..Default::default()
         };
-        let store = ArtifactStore::open(&welcome.store_url, &options)
-            .map_err(|error| SessionError::Protocol(error.to_string()))?;
+        let store =
+            ArtifactStore::open(url, &options).map_err(|error| SessionError::Protocol(error.to_string()))?;
         self.wires.store.send_replace(Some(store));
         Ok(())
+    }
+
+    /// The operator's authority may be replaced while this session goes on; the store's connections are
+    /// made anew all the time, so they need the new one at once.
+    async fn renew_trust(&mut self) {
+        let pem = match tokio::fs::read(&self.trust.file).await {
+            Ok(pem) if pem != self.trust.pem => pem,
+            // a file that is being replaced is there again soon
+            Ok(_) | Err(_) => return,
+        };
+        let before = std::mem::replace(&mut self.trust.pem, pem);
+        match trust_only(&self.trust.pem).and_then(|_| self.open_store()) {
+            Ok(()) => tracing::info!(file = %self.trust.file.display(), "the CA certificates have changed"),
+            Err(error) => {
+                tracing::warn!(%error, "the CA certificates have changed and can't be used");
+                self.trust.pem = before;
+            }
+        }
     }
 
     /// Exchanges frames until the connection breaks or the worker stops.
@@ -186,6 +218,7 @@ impl<'a> Session<'a> {
                     if !self.unflushed && let Some(frame) = book.next_frame(true) {
                         self.say(&frame);
                     }
+                    self.renew_trust().await;
                 }
                 () = stop.cancelled() => break,
             }

@@ -4,6 +4,8 @@ use crate::lab::{Lab, block, until};
 use crate::worker::{Worker, hello, task};
 use arborist_core::wire::{FromWorker, Held, Hello};
 use arborist_operator::store::http::Access;
+use arborist_operator::tls::Authority;
+use std::sync::Arc;
 use std::time::Duration;
 
 #[test]
@@ -95,6 +97,26 @@ fn a_second_login_of_a_name_ends_the_first_and_adopts_what_it_holds() {
     let counts = lab.dispatcher.job(job).unwrap().counts;
     assert_eq!(counts.iter().map(|c| c.done).sum::<u32>(), 1);
     until("one worker is left", || (lab.metric("arborist_workers_connected") == 1).then_some(()));
+}
+
+#[test]
+fn the_authority_is_replaced_while_workers_work() {
+    let [old, new] = [30, 60].map(|days| Authority::generate(days).unwrap());
+    let authority = Arc::new(Authority::from_pem(&old.0, &old.1).unwrap());
+    let given = authority.clone();
+    let lab = Lab::tuned(move |o| o.authority = Some(given.clone()));
+    lab.submit(block(3));
+    let mut before = Worker::login(&lab.dispatcher, hello("before"));
+    authority.replace(&new.0, &new.1).unwrap();
+    assert_eq!(before.leases(1).len(), 1, "it stays connected");
+    let mut old_trust = Worker::connect_trusting(&lab.dispatcher, &old.0);
+    old_trust.send(FromWorker { hello: Some(hello("old")), ..Default::default() });
+    assert!(old_trust.is_closed());
+    for (name, trusted) in [("new", new.0.clone()), ("both", old.0 + &new.0)] {
+        let mut worker = Worker::connect_trusting(&lab.dispatcher, &trusted).log_in(hello(name));
+        assert_eq!(worker.leases(1).len(), 1, "{name}");
+    }
+    assert_eq!(lab.dispatcher.ca_pem(), new.0);
 }
 
 #[test]

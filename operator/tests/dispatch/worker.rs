@@ -44,8 +44,13 @@ pub fn hello(name: &str) -> Hello {
 impl Worker {
     /// A TLS connection, nothing said yet.
     pub fn connect(dispatcher: &Dispatcher) -> Self {
+        Self::connect_trusting(dispatcher, &dispatcher.ca_pem())
+    }
+
+    /// A connection that trusts these authorities only.
+    pub fn connect_trusting(dispatcher: &Dispatcher, ca_pem: &str) -> Self {
         let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(dispatcher.ca_pem().as_bytes()) {
+        for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
             roots.add(certificate.unwrap()).unwrap();
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -63,7 +68,11 @@ impl Worker {
     }
 
     pub fn login(dispatcher: &Dispatcher, hello: Hello) -> Self {
-        let mut worker = Self::connect(dispatcher);
+        Self::connect(dispatcher).log_in(hello)
+    }
+
+    pub fn log_in(self, hello: Hello) -> Self {
+        let mut worker = self;
         worker.name = hello.worker.clone();
         worker.send(FromWorker { hello: Some(hello), ..Default::default() });
         let welcome = worker.next();

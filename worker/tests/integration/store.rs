@@ -9,9 +9,12 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::get;
+use rustls::pki_types::PrivateKeyDer;
 use std::collections::HashMap;
+use std::future::{Future, IntoFuture};
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+use tokio_rustls::TlsAcceptor;
 
 /// A store like the operator's own, that answers with `status` unless that is 200.
 #[derive(Clone)]
@@ -24,6 +27,30 @@ struct Store {
 impl Store {
     /// Starts it and returns its URL too.
     fn start() -> (Self, String) {
+        Self::serve(|listener, router| axum::serve(listener, router).into_future(), "http")
+    }
+
+    /// With a certificate of its own: returned too, in PEM.
+    fn start_with_tls() -> (Self, String, String) {
+        let certified = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let key = PrivateKeyDer::Pkcs8(certified.signing_key.serialize_der().into());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certified.cert.der().clone()], key)
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let serve = |tcp, router| axum::serve(TlsListener { tcp, acceptor }, router).into_future();
+        let (store, url) = Self::serve(serve, "https");
+        (store, url, certified.cert.pem())
+    }
+
+    fn serve<F: Future<Output = std::io::Result<()>>>(
+        serve: impl FnOnce(tokio::net::TcpListener, Router) -> F + Send + 'static,
+        scheme: &str,
+    ) -> (Self, String) {
         let store = Self {
             status: Arc::new(AtomicU16::new(200)),
             turned_away: Arc::default(),
@@ -31,14 +58,14 @@ impl Store {
         };
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let url = format!("{scheme}://{}", listener.local_addr().unwrap());
         let router =
             Router::new().route("/artifacts/{*key}", get(Self::get).put(Self::put)).with_state(store.clone());
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-                axum::serve(listener, router).await.unwrap();
+                serve(listener, router).await.unwrap();
             });
         });
         (store, url)
@@ -87,6 +114,30 @@ impl Store {
         }
         objects.insert(key, body);
         Ok(StatusCode::CREATED)
+    }
+}
+
+struct TlsListener {
+    tcp: tokio::net::TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl axum::serve::Listener for TlsListener {
+    type Io = tokio_rustls::server::TlsStream<tokio::net::TcpStream>;
+    type Addr = std::net::SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (stream, address) = self.tcp.accept().await.unwrap();
+            // a worker that does not trust the certificate hangs up here
+            if let Ok(stream) = self.acceptor.accept(stream).await {
+                return (stream, address);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.tcp.local_addr()
     }
 }
 
@@ -152,4 +203,27 @@ fn a_store_that_stays_away_is_told_so() {
     let failed = dispatcher.failure(1);
     assert_eq!(reason(&failed), Reason::StoreUnavailable, "{}", failed.text);
     assert!(failed.text.contains("503"), "{}", failed.text);
+}
+
+#[test]
+fn a_new_authority_is_trusted_by_the_session_that_there_is() {
+    let (store, url, pem) = Store::start_with_tls();
+    let dispatcher = Dispatcher::start();
+    dispatcher.use_store(url);
+    let _worker = dispatcher.fake_worker(&[]);
+    dispatcher.hello();
+    dispatcher.lease([lease(1, Circuit::Base, task(1))]);
+    let file = dispatcher.dir.path().join("ca.pem");
+    let bundle = std::fs::read_to_string(&file).unwrap() + &pem;
+    let draft = dispatcher.dir.path().join("ca.pem.new");
+    std::fs::write(&draft, bundle).unwrap();
+    std::fs::rename(draft, file).unwrap();
+    dispatcher.wait("the result", |seen| match seen {
+        Seen::Frame(frame) => {
+            assert!(frame.failed.is_empty(), "{:?}", frame.failed);
+            frame.completed.iter().any(|done| done.fence == 1).then_some(())
+        }
+        Seen::Hello(_) | Seen::Closed => panic!("the session ended"),
+    });
+    assert_eq!(store.objects.lock().unwrap().len(), 1);
 }
