@@ -16,14 +16,18 @@ done < <(sed -n 's/.*pub const [A-Z_]*: &str = "\([A-Za-z]*\)";/\1/p' operator/s
 
 # every metric is explained, and none is named that is not there
 metrics() {
-    grep -rhoE '(counter|gauge|seconds|counters|gauges)\("[a-z_]+"|"arborist_[a-z_]+"' operator/src --include='*.rs' |
+    # a call may go over several lines
+    find operator/src -name '*.rs' -print0 | xargs -0 cat | tr -s ' \n' ' ' |
+        grep -oE '(counter|gauge|seconds|counters|gauges)\( ?"[a-z_]+"|"arborist_[a-z_]+"' |
         grep -oE '[a-z_]+"$' | tr -d '"' | sed 's/^arborist_//' | sort -u
 }
+all_metrics=$(metrics)
 while read -r name; do
     grep -q "\`$name\`" docs/operate.md || fail "docs/operate.md: the metric $name is missing"
-done < <(metrics)
+done <<<"$all_metrics"
 while read -r name; do
-    metrics | grep -qx "${name#arborist_}" || fail "no such metric: $name"
+    name=${name#arborist_}
+    grep -qx -e "$name" -e "${name%_bucket}" <<<"$all_metrics" || fail "no such metric: arborist_$name"
 done < <(grep -rhoE 'arborist_[a-z_]+' charts/arborist/dashboards charts/arborist/templates/prometheusrule.yaml \
     docs/operate.md docs/security.md docs/troubleshoot.md | grep -v '_$' | sort -u)
 
