@@ -9,7 +9,7 @@ DEMO := out/demo
 
 .PHONY: help
 help: ## Say what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: check-tools
 check-tools:
@@ -64,6 +64,26 @@ manifests: crds ## Renew crds/, the chart with the CRDs, the chart's README and 
 .PHONY: chart-lint
 chart-lint: ## Charts: helm lint, many values rendered and checked against Kubernetes' schemas, generated files
 	@HELM=$$(hack/tool.sh helm) KUBECONFORM=$$(hack/tool.sh kubeconform) KUBE_SWAGGER=$$(hack/tool.sh swagger) hack/chart-lint.sh
+
+.PHONY: cluster-up cluster-down
+cluster-up: ## Bring up a real cluster of three nodes on this machine, without Docker (as root)
+	@e2e/cluster/cluster up
+
+cluster-down: ## Remove every trace of it
+	@e2e/cluster/cluster down
+
+.PHONY: demo-cluster
+demo-cluster: check-tools ## helm install and a sample job on a cluster of its own, live, then verify
+	@e2e/demo.sh
+
+.PHONY: e2e
+e2e: check-tools ## End-to-end tests on KUBECONFIG's cluster, on kind, or on the local cluster (as root)
+	@e2e/run.sh $(E2E)
+
+.PHONY: e2e-scale
+e2e-scale: check-tools ## 1,000 simulated nodes, 5,000 running worker pods, then 10,000 pods that need not run
+	@e2e/run.sh --story scale --scale-nodes 1000 --scale-pods 5000
+	@e2e/run.sh --story scale --scale-nodes 20 --scale-pods 200 --scale-pending 9800
 
 .PHONY: fmt
 fmt: ## Format the code

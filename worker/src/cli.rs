@@ -142,7 +142,7 @@ struct BackendArgs {
     /// The most bytes a fake proof may have.
     #[arg(long)]
     fake_max_bytes: Option<usize>,
-    /// Of 1,000 attempts, how many go wrong: `error=5,hang=1,oom=1,wrong=1,oversize=1,slow=10,poison=1`.
+    /// Of 1,000 attempts, how many go wrong: `error=5,hang=1,oom=1,exhaust=1,wrong=1,oversize=1,slow=10,poison=1`.
     #[arg(long, env = "ARBORIST_FAKE_FAULTS")]
     fake_faults: Option<Faults>,
     /// How many times longer a slow fake proof takes.

@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 
 /// How long the backend sleeps before it looks at the cancel flag again.
 const NAP: Duration = Duration::from_millis(10);
+/// The most memory that the fault `exhaust` takes, in bytes.
+const EXHAUST: usize = 8 << 30;
+const EXHAUST_STEP: usize = 64 << 20;
 
 /// A number for each kind of proof. In JSON one number for all, or a map by kind; on the command line
 /// `30` or `vm=30,merge=10`. Kinds left out are 0.
@@ -85,8 +88,10 @@ pub struct Faults {
     pub error: u32,
     /// It never ends.
     pub hang: u32,
-    /// It runs out of memory.
+    /// It says that it ran out of memory.
     pub oom: u32,
+    /// It takes memory until the kernel kills the worker, or 8 GiB.
+    pub exhaust: u32,
     /// Its proof does not verify.
     pub wrong: u32,
     /// Its proof is larger than allowed.
@@ -107,13 +112,15 @@ impl FromStr for Faults {
                 "error" => &mut faults.error,
                 "hang" => &mut faults.hang,
                 "oom" => &mut faults.oom,
+                "exhaust" => &mut faults.exhaust,
                 "wrong" => &mut faults.wrong,
                 "oversize" => &mut faults.oversize,
                 "slow" => &mut faults.slow,
                 "poison" => &mut faults.poison,
                 _ => {
                     return Err(format!(
-                        "`{name}` is no fault: expected error, hang, oom, wrong, oversize, slow or poison"
+                        "`{name}` is no fault: expected error, hang, oom, exhaust, wrong, oversize, slow or \
+                         poison"
                     ));
                 }
             };
@@ -164,6 +171,7 @@ enum Fate {
     Error,
     Hang,
     OutOfMemory,
+    Exhaust,
     Wrong,
     Oversize,
     Slow,
@@ -191,6 +199,7 @@ impl Fake {
             (f.error, Fate::Error),
             (f.hang, Fate::Hang),
             (f.oom, Fate::OutOfMemory),
+            (f.exhaust, Fate::Exhaust),
             (f.wrong, Fate::Wrong),
             (f.oversize, Fate::Oversize),
             (f.slow, Fate::Slow),
@@ -245,6 +254,7 @@ impl Prover for Fake {
                 return Err(ProveError::Failed("the fake profile wants this attempt to fail".into()));
             }
             Fate::OutOfMemory => return Err(ProveError::OutOfMemory),
+            Fate::Exhaust => return Err(exhaust(&request.cancel)),
             Fate::Oversize => self.profile.max_proof_bytes + 1,
             _ => self.profile.proof_bytes.get(request.circuit.kind()) as usize,
         };
@@ -262,6 +272,19 @@ impl Prover for Fake {
     fn verify(&self, circuit: Circuit, proof: &Proof, _: &Cancel) -> Result<(), CheckError> {
         Ok(fake_proof::verify(circuit, proof)?)
     }
+}
+
+/// Takes and touches memory as a prover does that is larger than its machine. On a machine of more than
+/// [`EXHAUST`] it only says so.
+fn exhaust(cancel: &Cancel) -> ProveError {
+    let mut held: Vec<Vec<u8>> = vec![];
+    for _ in 0..EXHAUST / EXHAUST_STEP {
+        if cancel.is_cancelled() {
+            return ProveError::Cancelled;
+        }
+        held.push(std::hint::black_box(vec![1; EXHAUST_STEP]));
+    }
+    ProveError::OutOfMemory
 }
 
 fn sleep(delay: Duration, cancel: &Cancel) -> Result<(), ProveError> {

@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# What a user does, on a cluster of its own: helm install, kubectl apply of the sample, wait, verify. Then all goes away.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source e2e/lib.sh
+
+namespace=arborist-system
+job=quickstart
+proof=out/demo-cluster
+
+# Prints a command and runs it where the cluster is.
+show() { # show COMMAND…
+    echo
+    echo "\$ $*"
+    in_cluster "$@"
+}
+
+condition() { # condition TYPE
+    in_cluster kubectl get pj "$job" -o "jsonpath={.status.conditions[?(@.type=='$1')].status}"
+}
+
+install() {
+    show helm upgrade --install arborist-crds charts/arborist-crds -n "$namespace" --create-namespace --wait
+    show helm upgrade --install arborist charts/arborist -n "$namespace" --wait --timeout 3m
+    show kubectl get nodes -L arborist.dev/worker-class
+}
+
+# The state of things every few seconds, until the job has ended.
+watch_job() {
+    local end=$((SECONDS + 1200))
+    until [[ $(condition Complete) == True ]]; do
+        show kubectl get pj,pp,pods
+        [[ $(condition Failed) != True ]] || { show kubectl describe pj "$job"; return 1; }
+        ((SECONDS < end)) || { echo "not complete within 20 minutes" >&2; return 1; }
+        sleep 4
+    done
+    show kubectl get pj,pp,pods
+}
+
+verify() {
+    local file
+    mkdir -p "$proof"
+    for file in root.proof public.json; do
+        fetch "$file" >"$proof/$file"
+    done
+    echo
+    echo "\$ arborist verify $proof"
+    "$(program arborist)" verify "$proof"
+}
+
+# A file of the ConfigMap with the root proof: text as it is, bytes in base64.
+fetch() { # fetch FILE
+    local key=${1//./\\.} text
+    text=$(in_cluster kubectl get configmap "$job-proof" -o "jsonpath={.data.$key}")
+    if [[ -n $text ]]; then
+        printf '%s' "$text"
+    else
+        in_cluster kubectl get configmap "$job-proof" -o "jsonpath={.binaryData.$key}" | base64 -d
+    fi
+}
+
+cluster=$(choose_cluster)
+echo "cluster: $cluster"
+step "images" build_images
+trap take_down EXIT
+step "cluster up" bring_up
+step "load the images" load_images arborist.tar arborist-worker.tar
+step "install" install
+show kubectl apply -f manifests/samples/quickstart.yaml
+step "prove" watch_job
+step "verify" verify

@@ -1,0 +1,100 @@
+# What the end-to-end scripts share: a cluster, and images in it. Sourced.
+# shellcheck shell=bash
+#
+# Which cluster: the one of KUBECONFIG if that is set; else kind, where Docker answers; else the local one of
+# e2e/cluster, which needs root. Only what these scripts brought up is taken down.
+
+tool=$PWD/e2e/cluster/cluster
+kind_name=arborist-e2e
+images=out/images
+mine=no # whether this script brought the cluster up
+
+choose_cluster() {
+    if [[ -n ${KUBECONFIG:-} ]]; then
+        echo given
+    elif command -v kind >/dev/null && docker info >/dev/null 2>&1; then
+        echo kind
+    else
+        echo local
+    fi
+}
+
+# Runs a step and prints how long it took.
+step() { # step NAME COMMAND…
+    local name=$1 from=$SECONDS
+    shift
+    echo "== $name"
+    "$@"
+    echo "== $name: $((SECONDS - from)) s"
+}
+
+bring_up() {
+    case $cluster in
+        given) ;;
+        kind) kind_up ;;
+        local) local_up ;;
+    esac
+}
+
+local_up() {
+    local state
+    state=$("$tool" status | head -n 1) || true
+    [[ $state == "state up" ]] || mine=yes
+    "$tool" up
+}
+
+kind_up() {
+    export KUBECONFIG=$PWD/out/e2e/kind.kubeconfig
+    mkdir -p out/e2e
+    if ! kind get clusters | grep -qx "$kind_name"; then
+        mine=yes
+        kind create cluster --name "$kind_name" --config e2e/kind/cluster.yaml --wait 120s \
+            ${KIND_NODE_IMAGE:+--image "$KIND_NODE_IMAGE"}
+    else
+        kind export kubeconfig --name "$kind_name"
+    fi
+}
+
+take_down() {
+    [[ $mine == yes && -z ${KEEP_CLUSTER:-} ]] || return 0
+    case $cluster in
+        kind) kind delete cluster --name "$kind_name" ;;
+        local) "$tool" down ;;
+    esac
+}
+
+# Runs a client where the cluster's addresses are: no packet for a pod or a service leaves the machine.
+in_cluster() { # in_cluster COMMAND…
+    if [[ $cluster == local ]]; then
+        "$tool" exec "$@"
+    else
+        "$@"
+    fi
+}
+
+build_images() {
+    [[ -n ${SKIP_IMAGES:-} ]] || make --no-print-directory images
+}
+
+# An S3 server in an image of nothing else, for the stories with two operators.
+build_s3_image() {
+    local weed
+    weed=$(hack/install-weed.sh)
+    if [[ ! $images/weed.tar -nt $weed ]]; then
+        hack/mkoci.py "$images/weed.tar" localhost/weed:1 --entrypoint /weed "weed=$weed"
+    fi
+}
+
+load_images() { # load_images NAME…
+    local name
+    case $cluster in
+        local) "$tool" load "${@/#/$PWD/$images/}" ;;
+        kind) for name in "$@"; do kind load image-archive --name "$kind_name" "$images/$name"; done ;;
+        given) echo "images are not loaded into a cluster of yours: it has to be able to pull them (ARBORIST_E2E_TAG)" ;;
+    esac
+}
+
+# The program arborist of the images' build.
+program() { # program NAME
+    echo "${CARGO_TARGET_DIR:-$PWD/target}/$(rustc -vV | awk '/^host:/ { print $2 }')/release/$1"
+}
