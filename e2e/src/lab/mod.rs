@@ -128,7 +128,8 @@ fn is_large(node: &Node) -> bool {
 /// The address from which this machine reaches the cluster's first node: no packet is sent to find it.
 fn own_address(nodes: &[Node]) -> Result<IpAddr> {
     let addresses = nodes.iter().flat_map(|n| n.status.iter().flat_map(|s| s.addresses.iter().flatten()));
-    let internal = addresses.into_iter().find(|a| a.type_ == "InternalIP").context("no node has an InternalIP")?;
+    let internal =
+        addresses.into_iter().find(|a| a.type_ == "InternalIP").context("no node has an InternalIP")?;
     let node: IpAddr = internal.address.parse().context("a node's InternalIP")?;
     let from = if node.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let socket = UdpSocket::bind(from)?;
