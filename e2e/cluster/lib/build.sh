@@ -45,21 +45,23 @@ build_tool() { # build_tool TOOL
         return
     fi
     mapfile -t packages < <(tool_packages "$1")
-    mkdir -p "$cache/bin"
-    rm -rf "$folder.new".*
     # Into a folder of its own and then renamed: an interrupted build leaves nothing that looks finished.
-    mkdir "$folder.new.$$"
+    rm -rf "$folder.new"
+    mkdir "$folder.new"
     (cd "$here/tools/$1" &&
-        go_command build -mod=readonly -trimpath -ldflags "$(linker_flags "$1")" -o "$folder.new.$$/" "${packages[@]}")
-    mv "$folder.new.$$" "$folder"
+        go_command build -mod=readonly -trimpath -ldflags "$(linker_flags "$1")" -o "$folder.new/" "${packages[@]}")
+    mv "$folder.new" "$folder"
     echo "$1: built in $((SECONDS - from)) s, $folder"
 }
 
 command_build() { # command_build [TOOL…]
     local tool
     command -v go >/dev/null || die "Go is needed to build the cluster's binaries (any 1.26 release)"
+    [[ $cache == /* ]] || die "ARBORIST_CACHE is an absolute path"
+    mkdir -p "$cache/bin"
     for tool in "${@:-${all_tools[@]}}"; do
         [[ -f $here/tools/$tool/go.mod ]] || die "no tool named $tool; there are: ${all_tools[*]}"
-        build_tool "$tool"
+        # One build of a tool at a time; the second finds what the first has built.
+        (flock 9 && build_tool "$tool") 9>"$cache/bin/$tool.lock"
     done
 }
