@@ -7,6 +7,7 @@
 pub mod provingjob;
 
 use crate::dispatch::Dispatcher;
+use crate::kubernetes::{Metrics, Trust};
 use arborist_core::profile::Profile;
 use ed25519_dalek::SigningKey;
 use kube::runtime::events::Recorder;
@@ -89,6 +90,10 @@ pub struct Context {
     pub recorder: Recorder,
     /// Signs reports of completion.
     pub report_key: Arc<SigningKey>,
+    /// The certificates that workers trust: a namespace needs them before its first pod.
+    pub trust: Arc<Trust>,
+    /// Reconciles, pods, pools and jobs are counted here.
+    pub metrics: Arc<Metrics>,
     /// What the ProvingJobs' controllers of all scopes share.
     pub jobs: provingjob::Memory,
 }
@@ -101,8 +106,11 @@ impl Context {
         settings: Settings,
         recorder: Recorder,
         report_key: Arc<SigningKey>,
+        trust: Arc<Trust>,
+        metrics: Arc<Metrics>,
     ) -> Self {
-        Self { client, dispatcher, settings, recorder, report_key, jobs: provingjob::Memory::default() }
+        let jobs = provingjob::Memory::default();
+        Self { client, dispatcher, settings, recorder, report_key, trust, metrics, jobs }
     }
 }
 

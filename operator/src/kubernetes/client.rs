@@ -1,0 +1,260 @@
+//! The connection to the API server: what it is made of, and what is counted of it.
+
+use super::gate::Gate;
+use super::metrics::Metrics;
+use futures::future::BoxFuture;
+use http::{Method, Request, Response, StatusCode};
+use kube::client::retry::RetryPolicy;
+use kube::client::{Body, ClientBuilder};
+use kube::{Client, Config};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use tower::buffer::BufferLayer;
+use tower::retry::RetryLayer;
+use tower::{BoxError, Layer, Service};
+
+/// Requests that may wait for the connection.
+const WAITING: usize = 1024;
+/// Tries after an answer of 429, 503 or 504, and the pauses between them; a longer one that the server asks
+/// for is kept to. What fails then is for the controllers to try again, with their own patience.
+const RETRIES: u32 = 4;
+const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
+
+/// Clients of one API server.
+pub struct Clients {
+    /// For what a standby may do too: reads, tokens, the Lease.
+    pub open: Client,
+    /// For the controllers: writes pass only while leading.
+    pub gated: Client,
+}
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// There is neither a service account nor a usable kubeconfig.
+    #[error("no way to reach the API server: {0}")]
+    Config(#[from] kube::config::InferConfigError),
+    /// TLS or credentials can't be set up.
+    #[error("the API server's client: {0}")]
+    Setup(#[from] kube::Error),
+    /// The retry policy's figures are wrong: a bug.
+    #[error("the client's pauses: {0}")]
+    Pauses(#[from] tower::retry::backoff::InvalidBackoff),
+}
+
+impl Clients {
+    /// From KUBECONFIG, else from the pod's service account. Does not connect yet.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn new(metrics: &Arc<Metrics>, gate: &Gate) -> Result<Self, ClientError> {
+        let mut config = Config::infer().await?;
+        // done here, below the counters
+        config.default_retry = false;
+        let stack = || -> Result<_, ClientError> {
+            let retry = RetryPolicy::new(RETRY_PAUSE.0, RETRY_PAUSE.1, RETRIES, true)?;
+            Ok(ClientBuilder::try_from(config.clone())?
+                .with_layer(&Counting(metrics.clone()))
+                .with_layer(&BufferLayer::new(WAITING))
+                .with_layer(&RetryLayer::new(retry)))
+        };
+        Ok(Self { open: stack()?.build(), gated: stack()?.with_layer(gate).build() })
+    }
+}
+
+/// Counts every try of a request.
+#[derive(Clone)]
+struct Counting(Arc<Metrics>);
+
+impl<S> Layer<S> for Counting {
+    type Service = Counted<S>;
+
+    fn layer(&self, inner: S) -> Counted<S> {
+        Counted { inner, metrics: self.0.clone() }
+    }
+}
+
+#[derive(Clone)]
+struct Counted<S> {
+    inner: S,
+    metrics: Arc<Metrics>,
+}
+
+impl<S, B> Service<Request<Body>> for Counted<S>
+where
+    S: Service<Request<Body>, Response = Response<B>, Error = BoxError>,
+    S::Future: Send + 'static,
+    B: 'static,
+{
+    type Response = S::Response;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<S::Response, BoxError>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let (verb, resource) =
+            describe(request.method(), request.uri().path(), request.uri().query().unwrap_or_default());
+        let (answer, metrics, began) = (self.inner.call(request), self.metrics.clone(), Instant::now());
+        Box::pin(async move {
+            let answer = answer.await;
+            let code = answer.as_ref().map_or("none", |a| code(a.status()));
+            metrics.api_requests.with_label_values(&[verb, resource, code]).inc();
+            if verb != "watch" {
+                metrics.api_seconds.with_label_values(&[verb]).observe(began.elapsed().as_secs_f64());
+            }
+            answer
+        })
+    }
+}
+
+/// The resources that this operator asks for, with subresources; all else is `other`.
+const RESOURCES: [&str; 15] = [
+    "configmaps",
+    "endpointslices",
+    "events",
+    "leases",
+    "nodes",
+    "pods",
+    "pods/eviction",
+    "proverpools",
+    "proverpools/scale",
+    "proverpools/status",
+    "provingjobs",
+    "provingjobs/status",
+    "secrets",
+    "selfsubjectaccessreviews",
+    "tokenreviews",
+];
+
+/// A request's verb, as RBAC has it, and its resource.
+fn describe(method: &Method, path: &str, query: &str) -> (&'static str, &'static str) {
+    let mut parts = path.trim_matches('/').split('/');
+    let version = match parts.next() {
+        Some("api") => parts.next(),
+        Some("apis") => parts.nth(1),
+        _ => None,
+    };
+    let rest: Vec<&str> = if version.is_some() { parts.collect() } else { vec![] };
+    // namespaces/NAMESPACE/… is where it is, not what it is
+    let what = match rest.as_slice() {
+        ["namespaces", _, what @ ..] if !what.is_empty() => what,
+        what => what,
+    };
+    let (name, resource) = match what {
+        [] => return (plain_verb(method), "discovery"),
+        [kind] => (None, (*kind).to_owned()),
+        [kind, name] => (Some(name), (*kind).to_owned()),
+        [kind, name, sub, ..] => (Some(name), format!("{kind}/{sub}")),
+    };
+    let resource = RESOURCES.iter().find(|known| **known == resource).copied().unwrap_or("other");
+    let watches = query.split('&').any(|pair| matches!(pair, "watch=true" | "watch=1"));
+    let verb = match (method, name) {
+        (&Method::GET, _) if watches => "watch",
+        (&Method::GET, None) => "list",
+        (&Method::DELETE, None) => "deletecollection",
+        _ => plain_verb(method),
+    };
+    (verb, resource)
+}
+
+fn plain_verb(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "get",
+        Method::POST => "create",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        Method::DELETE => "delete",
+        _ => "other",
+    }
+}
+
+/// A status as a label: what controllers react to by number, all else by class.
+fn code(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        200..=299 => "2xx",
+        401 => "401",
+        403 => "403",
+        404 => "404",
+        409 => "409",
+        410 => "410",
+        422 => "422",
+        429 => "429",
+        400..=499 => "4xx",
+        503 => "503",
+        504 => "504",
+        500..=599 => "5xx",
+        _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verbs_and_resources_are_those_of_rbac() {
+        let (get, post, patch, delete) = (Method::GET, Method::POST, Method::PATCH, Method::DELETE);
+        let cases = [
+            (&get, "/api/v1/namespaces/a/pods/p", "", ("get", "pods")),
+            (&get, "/api/v1/pods", "limit=500", ("list", "pods")),
+            (&get, "/api/v1/namespaces/a/pods", "labelSelector=x&watch=true", ("watch", "pods")),
+            (&post, "/api/v1/namespaces/a/pods", "", ("create", "pods")),
+            (&delete, "/api/v1/namespaces/a/pods/p", "", ("delete", "pods")),
+            (&delete, "/api/v1/namespaces/a/pods", "", ("deletecollection", "pods")),
+            (&post, "/api/v1/namespaces/a/pods/p/eviction", "", ("create", "pods/eviction")),
+            (
+                &patch,
+                "/apis/arborist.dev/v1alpha1/namespaces/a/provingjobs/j/status",
+                "fieldManager=arborist",
+                ("patch", "provingjobs/status"),
+            ),
+            (
+                &Method::PUT,
+                "/apis/coordination.k8s.io/v1/namespaces/a/leases/arborist",
+                "",
+                ("update", "leases"),
+            ),
+            (&post, "/apis/authentication.k8s.io/v1/tokenreviews", "", ("create", "tokenreviews")),
+            (&get, "/apis/arborist.dev/v1alpha1", "", ("get", "discovery")),
+            (&get, "/api/v1/namespaces/a", "", ("get", "other")),
+            (&get, "/version", "", ("get", "discovery")),
+            (&get, "/apis/batch/v1/namespaces/a/jobs/some-name", "", ("get", "other")),
+        ];
+        for (method, path, query, wanted) in cases {
+            assert_eq!(describe(method, path, query), wanted, "{method} {path}?{query}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_try_counts_also_the_throttled_ones() {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let calls = Arc::new(std::sync::atomic::AtomicU32::new(0));
+        let service = tower::service_fn(move |_request: Request<Body>| {
+            let first = calls.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0;
+            async move {
+                let status = if first { StatusCode::TOO_MANY_REQUESTS } else { StatusCode::OK };
+                let mut answer = Response::new(Body::from(b"{\"major\":\"1\"}".to_vec()));
+                *answer.status_mut() = status;
+                Ok::<_, BoxError>(answer)
+            }
+        });
+        let retry = RetryPolicy::new(RETRY_PAUSE.0, RETRY_PAUSE.1, RETRIES, true).unwrap();
+        let client = ClientBuilder::new(service, "default")
+            .with_layer(&Counting(metrics.clone()))
+            .with_layer(&BufferLayer::new(WAITING))
+            .with_layer(&RetryLayer::new(retry))
+            .build();
+        let request = Request::get("/api/v1/namespaces/a/pods/p").body(vec![]).unwrap();
+        assert_eq!(client.request_text(request).await.unwrap(), "{\"major\":\"1\"}");
+        let text = metrics.text();
+        for code in ["2xx", "429"] {
+            let line =
+                format!("arborist_api_requests_total{{code=\"{code}\",resource=\"pods\",verb=\"get\"}} 1");
+            assert!(text.contains(&line), "{line}\n{text}");
+        }
+    }
+}
