@@ -37,7 +37,11 @@ impl Address {
     fn slice(&self, present: bool) -> EndpointSlice {
         let endpoint = Endpoint {
             addresses: vec![self.ip.to_string()],
-            conditions: Some(EndpointConditions { ready: Some(true), serving: Some(true), terminating: Some(false) }),
+            conditions: Some(EndpointConditions {
+                ready: Some(true),
+                serving: Some(true),
+                terminating: Some(false),
+            }),
             target_ref: Some(ObjectReference {
                 kind: Some("Pod".into()),
                 name: Some(self.pod.clone()),
@@ -55,7 +59,12 @@ impl Address {
         let mut slice = EndpointSlice {
             address_type: if self.ip.is_ipv4() { "IPv4" } else { "IPv6" }.into(),
             endpoints: if present { vec![endpoint] } else { vec![] },
-            ports: Some([Some(port("dispatch", self.dispatch)), self.store.map(|p| port("store", p))].into_iter().flatten().collect()),
+            ports: Some(
+                [Some(port("dispatch", self.dispatch)), self.store.map(|p| port("store", p))]
+                    .into_iter()
+                    .flatten()
+                    .collect(),
+            ),
             ..EndpointSlice::default()
         };
         slice.metadata.name = Some(ENDPOINT_SLICE.into());

@@ -56,7 +56,9 @@ impl Health {
             let lines: Vec<_> = state.pending.iter().map(|(what, text)| format!("{what}: {text}")).collect();
             (lines, state.dispatcher.clone())
         };
-        lines.extend(dispatcher.iter().flat_map(Dispatcher::pending).map(|line| format!("dispatcher: {line}")));
+        lines.extend(
+            dispatcher.iter().flat_map(Dispatcher::pending).map(|line| format!("dispatcher: {line}")),
+        );
         lines
     }
 

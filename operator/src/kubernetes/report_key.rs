@@ -46,7 +46,8 @@ pub async fn open(client: &Client, namespace: &str) -> Result<SigningKey, Report
 }
 
 fn read(secret: &Secret) -> Result<SigningKey, ReportKeyError> {
-    let value = |key: &str| secret.data.as_ref().and_then(|data| data.get(key)).map(|value| value.0.as_slice());
+    let value =
+        |key: &str| secret.data.as_ref().and_then(|data| data.get(key)).map(|value| value.0.as_slice());
     let seed = value(SEED).unwrap_or_default();
     let seed: [u8; 32] = seed.try_into().map_err(|_| ReportKeyError::BadSeed { length: seed.len() })?;
     let key = SigningKey::from_bytes(&seed);
@@ -73,7 +74,8 @@ mod tests {
         let (a, b) = tokio::join!(open(&client, "ours"), open(&client, "ours"));
         let again = open(&client, "ours").await.unwrap();
         assert_eq!((a.unwrap().to_bytes(), b.unwrap().to_bytes()), (again.to_bytes(), again.to_bytes()));
-        let public = api.get(PATH).unwrap()["data"]["public"].as_str().map(|text| STANDARD.decode(text).unwrap());
+        let public =
+            api.get(PATH).unwrap()["data"]["public"].as_str().map(|text| STANDARD.decode(text).unwrap());
         assert_eq!(public.as_deref(), Some(again.verifying_key().as_bytes().as_slice()));
     }
 

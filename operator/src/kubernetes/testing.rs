@@ -65,7 +65,12 @@ impl FakeApi {
     }
 
     /// Requests of this kind to this path are answered so, whatever there is.
-    pub fn answer(&self, method: Method, path: &str, answer: impl Fn(&Value) -> (u16, Value) + Send + Sync + 'static) {
+    pub fn answer(
+        &self,
+        method: Method,
+        path: &str,
+        answer: impl Fn(&Value) -> (u16, Value) + Send + Sync + 'static,
+    ) {
         self.lock().answers.insert(0, (method, path.to_owned(), Box::new(answer)));
     }
 

@@ -87,11 +87,7 @@ impl Watched {
         let same = before.filter(|before| {
             before.version == record.version && now.saturating_sub(before.looked) <= timing.lease / 2
         });
-        Self {
-            version: record.version.clone(),
-            since: same.map_or(now, |before| before.since),
-            looked: now,
-        }
+        Self { version: record.version.clone(), since: same.map_or(now, |before| before.since), looked: now }
     }
 }
 
@@ -162,7 +158,11 @@ mod tests {
     }
 
     fn record(holder: &str, version: &str) -> Record {
-        Record { holder: (!holder.is_empty()).then(|| holder.to_owned()), lasts: s(10), version: version.into() }
+        Record {
+            holder: (!holder.is_empty()).then(|| holder.to_owned()),
+            lasts: s(10),
+            version: version.into(),
+        }
     }
 
     #[test]

@@ -148,7 +148,8 @@ impl Election {
             return Ok(());
         }
         // a renewal that was cut off may have been done: what is there now counts
-        let lease = self.look().await?.filter(|lease| record(lease).holder.as_deref() == Some(self.us.name()));
+        let lease =
+            self.look().await?.filter(|lease| record(lease).holder.as_deref() == Some(self.us.name()));
         let Some(mut lease) = lease else { return Ok(()) };
         if let Some(spec) = &mut lease.spec {
             spec.holder_identity = None;
@@ -185,7 +186,8 @@ impl Election {
             Err(Refusal::Outdated) => {}
         }
         let Ok(lease) = self.look().await else { return Seen::Unknown };
-        let holder = lease.as_ref().and_then(|lease| record(lease).holder).filter(|holder| !holder.is_empty());
+        let holder =
+            lease.as_ref().and_then(|lease| record(lease).holder).filter(|holder| !holder.is_empty());
         match holder {
             Some(holder) if holder != self.us.name() => Seen::Others(holder),
             // ours: a lost answer, or somebody set a label; or nobody's: it was deleted
