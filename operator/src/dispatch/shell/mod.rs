@@ -13,6 +13,7 @@ mod retention;
 mod roots;
 mod snapshots;
 mod start;
+mod statement;
 mod submit;
 
 pub use resolve::BadBlock;

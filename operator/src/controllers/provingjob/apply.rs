@@ -1,0 +1,181 @@
+//! Step 4: what was built is done.
+
+use super::build::{Built, Picture, Start};
+use super::memory::Found;
+use super::publish::{Publication, REPORT_JSON};
+use super::stage::{Reporting, Stage, Why};
+use super::wishes::Change;
+use super::{Controller, Error, deliver, prepare};
+use crate::api::ProvingJob;
+use crate::api::conditions::reason;
+use crate::dispatch::JobError;
+use crate::report::Body;
+use arborist_core::engine::JobId;
+use arborist_core::ids::TaskId;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::{Api, ResourceExt};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What was built and is done now. Only made here: a status shows what is.
+pub(super) struct Applied {
+    picture: Picture,
+    again: Option<Duration>,
+}
+
+impl Applied {
+    /// What is to be shown, and when to look again.
+    pub(super) fn into_parts(self) -> (Picture, Option<Duration>) {
+        (self.picture, self.again)
+    }
+}
+
+/// Does what was built; `None` when the job was deleted, as its time was over.
+pub(super) async fn apply(
+    me: &Arc<Controller>,
+    object: &ProvingJob,
+    built: Built,
+) -> Result<Option<Applied>, Error> {
+    let Built { changes, start, publish, delete, mut picture, again } = built;
+    if delete {
+        remove(me, object).await?;
+        return Ok(None);
+    }
+    for (id, change) in changes {
+        tell(me, id, change).await?;
+    }
+    if let Some(publication) = publish
+        && let Err(why) = write_down(me, object, publication, picture.root).await?
+    {
+        picture.stage = Stage::Proven(Reporting::Unpublished(why));
+        picture.published = None;
+    }
+    if let Some(start) = start {
+        begin(me, start);
+    }
+    Ok(Some(Applied { picture, again }))
+}
+
+async fn tell(me: &Controller, id: JobId, change: Change) -> Result<(), JobError> {
+    tracing::info!(job = id.0, ?change, "the engine is told");
+    let dispatcher = &me.ctx.dispatcher;
+    match change {
+        Change::Deadline(deadline) => dispatcher.deadline(id, deadline).await,
+        Change::Priority(priority) => dispatcher.priority(id, priority).await,
+        Change::Suspend(suspended) => dispatcher.suspend(id, suspended).await,
+        Change::Revive => dispatcher.revive(id).await,
+    }
+}
+
+/// Deletes a job at the version that was looked at: one that was edited or made anew meanwhile stays.
+pub(super) async fn remove(me: &Controller, object: &ProvingJob) -> Result<(), Error> {
+    let api: Api<ProvingJob> = me.api(object);
+    let preconditions = Preconditions { uid: object.uid(), resource_version: object.resource_version() };
+    let params = DeleteParams::background().preconditions(preconditions);
+    match api.delete(&object.name_any(), &params).await {
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+        Err(error) => Err(Error::write("delete the job", error)),
+        Ok(_) => {
+            tracing::info!(job = %super::name_of(object), "deleted: ttlSecondsAfterFinished has passed");
+            Ok(())
+        }
+    }
+}
+
+/// Writes down what a proven block leaves. The inner error: another object has the name.
+async fn write_down(
+    me: &Controller,
+    object: &ProvingJob,
+    publication: Publication,
+    root: Option<TaskId>,
+) -> Result<Result<(), Why>, Error> {
+    let Publication { proof, report, root_proof: _, attribution: _ } = publication;
+    if let Err(why) = write_map(me, object, proof, |_| false).await? {
+        return Ok(Err(why));
+    }
+    if let Some(report) = report {
+        // one that may have been sent already must stay as it is
+        let of_this_tree = |map: &ConfigMap| {
+            let json = map.data.as_ref().and_then(|data| data.get(REPORT_JSON));
+            root.is_some() && json.and_then(|json| Body::task_of(json.as_bytes())) == root
+        };
+        if let Err(why) = write_map(me, object, report, of_this_tree).await? {
+            return Ok(Err(why));
+        }
+        me.ctx.jobs.report_written(&object.uid().unwrap_or_default());
+    }
+    Ok(Ok(()))
+}
+
+/// Creates a ConfigMap, or replaces this job's own, unless `keep` wants it as it is.
+async fn write_map(
+    me: &Controller,
+    object: &ProvingJob,
+    mut wanted: ConfigMap,
+    keep: impl Fn(&ConfigMap) -> bool,
+) -> Result<Result<(), Why>, Error> {
+    let api: Api<ConfigMap> = me.api(object);
+    let name = wanted.name_any();
+    let params = PostParams { field_manager: Some(crate::api::MANAGER.into()), ..PostParams::default() };
+    match api.create(&params, &wanted).await {
+        Ok(_) => return Ok(Ok(())),
+        Err(kube::Error::Api(status)) if status.code == 409 => {}
+        Err(error) => return Err(Error::write("create the result's ConfigMap", error)),
+    }
+    let found = api.get(&name).await.map_err(|e| Error::write("read the result's ConfigMap", e))?;
+    let ours = found.owner_references().iter().any(|owner| Some(&owner.uid) == object.metadata.uid.as_ref());
+    if !ours {
+        let message =
+            format!("ConfigMap {name} is not this job's: delete it, and the result is written there");
+        return Ok(Err(Why { reason: reason::PENDING, message }));
+    }
+    if keep(&found) || (found.data == wanted.data && found.binary_data == wanted.binary_data) {
+        return Ok(Ok(()));
+    }
+    wanted.metadata.resource_version = found.resource_version();
+    api.replace(&name, &params, &wanted)
+        .await
+        .map_err(|e| Error::write("replace the result's ConfigMap", e))?;
+    Ok(Ok(()))
+}
+
+/// Begins work beside the visits; what comes of it calls for a visit.
+fn begin(me: &Arc<Controller>, start: Start) {
+    let (uid, namespace, name) = match &start {
+        Start::Prepare(job) | Start::Deliver { job, .. } => {
+            (job.uid.clone(), job.namespace.clone(), job.name.clone())
+        }
+    };
+    let worker = me.clone();
+    let work = async move {
+        match start {
+            Start::Prepare(job) => prepare::prepare(&worker, &job).await,
+            Start::Deliver { job, target, root } => deliver::deliver(&worker, &job, &target, root).await,
+        }
+    };
+    me.beside(&uid, &namespace, &name, work);
+}
+
+impl Controller {
+    /// Runs `work` until it ends or the controller stops, and notes what came of it.
+    fn beside(
+        self: &Arc<Self>,
+        uid: &str,
+        namespace: &str,
+        name: &str,
+        work: impl Future<Output = Found> + Send + 'static,
+    ) {
+        let (me, key) = (self.clone(), uid.to_owned());
+        let object = super::reference(namespace, name);
+        let task = async move {
+            match me.stop.run_until_cancelled(super::uncrashed(work)).await.flatten() {
+                Some(found) => me.remember(&key, found),
+                None => me.ctx.jobs.let_go(&key),
+            }
+            // nobody listens any more when the controller has stopped
+            let _ = me.trigger.unbounded_send(object);
+        };
+        self.ctx.jobs.begin(uid, || self.tasks.spawn(task).abort_handle());
+    }
+}

@@ -1,0 +1,77 @@
+//! Trees that nobody wants any more are cancelled: their jobs were deleted. There is no finalizer, so a deletion never
+//! waits for the operator.
+
+use super::Controller;
+use super::dereference::block_of;
+use super::orphans::{Tree, Wanted, orphans};
+use super::status::is_over;
+use super::validate::{Served, validate};
+use crate::api::ProvingJob;
+use kube::ResourceExt;
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// Deletions call for a look; should one be missed, this is soon enough.
+const EVERY: Duration = Duration::from_secs(60);
+
+/// Looks after each deletion, and from time to time, until the controller stops.
+pub(super) async fn keep(me: &Controller, deleted: &Notify) {
+    loop {
+        tokio::select! {
+            () = me.stop.cancelled() => return,
+            () = deleted.notified() => {}
+            () = tokio::time::sleep(EVERY) => {}
+        }
+        collect(me).await;
+    }
+}
+
+/// Cancels the trees that no job of any scope wants; nothing as long as not all jobs are known. The proofs stay until
+/// the dispatcher's retention, which also takes the trees out of the books.
+pub(super) async fn collect(me: &Controller) {
+    let (memory, dispatcher) = (&me.ctx.jobs, &me.ctx.dispatcher);
+    memory.forget_gone();
+    let _no_submit = memory.submits.write().await;
+    let Some(jobs) = memory.all_jobs(&me.ctx.settings.scopes) else { return };
+    let wanted = wanted(me, jobs.iter().filter_map(|job| job.0.as_ref().ok()));
+    let views = dispatcher.jobs();
+    memory.keep_quarantined(&views.iter().map(|view| view.spec.id).collect::<Vec<_>>());
+    let trees: Vec<Tree> = views
+        .into_iter()
+        .filter_map(|view| {
+            let spec = view.spec;
+            let block = super::orphans::Block {
+                chain_id: spec.chain_id,
+                number: spec.block_number,
+                prover: spec.prover_id,
+            };
+            let root = dispatcher.root_task(spec.id)?;
+            Some(Tree { id: spec.id, name: spec.name, root, block, state: view.state })
+        })
+        .collect();
+    for id in orphans(&trees, &wanted) {
+        match dispatcher.cancel(id).await {
+            Ok(()) => tracing::info!(job = id.0, "cancelled: no ProvingJob wants it any more"),
+            Err(error) => tracing::warn!(job = id.0, %error, "a tree that nobody wants was not cancelled"),
+        }
+    }
+}
+
+fn wanted<'a>(me: &Controller, jobs: impl Iterator<Item = &'a ProvingJob>) -> Wanted {
+    let mut wanted = Wanted::default();
+    let settings = &me.ctx.settings;
+    let served = Served { circuits: &settings.profile.circuits, backend: &settings.backend };
+    for job in jobs.filter(|job| job.metadata.deletion_timestamp.is_none() && !is_over(job)) {
+        let in_status =
+            job.status.as_ref().and_then(|s| s.root_task.as_ref()).and_then(|hex| hex.parse().ok());
+        let in_memory = job.uid().and_then(|uid| me.ctx.jobs.root(&uid));
+        wanted.roots.extend(in_status);
+        wanted.roots.extend(in_memory);
+        if in_status.or(in_memory).is_none()
+            && let Ok(valid) = validate(job, &served)
+        {
+            wanted.blocks.extend(block_of(job, valid.prover.word.0));
+        }
+    }
+    wanted
+}

@@ -1,0 +1,387 @@
+//! What is remembered between two visits of a job. Nothing is lost with it: after a restart sources are fetched and
+//! reports sent again, which both ends know for the same.
+
+use super::Guarded;
+use super::deadline::left;
+use super::status::is_over;
+use crate::api::{ProvingJob, ReportReceipt};
+use crate::controllers::Scope;
+use crate::report::ReportError;
+use crate::report::backoff::pause;
+use arborist_core::engine::JobId;
+use arborist_core::ids::TaskId;
+use futures::FutureExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt;
+use kube::runtime::reflector::Store;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{RwLock, Semaphore};
+use tokio::task::AbortHandle;
+
+/// Sources fetched at once: each may be held in memory whole, and one that trickles must not stop the others.
+const FETCHES: usize = 4;
+/// Synthetic blocks made at once: each takes 5 CPU seconds a transaction.
+const MAKING: usize = 1;
+
+/// What the controllers of all scopes remember between two visits of a job.
+pub struct Memory {
+    jobs: Mutex<HashMap<String, Entry>>,
+    quarantined: Mutex<HashMap<JobId, String>>,
+    listed: Mutex<Vec<(Scope, Store<Guarded>)>>,
+    /// Held for reading from before a submit until its tree is remembered here, for writing while trees that nobody
+    /// wants are looked for: a tree just submitted is wanted though no status says so yet.
+    pub(super) submits: RwLock<()>,
+    pub(super) fetches: Semaphore,
+    pub(super) making: Semaphore,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self {
+            jobs: Mutex::default(),
+            quarantined: Mutex::default(),
+            listed: Mutex::default(),
+            submits: RwLock::default(),
+            fetches: Semaphore::new(FETCHES),
+            making: Semaphore::new(MAKING),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Entry {
+    known: Known,
+    work: Option<AbortHandle>,
+    written: Option<Written>,
+    /// Visits that failed since the last that did not.
+    failures: u32,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if let Some(work) = &self.work {
+            work.abort();
+        }
+    }
+}
+
+struct Written {
+    /// The version that was read when it was written.
+    from: Option<String>,
+    after: Arc<ProvingJob>,
+    at: Timestamp,
+}
+
+/// What background work found out about a job.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Known {
+    /// Something is under way.
+    pub working: bool,
+    /// The root's task of the tree submitted by this process.
+    pub root: Option<TaskId>,
+    /// Why the last try to submit failed.
+    pub failure: Option<Failure>,
+    /// The report that had been written down is gone.
+    pub report_lost: bool,
+    /// By target.
+    pub deliveries: BTreeMap<String, Delivery>,
+}
+
+/// Why a job was not submitted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Failure {
+    pub reason: &'static str,
+    pub message: String,
+    /// The generation of the spec that it is about.
+    pub generation: i64,
+    pub attempts: u32,
+    /// When it is tried again; `None`: not before the job is edited.
+    pub next: Option<Timestamp>,
+}
+
+/// How a report to a target goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Delivery {
+    pub attempts: u32,
+    pub delivered_at: Option<Timestamp>,
+    pub answer: String,
+    /// It was refused for good under this generation of the spec.
+    pub refused: Option<i64>,
+    /// Not tried before then.
+    pub next: Option<Timestamp>,
+}
+
+impl Delivery {
+    fn of(receipt: &ReportReceipt) -> Self {
+        Self {
+            attempts: receipt.attempts.try_into().unwrap_or(0),
+            delivered_at: receipt.delivered_at.as_ref().map(|time| time.0),
+            answer: receipt.answer.clone(),
+            ..Self::default()
+        }
+    }
+
+    /// As it stands in a status.
+    pub fn receipt(&self, target: &str) -> ReportReceipt {
+        ReportReceipt {
+            target: target.to_owned(),
+            attempts: self.attempts.try_into().unwrap_or(i32::MAX),
+            delivered_at: self.delivered_at.map(Time),
+            answer: self.answer.clone(),
+        }
+    }
+}
+
+/// What came of background work.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// The tree is in the engine's books.
+    Submitted(TaskId),
+    /// It is not; tried again if `again`.
+    NotSubmitted { reason: &'static str, message: String, generation: i64, again: bool },
+    /// A report was taken, or not.
+    Sent { target: String, generation: i64, result: Result<String, ReportError> },
+    /// The report that had been written down is not there any more.
+    ReportLost,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Memory {
+    /// Scopes whose jobs are not all known yet, one line each; the operator is ready when there is none.
+    pub fn pending(&self, scopes: &[Scope]) -> Vec<String> {
+        let listed = lock(&self.listed);
+        let known = |scope: &Scope| {
+            listed.iter().any(|(s, store)| s == scope && store.wait_until_ready().now_or_never().is_some())
+        };
+        scopes
+            .iter()
+            .filter(|scope| !known(scope))
+            .map(|scope| format!("ProvingJobs of {scope:?} are not listed yet"))
+            .collect()
+    }
+
+    pub(super) fn add_scope(&self, scope: Scope, store: Store<Guarded>) {
+        let mut listed = lock(&self.listed);
+        listed.retain(|(known, _)| *known != scope);
+        listed.push((scope, store));
+    }
+
+    /// All jobs of all scopes; `None` while they are not all known.
+    pub(super) fn all_jobs(&self, scopes: &[Scope]) -> Option<Vec<Arc<Guarded>>> {
+        self.pending(scopes).is_empty().then(|| self.listed_jobs())
+    }
+
+    /// The jobs known by now.
+    pub(super) fn listed_jobs(&self) -> Vec<Arc<Guarded>> {
+        lock(&self.listed).iter().flat_map(|(_, store)| store.state()).collect()
+    }
+
+    /// What is known of a job. What its status says of reports comes in at the first look.
+    pub(super) fn known(&self, uid: &str, receipts: &[ReportReceipt]) -> Known {
+        let mut jobs = lock(&self.jobs);
+        let known = &mut jobs.entry(uid.to_owned()).or_default().known;
+        for receipt in receipts {
+            known.deliveries.entry(receipt.target.clone()).or_insert_with(|| Delivery::of(receipt));
+        }
+        known.clone()
+    }
+
+    /// The root's task of a job's tree, if this process submitted it.
+    pub(super) fn root(&self, uid: &str) -> Option<TaskId> {
+        lock(&self.jobs).get(uid).and_then(|entry| entry.known.root)
+    }
+
+    /// Notes that something is under way, unless something is already.
+    pub(super) fn begin(&self, uid: &str, start: impl FnOnce() -> AbortHandle) {
+        let mut jobs = lock(&self.jobs);
+        let entry = jobs.entry(uid.to_owned()).or_default();
+        if !entry.known.working {
+            entry.known.working = true;
+            entry.work = Some(start());
+        }
+    }
+
+    /// Notes what came of it. A job that is gone meanwhile is not remembered again.
+    pub(super) fn end(&self, uid: &str, found: Found, now: Timestamp) {
+        let mut jobs = lock(&self.jobs);
+        let Some(entry) = jobs.get_mut(uid) else { return };
+        (entry.known.working, entry.work) = (false, None);
+        note(&mut entry.known, found, now, rand::random());
+    }
+
+    /// Notes that what was under way was stopped.
+    pub(super) fn let_go(&self, uid: &str) {
+        if let Some(entry) = lock(&self.jobs).get_mut(uid) {
+            (entry.known.working, entry.work) = (false, None);
+        }
+    }
+
+    /// Notes a visit that failed; how many did so in a row.
+    pub(super) fn failed(&self, uid: &str) -> u32 {
+        let mut jobs = lock(&self.jobs);
+        let entry = jobs.entry(uid.to_owned()).or_default();
+        entry.failures = entry.failures.saturating_add(1);
+        entry.failures
+    }
+
+    /// Notes a visit that did not fail.
+    pub(super) fn succeeded(&self, uid: &str) {
+        if let Some(entry) = lock(&self.jobs).get_mut(uid) {
+            entry.failures = 0;
+        }
+    }
+
+    /// Notes that the report is written down (again).
+    pub(super) fn report_written(&self, uid: &str) {
+        if let Some(entry) = lock(&self.jobs).get_mut(uid) {
+            entry.known.report_lost = false;
+        }
+    }
+
+    /// The job as this process wrote it last, if the version at hand is the one before.
+    pub(super) fn freshest(&self, job: &Arc<ProvingJob>) -> Arc<ProvingJob> {
+        let jobs = lock(&self.jobs);
+        let written =
+            job.metadata.uid.as_ref().and_then(|uid| jobs.get(uid)).and_then(|e| e.written.as_ref());
+        match written {
+            Some(written) if written.from == job.metadata.resource_version => written.after.clone(),
+            _ => job.clone(),
+        }
+    }
+
+    pub(super) fn last_write(&self, uid: &str) -> Option<Timestamp> {
+        lock(&self.jobs).get(uid).and_then(|entry| entry.written.as_ref()).map(|written| written.at)
+    }
+
+    pub(super) fn wrote(&self, uid: &str, from: Option<String>, after: ProvingJob, at: Timestamp) {
+        let mut jobs = lock(&self.jobs);
+        jobs.entry(uid.to_owned()).or_default().written = Some(Written { from, after: Arc::new(after), at });
+    }
+
+    /// Forgets the jobs that are gone, and stops what is under way for them.
+    pub(super) fn forget_gone(&self) {
+        // no job can enter its list and be remembered between the two
+        let mut jobs = lock(&self.jobs);
+        let listed: std::collections::HashSet<_> =
+            self.listed_jobs().iter().filter_map(|job| job.uid()).collect();
+        jobs.retain(|uid, _| listed.contains(uid));
+    }
+
+    pub(super) fn quarantined(&self, job: JobId) -> Option<String> {
+        lock(&self.quarantined).get(&job).cloned()
+    }
+
+    pub(super) fn note_quarantined(&self, job: JobId, why: String) {
+        lock(&self.quarantined).insert(job, why);
+    }
+
+    /// Forgets reasons of trees that are not in the engine's books any more.
+    pub(super) fn keep_quarantined(&self, known: &[JobId]) {
+        lock(&self.quarantined).retain(|job, _| known.contains(job));
+    }
+
+    /// The jobs of a tree that are not over.
+    pub(super) fn jobs_of(&self, root: &TaskId) -> Vec<Arc<Guarded>> {
+        let hex = root.to_string();
+        let mut jobs = self.listed_jobs();
+        jobs.retain(|job| {
+            let Ok(job) = &job.0 else { return false };
+            let status = job.status.as_ref();
+            job.metadata.deletion_timestamp.is_none()
+                && status.is_some_and(|status| status.root_task.as_ref() == Some(&hex))
+                && !is_over(job)
+        });
+        jobs
+    }
+}
+
+/// Brings what is known up to date.
+fn note(known: &mut Known, found: Found, now: Timestamp, jitter: f64) {
+    let later = |attempts: u32| {
+        let pause = SignedDuration::try_from(pause(attempts, jitter)).unwrap_or(SignedDuration::MAX);
+        now.checked_add(pause).unwrap_or(Timestamp::MAX)
+    };
+    match found {
+        Found::Submitted(root) => (known.root, known.failure) = (Some(root), None),
+        Found::NotSubmitted { reason, message, generation, again } => {
+            let before = known.failure.as_ref().filter(|f| f.generation == generation);
+            let attempts = before.map_or(0, |f| f.attempts).saturating_add(1);
+            let next = again.then(|| later(attempts));
+            known.failure = Some(Failure { reason, message, generation, attempts, next });
+        }
+        Found::Sent { target, generation, result } => {
+            let delivery = known.deliveries.entry(target).or_default();
+            delivery.attempts = delivery.attempts.saturating_add(1);
+            match result {
+                Ok(answer) => {
+                    let second = Timestamp::from_second(now.as_second()).unwrap_or(now);
+                    (delivery.delivered_at, delivery.answer) = (Some(second), answer);
+                }
+                Err(error) => {
+                    delivery.answer =
+                        crate::api::conditions::cut(&error.to_string(), crate::report::MAX_ANSWER);
+                    delivery.refused = matches!(error, ReportError::Refused(_)).then_some(generation);
+                    delivery.next = Some(later(delivery.attempts));
+                }
+            }
+        }
+        Found::ReportLost => known.report_lost = true,
+    }
+}
+
+/// How long until a time; `None` when it is there.
+pub(super) fn until(next: Option<Timestamp>, now: Timestamp) -> Option<std::time::Duration> {
+    next.map(|next| left(next, now)).filter(|left| !left.is_zero())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::conditions::reason;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_000_000 + second).unwrap()
+    }
+
+    #[test]
+    fn failures_count_until_the_spec_is_edited() {
+        let mut known = Known::default();
+        let failed = |generation| Found::NotSubmitted {
+            reason: reason::SOURCE_UNAVAILABLE,
+            message: "m".into(),
+            generation,
+            again: true,
+        };
+        for (generation, attempts, pause) in [(1, 1, 1), (1, 2, 2), (1, 3, 4), (2, 1, 1)] {
+            note(&mut known, failed(generation), at(0), 1.0);
+            let failure = known.failure.clone().unwrap();
+            assert_eq!((failure.attempts, failure.next), (attempts, Some(at(pause))));
+        }
+        note(&mut known, Found::Submitted(TaskId([1; 32])), at(0), 1.0);
+        assert_eq!((known.failure, known.root), (None, Some(TaskId([1; 32]))));
+    }
+
+    #[test]
+    fn deliveries_go_on_from_what_the_status_says() {
+        let memory = Memory::default();
+        let receipt =
+            ReportReceipt { target: "a".into(), attempts: 3, delivered_at: None, answer: "503".into() };
+        let known = memory.known("u", std::slice::from_ref(&receipt));
+        assert_eq!(known.deliveries["a"].receipt("a"), receipt);
+
+        let mut known = known;
+        let sent = |result| Found::Sent { target: "a".into(), generation: 1, result };
+        note(&mut known, sent(Err(ReportError::Unavailable("503".into()))), at(0), 1.0);
+        assert_eq!((known.deliveries["a"].attempts, known.deliveries["a"].next), (4, Some(at(8))));
+        note(&mut known, sent(Err(ReportError::Refused("422".into()))), at(0), 1.0);
+        assert_eq!(known.deliveries["a"].refused, Some(1));
+        note(&mut known, sent(Ok("200".into())), at(5), 1.0);
+        let taken = &known.deliveries["a"];
+        assert_eq!((taken.attempts, taken.delivered_at, taken.answer.as_str()), (6, Some(at(5)), "200"));
+    }
+}

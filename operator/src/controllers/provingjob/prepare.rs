@@ -1,0 +1,144 @@
+//! From a job's source to a tree in the engine's books. Takes from milliseconds to minutes, so it runs beside the
+//! visits.
+
+use super::memory::Found;
+use super::source::{self, SourceError};
+use super::validate::{CheckedSource, Validated};
+use super::{Controller, JOB_PREFIX};
+use crate::api::conditions::reason;
+use crate::dispatch::{SubmitError, SubmitRequest, SubmitSource};
+use crate::egress::Reach;
+use arborist_circuits::{MAX_CALLS, check_block, sample_block};
+use arborist_core::block::Block;
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+/// Why a job did not come into the books.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum PrepareError {
+    /// The source can't be had.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// It is another file than the job's.
+    #[error("the source has SHA-256 {found}, the job says {wanted}")]
+    Hash {
+        /// What the bytes hash to.
+        found: String,
+        /// What the spec says.
+        wanted: String,
+    },
+    /// It is no block that can be proven.
+    #[error("{0}")]
+    BadBlock(String),
+    /// The dispatcher did not take it.
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
+    /// The operator is stopping, or something in it crashed.
+    #[error("{0}")]
+    Interrupted(&'static str),
+}
+
+impl PrepareError {
+    /// The condition's reason, and whether it is worth trying again.
+    pub(super) const fn verdict(&self) -> (&'static str, bool) {
+        match self {
+            Self::Source(error) => (error.reason(), matches!(error, SourceError::Unavailable(_))),
+            Self::Hash { .. } => (reason::SOURCE_HASH_MISMATCH, false),
+            Self::BadBlock(_) => (reason::BAD_BLOCK, false),
+            Self::Submit(SubmitError::Store(_)) => (reason::STORE_UNAVAILABLE, true),
+            Self::Submit(SubmitError::Stopped | SubmitError::Crashed) | Self::Interrupted(_) => {
+                (reason::PENDING, true)
+            }
+            Self::Submit(_) => (reason::BAD_BLOCK, false),
+        }
+    }
+}
+
+/// Brings a job's tree into the engine's books. The same block for the same prover is the same tree, so that doing
+/// it twice does no harm.
+pub(super) async fn prepare(me: &Controller, job: &Validated) -> Found {
+    match submit(me, job).await {
+        Ok(found) => found,
+        Err(error) => {
+            let (reason, again) = error.verdict();
+            tracing::info!(job = %job.full_name(), %error, again, "not submitted");
+            Found::NotSubmitted { reason, message: error.to_string(), generation: job.generation, again }
+        }
+    }
+}
+
+async fn submit(me: &Controller, job: &Validated) -> Result<Found, PrepareError> {
+    let source = material(me, job).await?;
+    // until the tree is remembered, or it would look like one that nobody wants
+    let _remembered = me.ctx.jobs.submits.read().await;
+    let request = SubmitRequest {
+        name: format!("{JOB_PREFIX}{}", job.full_name()),
+        source,
+        chain_id: job.chain_id,
+        block_number: job.block_number,
+        prover_id: job.prover.word.0,
+        deadline: job.deadline.map(super::deadline::millis),
+        priority: job.priority,
+        suspended: job.suspended,
+    };
+    let dispatcher = &me.ctx.dispatcher;
+    let id = dispatcher.submit(request).await?;
+    let root = dispatcher.root_task(id).ok_or(PrepareError::Interrupted("the tree was dropped at once"))?;
+    let found = Found::Submitted(root);
+    // here, not by the caller: within the guard
+    me.remember(&job.uid, Found::Submitted(root));
+    Ok(found)
+}
+
+async fn material(me: &Controller, job: &Validated) -> Result<SubmitSource, PrepareError> {
+    let memory = &me.ctx.jobs;
+    let stopping = |_| PrepareError::Interrupted("the operator is stopping");
+    match &job.source {
+        CheckedSource::Synthetic { calls, seed } => {
+            Ok(SubmitSource::Synthetic { calls: calls.clone(), seed: *seed })
+        }
+        CheckedSource::Made { calls, seed } => {
+            let _turn = memory.making.acquire().await.map_err(stopping)?;
+            let (calls, seed) = (calls.clone(), *seed);
+            let (chain_id, block_number) = (job.chain_id, job.block_number);
+            let json = off_the_loop(move || {
+                let block = sample_block(&calls, chain_id, block_number, seed, |_| {});
+                let block = block.map_err(|e| PrepareError::BadBlock(e.to_string()))?;
+                serde_json::to_vec(&block).map_err(|e| PrepareError::BadBlock(e.to_string()))
+            });
+            Ok(SubmitSource::Block(json.await?.into()))
+        }
+        source => {
+            let _turn = memory.fetches.acquire().await.map_err(stopping)?;
+            let reach = Reach::of(me.ctx.settings.allow_local_addresses);
+            let bytes = source::fetch(source, &job.namespace, &me.ctx.client, reach).await?;
+            let wanted = match source {
+                CheckedSource::Uri { sha256, .. } => Some(*sha256),
+                _ => None,
+            };
+            let checked = bytes.clone();
+            off_the_loop(move || check(&checked, wanted)).await?;
+            Ok(SubmitSource::Block(bytes))
+        }
+    }
+}
+
+async fn off_the_loop<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, PrepareError> + Send + 'static,
+) -> Result<T, PrepareError> {
+    let crashed = PrepareError::Interrupted("reading or making the block crashed");
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(crashed))
+}
+
+/// Checks a block as the circuits would. Better now than after hours of proving.
+fn check(bytes: &Bytes, wanted: Option<[u8; 32]>) -> Result<(), PrepareError> {
+    if let Some(wanted) = wanted {
+        let found: [u8; 32] = Sha256::digest(bytes).into();
+        if found != wanted {
+            return Err(PrepareError::Hash { found: hex::encode(found), wanted: hex::encode(wanted) });
+        }
+    }
+    let bad = |e: arborist_core::block::BlockError| PrepareError::BadBlock(e.to_string());
+    let block = Block::parse(bytes, usize::from(MAX_CALLS)).map_err(bad)?;
+    check_block(&block).map_err(bad)
+}
