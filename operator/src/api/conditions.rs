@@ -142,13 +142,13 @@ pub enum Status {
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
     /// Type of the condition, CamelCase.
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Z][A-Za-z]*$"))]
     #[serde(rename = "type")]
     pub type_: String,
-    /// Whether it holds.
+    /// Whether it holds: `True`, `False`, or `Unknown`.
     pub status: Status,
     /// Why, in one CamelCase word: docs/operate.md lists them all.
-    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Za-z]+$"))]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Z][A-Za-z]*$"))]
     pub reason: String,
     /// Why, for people: what waits for what, and what to do.
     #[schemars(length(max = 1024))]

@@ -25,6 +25,8 @@ use std::collections::BTreeMap;
     namespaced,
     derive = "PartialEq",
     status = "ProverPoolStatus",
+    validation = Rule::new("size(self.metadata.name) <= 40")
+        .message("metadata.name: at most 40 characters, so that the names of its pods fit"),
     scale(
         spec_replicas_path = ".spec.scaling.replicas",
         status_replicas_path = ".status.replicas",
@@ -55,8 +57,11 @@ use std::collections::BTreeMap;
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.scaling) || !has(self.scaling.budgetPerHour) || has(self.pricePerHour)")
+    .message("scaling.budgetPerHour: needs pricePerHour"))]
 pub struct ProverPoolSpec {
-    /// Kinds of proof that this pool's workers make; empty: all that fit its machines.
+    /// Kinds of proof that this pool's workers make: `vm`, `kernel`, `base`, `merge`, `root`; empty: all that fit its
+    /// machines. Whether they fit is the operator's to check, since its circuit profile says what a proof needs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 5))]
     #[x_kube(merge_strategy = ListMerge::Set)]
@@ -66,7 +71,7 @@ pub struct ProverPoolSpec {
     pub backend: Backend,
     /// What each worker's pod is like.
     pub template: WorkerTemplate,
-    /// Whether its machines may be taken away at any time.
+    /// `OnDemand`: its machines stay until they are given back; `Spot`: they may be taken away at any time.
     #[serde(default)]
     pub capacity_type: CapacityType,
     /// What one pod costs an hour, e.g. `1.53`, in any currency that all pools share. Cheaper pools go first.
@@ -81,6 +86,13 @@ pub struct ProverPoolSpec {
     #[serde(default)]
     pub scaling: Scaling,
 }
+
+/// Exactly one kind of volume is set.
+const VOLUMES_HAVE_ONE_KIND: &str = "self.all(v, [has(v.configMap), has(v.csi), has(v.downwardAPI), has(v.emptyDir), \
+    has(v.ephemeral), has(v.image), has(v.persistentVolumeClaim), has(v.projected), has(v.secret)].filter(is, is).size() == 1)";
+
+/// All keys of a map are good keys of labels.
+const LABEL_KEYS: &str = "self.all(k, !format.qualifiedName().validate(k).hasValue())";
 
 /// A kind of proof in the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -111,12 +123,15 @@ pub enum CapacityType {
 /// What makes proofs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self.type == 'Process' ? has(self.process) : !has(self.process)")
-    .message("process: needed with type Process, not allowed with another"))]
+#[x_kube(validation = Rule::new("self.type != 'Process' || has(self.process)")
+    .message("backend.process: must be set with type Process"))]
+#[x_kube(validation = Rule::new("self.type == 'Process' || !has(self.process)")
+    .message("backend.process: allowed with type Process only"))]
 #[x_kube(validation = Rule::new("self.type == 'Fake' || !has(self.fake)")
-    .message("fake: allowed with type Fake only"))]
+    .message("backend.fake: allowed with type Fake only"))]
 pub struct Backend {
-    /// Which backend.
+    /// `Plonky2`: the embedded circuits; `Process`: a program in the worker's image or on a volume; `Fake`: delays and
+    /// hashes, for trials of everything but proving.
     #[serde(default, rename = "type")]
     pub type_: BackendType,
     /// Settings of type Process.
@@ -174,12 +189,14 @@ pub struct FakeBackend {
 /// What each worker's pod is like.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.volumeMounts) || self.volumeMounts.all(m, has(self.volumes) && self.volumes.exists(v, v.name == m.name))")
+    .message("template.volumeMounts: each name must be the name of one of template.volumes"))]
 pub struct WorkerTemplate {
-    /// The worker's image; empty: the one the operator was installed with.
+    /// The worker's image; left out: the one the operator was installed with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 512))]
+    #[schemars(length(min = 1, max = 512), regex(pattern = r"^[^ ]+$"))]
     pub image: Option<String>,
-    /// When to pull the image; empty: as the operator was installed.
+    /// When to pull the image, `Always`, `IfNotPresent` or `Never`; left out: as the operator was installed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_pull_policy: Option<PullPolicy>,
     /// Secrets to pull the image with, beside those the operator was installed with.
@@ -215,28 +232,47 @@ pub struct WorkerTemplate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub service_account_name: Option<String>,
-    /// Volumes for a backend's program and keys.
+    /// Volumes for a backend's program and keys: of the kinds that PodSecurity's level `restricted` allows, and no
+    /// projected tokens. Names that start with arborist- are the operator's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
+    #[x_kube(validation = Rule::new(VOLUMES_HAVE_ONE_KIND)
+        .message("template.volumes: each must have exactly one of configMap, csi, downwardAPI, emptyDir, ephemeral, image, persistentVolumeClaim, projected and secret"))]
+    #[x_kube(validation = Rule::new("self.all(v, !v.name.startsWith('arborist-'))")
+        .message("template.volumes: names that start with arborist- are the operator's"))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub volumes: Vec<Volume>,
-    /// Where they are mounted in the worker's container.
+    /// Where they are mounted in the worker's container. Below /var/run/arborist are the operator's own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
+    #[x_kube(validation = Rule::new("self.all(m, !m.mountPath.contains('..') && !m.mountPath.contains('//'))")
+        .message("template.volumeMounts: a mountPath must have no .. and no //"))]
+    #[x_kube(validation = Rule::new("self.all(m, m.mountPath != '/var' && m.mountPath != '/var/run' && m.mountPath != '/var/run/arborist' && !m.mountPath.startsWith('/var/run/arborist/'))")
+        .message("template.volumeMounts: no mountPath may be /var, /var/run, /var/run/arborist or below: the operator mounts there"))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["mountPath".into()]))]
     pub volume_mounts: Vec<VolumeMount>,
     /// More environment of the worker's container, for example a bucket's credentials. Names that start with
     /// ARBORIST_ are the operator's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
+    #[x_kube(validation = Rule::new("self.all(e, !e.name.startsWith('ARBORIST_'))")
+        .message("template.env: names that start with ARBORIST_ are the operator's"))]
+    #[x_kube(validation = Rule::new("self.all(e, !has(e.value) || !has(e.valueFrom))")
+        .message("template.env: at most one of value and valueFrom may be set"))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub env: Vec<EnvVar>,
-    /// More labels of its pods.
+    /// More labels of its pods. Those of arborist.dev/ and app.kubernetes.io/managed-by are the operator's.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[x_kube(validation = Rule::new("self.all(k, !k.startsWith('arborist.dev/') && k != 'app.kubernetes.io/managed-by')")
+        .message("template.labels: arborist.dev/ and app.kubernetes.io/managed-by are the operator's"))]
+    #[x_kube(validation = Rule::new(LABEL_KEYS)
+        .message("template.labels: a key must be a name of at most 63 characters, perhaps behind a DNS name and a slash"))]
     #[schemars(extend("maxProperties" = 32))]
     pub labels: BTreeMap<String, String>,
-    /// More annotations of its pods.
+    /// More annotations of its pods. Those of arborist.dev/ are the operator's.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[x_kube(validation = Rule::new("self.all(k, !k.startsWith('arborist.dev/'))")
+        .message("template.annotations: arborist.dev/ is the operator's"))]
     #[schemars(extend("maxProperties" = 32))]
     pub annotations: BTreeMap<String, String>,
     /// Seconds that a worker has to finish its proof after it was asked to leave.
@@ -264,10 +300,13 @@ fn default_grace() -> i64 {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkerResources {
-    /// Whole cores, e.g. `32`.
+    /// Whole cores from 1 to 1024, e.g. `32`.
+    #[x_kube(validation = Rule::new("int(self) <= 1024").message("resources.cpu: at most 1024 cores"))]
     #[schemars(length(min = 1, max = 4), regex(pattern = r"^[1-9][0-9]{0,3}$"))]
     pub cpu: String,
-    /// Memory, e.g. `64Gi`.
+    /// Memory with Mi, Gi or Ti, at most 4Ti, e.g. `64Gi`.
+    #[x_kube(validation = Rule::new("quantity(self).compareTo(quantity('4Ti')) <= 0")
+        .message("resources.memory: at most 4Ti"))]
     #[schemars(length(min = 3, max = 12), regex(pattern = r"^[1-9][0-9]{0,8}(Mi|Gi|Ti)$"))]
     pub memory: String,
 }
@@ -275,19 +314,26 @@ pub struct WorkerResources {
 /// How many pods there are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.min <= self.max")
+    .message("scaling.min: must not be above scaling.max"))]
+#[x_kube(validation = Rule::new("self.mode != 'Fixed' || has(self.replicas)")
+    .message("scaling.replicas: must be set with mode Fixed"))]
+#[x_kube(validation = Rule::new("self.mode == 'Fixed' || !has(self.replicas)")
+    .message("scaling.replicas: allowed with mode Fixed only; with mode Deadline the operator decides between min and max"))]
 pub struct Scaling {
-    /// Who decides.
+    /// `Deadline`: the operator decides, as many pods as the jobs can use, between min and max; `Fixed`: the user does,
+    /// with `replicas`.
     #[serde(default)]
     pub mode: ScalingMode,
-    /// The fewest pods in mode Deadline.
+    /// The fewest pods in mode Deadline; without effect in mode Fixed.
     #[serde(default)]
     #[schemars(range(min = 0, max = 10000))]
     pub min: i32,
-    /// The most pods in mode Deadline.
+    /// The most pods in mode Deadline; without effect in mode Fixed.
     #[serde(default = "default_max")]
     #[schemars(range(min = 0, max = 10000))]
     pub max: i32,
-    /// The pods in mode Fixed; `kubectl scale` sets it.
+    /// The pods in mode Fixed, and only there; `kubectl scale` sets it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 10000))]
     pub replicas: Option<i32>,
@@ -299,7 +345,7 @@ pub struct Scaling {
     #[serde(default = "default_delay")]
     #[schemars(length(min = 2, max = 8), regex(pattern = r"^[0-9]{1,7}[smh]$"))]
     pub scale_down_delay: String,
-    /// The most that the pool's pods may cost an hour together; needs `pricePerHour`.
+    /// The most that the pool's pods may cost an hour together, in mode Deadline; needs `pricePerHour`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 13), regex(pattern = r"^[0-9]{1,6}(\.[0-9]{1,6})?$"))]
     pub budget_per_hour: Option<String>,

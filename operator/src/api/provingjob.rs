@@ -21,6 +21,8 @@ use serde::{Deserialize, Serialize};
     namespaced,
     derive = "PartialEq",
     status = "ProvingJobStatus",
+    validation = Rule::new("size(self.metadata.name) <= 63")
+        .message("metadata.name: at most 63 characters"),
     printcolumn(name = "Block", type_ = "integer", json_path = ".spec.blockNumber"),
     printcolumn(name = "Txs", type_ = "integer", json_path = ".status.transactions"),
     printcolumn(name = "Progress", type_ = "string", json_path = ".status.progress"),
@@ -39,27 +41,32 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!(has(self.deadline) && has(self.deadlineSeconds))")
-    .message("deadline and deadlineSeconds: at most one may be set"))]
-#[x_kube(validation = Rule::new("self.chainId == oldSelf.chainId && self.blockNumber == oldSelf.blockNumber && self.proverId == oldSelf.proverId && self.source == oldSelf.source && self.circuitProfile == oldSelf.circuitProfile")
-    .message("a job's block, prover, source and circuit profile can't be changed: make another job"))]
+#[x_kube(validation = Rule::new("!has(self.deadline) || !has(self.deadlineSeconds)")
+    .message("deadline, deadlineSeconds: at most one of them may be set"))]
 #[x_kube(validation = Rule::new("has(self.reportTo) == has(oldSelf.reportTo) && (!has(self.reportTo) || self.reportTo == oldSelf.reportTo)")
-    .message("reportTo can't be changed: make another job"))]
+    .message("reportTo: can't be changed; make another job"))]
 pub struct ProvingJobSpec {
     /// Chain of the block.
     #[schemars(range(min = 0))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("chainId: can't be changed; make another job"))]
     pub chain_id: i64,
     /// Number of the block.
     #[schemars(range(min = 0))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("blockNumber: can't be changed; make another job"))]
     pub block_number: i64,
     /// Who is to be credited: `0x` and 64 hex digits, or a name, of which the hash is taken. The root proof states it.
     #[schemars(length(min = 1, max = 128), regex(pattern = r"^[ -~]+$"))]
+    #[x_kube(validation = Rule::new("!self.startsWith('0x') || self.matches('^0x[0-9a-fA-F]{64}$')")
+        .message("proverId: after 0x must come 64 hex digits; anything else is a name"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("proverId: can't be changed; make another job"))]
     pub prover_id: String,
     /// Where the block comes from.
+    #[x_kube(validation = Rule::new("self == oldSelf").message("source: can't be changed; make another job"))]
     pub source: Source,
-    /// The circuits, with their version.
+    /// The circuits, with their version; must be what the operator serves.
     #[serde(default = "default_profile")]
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("circuitProfile: can't be changed; make another job"))]
     pub circuit_profile: String,
     /// When the block must be proven; after that the job fails. May be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -94,7 +101,7 @@ fn default_profile() -> String {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("(has(self.uri) ? 1 : 0) + (has(self.configMap) ? 1 : 0) + (has(self.synthetic) ? 1 : 0) == 1")
-    .message("exactly one of uri, configMap and synthetic must be set"))]
+    .message("source: exactly one of uri, configMap and synthetic must be set"))]
 pub struct Source {
     /// A block file somewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -111,8 +118,12 @@ pub struct Source {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UriSource {
-    /// http://, https://, s3://, gs:// or az://.
-    #[schemars(length(min = 8, max = 2048), regex(pattern = r"^(https?|s3|gs|az)://[^ ]+$"))]
+    /// http://, https://, s3://, gs:// or az://, without a user name or password.
+    #[schemars(length(min = 8, max = 2048), regex(pattern = r"^[^ ]+$"))]
+    #[x_kube(validation = Rule::new("self.matches('^(https?|s3|gs|az)://.')")
+        .message("source.uri.url: must start with http://, https://, s3://, gs:// or az://"))]
+    #[x_kube(validation = Rule::new("!self.matches('^[^/]*//[^/?#]*@')")
+        .message("source.uri.url: must not hold a user name or password, since all who may read the job would read them"))]
     pub url: String,
     /// SHA-256 of its bytes, 64 hex digits.
     #[schemars(length(min = 64, max = 64), regex(pattern = r"^[0-9a-f]{64}$"))]
@@ -124,11 +135,11 @@ pub struct UriSource {
 #[serde(rename_all = "camelCase")]
 pub struct ConfigMapSource {
     /// Its name, in the job's namespace.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
     /// The key, of `data` or `binaryData`.
     #[serde(default = "default_key")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
     pub key: String,
 }
 
@@ -165,7 +176,7 @@ pub struct ReportTarget {
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
     pub name: String,
     /// A Secret of the job's namespace with `url`, and perhaps `authorization` (the header's value) and `ca.crt`.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))]
     pub secret_name: String,
 }
 

@@ -36,6 +36,10 @@ const ENV_SOURCES: [&str; 4] = ["configMapKeyRef", "fieldRef", "resourceFieldRef
 /// All that a claim takes over from its template.
 const CLAIM_METADATA: [&str; 2] = ["annotations", "labels"];
 
+/// Names that the pod is refused for otherwise.
+const NAMES: [(&str, u32, &str); 2] =
+    [("volumes", 63, "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), ("env", 253, "^[ -<>-~]+$")];
+
 /// Bounds everything in the properties of a worker template that is of a Kubernetes type.
 pub fn tighten(template: &mut Value) {
     keep(template, "/volumes/items/properties", &[&VOLUME_KINDS[..], &["name"]].concat());
@@ -50,10 +54,15 @@ pub fn tighten(template: &mut Value) {
         if let Some(schema) = template.get_mut(field) {
             let words = schema["description"].clone();
             walk(schema, &mut structure);
-            bound_properties(schema);
+            bound_properties(schema, field);
             // the field itself is described in this crate's words, at full length
             schema["description"] = words;
         }
+    }
+    for (field, max, pattern) in NAMES {
+        let name = &mut template[field]["items"]["properties"]["name"];
+        name["maxLength"] = json!(max);
+        name["pattern"] = json!(pattern);
     }
 }
 
@@ -92,10 +101,12 @@ fn structure(schema: &mut Map<String, Value>) {
 const QUANTITY: &str = r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$";
 
 /// Bounds by the names of properties, which mean the same wherever they occur in these types.
-fn bound_properties(schema: &mut Value) {
+fn bound_properties(schema: &mut Value, field: &str) {
     walk(schema, &mut |object| {
         let Some(properties) = object.get_mut("properties").and_then(Value::as_object_mut) else { return };
         for (name, property) in properties {
+            // the same word, but other operators
+            let name = if field == "tolerations" && name == "operator" { "toleration" } else { name };
             bound_string(property, name);
             bound_integer(property, name);
             if let Some(items) = property.get_mut("items") {
@@ -124,8 +135,9 @@ fn allowed(name: &str) -> Option<&'static [&'static str]> {
     Some(match name {
         "effect" => &["NoSchedule", "PreferNoSchedule", "NoExecute", ""],
         "medium" => &["", "Memory", "HugePages", "HugePages-2Mi", "HugePages-1Gi"],
-        // of label selectors, node selectors and tolerations
-        "operator" => &["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt", "Equal"],
+        // of label selectors and node selectors
+        "operator" => &["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"],
+        "toleration" => &["Equal", "Exists"],
         "whenUnsatisfiable" => &["DoNotSchedule", "ScheduleAnyway"],
         "nodeAffinityPolicy" | "nodeTaintsPolicy" => &["Honor", "Ignore"],
         "pullPolicy" => &["Always", "IfNotPresent", "Never"],
@@ -171,6 +183,8 @@ fn bound_integer(schema: &mut Value, name: &str) {
 
 /// The first sentence of a description, and not more than a few lines of it.
 fn first_sentence(words: &str) -> String {
-    let end = words.find(". ").map_or(words.len(), |at| at + 1);
+    let starts_another = |at: &usize| words[at + 2..].starts_with(|c: char| c.is_uppercase());
+    let end =
+        words.match_indices(". ").map(|(at, _)| at).find(starts_another).map_or(words.len(), |at| at + 1);
     crate::api::conditions::cut(&words[..end], 200)
 }
