@@ -7,12 +7,14 @@ cd "$(dirname "$0")/.."
 out=out/images
 registry=${REGISTRY:-ghcr.io/arborist-dev}
 target=$(rustc -vV | awk '/^host:/ { print $2 }')
+# a folder of its own: with other flags nothing could be shared, and a long build holds nobody up
+target_dir=${CARGO_TARGET_DIR:-target}/images
 version=$(awk -F '"' '/^version = / { print $2; exit }' Cargo.toml)
 
 build() {
     # an explicit target keeps the flags away from build scripts and procedural macros, which can't be static
     RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static" ${CARGO:-cargo} build --release --locked \
-        --target "$target" -p arborist-operator -p arborist-worker --bin arborist --bin arborist-worker
+        --target-dir "$target_dir" --target "$target" -p arborist-operator -p arborist-worker --bin arborist --bin arborist-worker
 }
 
 # The public certificate authorities of this machine: for buckets, sources and report targets. Without them only what is
@@ -33,7 +35,7 @@ image() { # image NAME PATH=FILE…
 }
 
 build
-programs=${CARGO_TARGET_DIR:-target}/$target/release
+programs=$target_dir/$target/release
 mkdir -p "$out"
 mapfile -t roots < <(ca_roots)
 # the operator has proofs of a plug-in checked by the worker's program beside its own
