@@ -3,23 +3,20 @@
 # pools and jobs: read what is wanted; delete a job whose ttlSecondsAfterFinished is over
 - apiGroups: [arborist.dev]
   resources: [proverpools]
-  verbs: [get, list, watch, patch]
+  verbs: [get, list, watch]
 - apiGroups: [arborist.dev]
   resources: [provingjobs]
-  verbs: [get, list, watch, patch, delete]
-# say how they stand
+  verbs: [get, list, watch, delete]
+# say how they stand; what is wanted is never changed
 - apiGroups: [arborist.dev]
   resources: [proverpools/status, provingjobs/status]
-  verbs: [get, update, patch]
-# own pods and ConfigMaps in their name, in clusters that guard owner references (OwnerReferencesPermissionEnforcement)
-- apiGroups: [arborist.dev]
-  resources: [proverpools/finalizers, provingjobs/finalizers]
-  verbs: [update]
+  verbs: [patch]
 # workers: made and deleted one by one, because only the operator knows which one is idle
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch, create, delete]
-# blocks to prove (spec.source.configMap); arborist-ca, which workers trust the operator by; JOB-proof, the result
+# blocks to prove (spec.source.configMap); arborist-ca, which workers trust the operator by; JOB-proof and JOB-report, the
+# result and what is told of it
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [get, create, update, patch]
@@ -31,7 +28,7 @@
   {{- end }}
   verbs: [get]
 # say why something happens, or does not
-- apiGroups: ["", events.k8s.io]
+- apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
 {{- end -}}
