@@ -17,8 +17,8 @@ pub async fn tell(scene: &Scene<'_>) -> Result<()> {
     println!("   {} objects to accept, {} to refuse", accepted.len(), refused.len());
     let all =
         accepted.into_iter().map(|file| (file, true)).chain(refused.into_iter().map(|file| (file, false)));
-    let problems: Vec<String> = stream::iter(all)
-        .map(|(file, accept)| check(scene, file, accept))
+    let problems: Vec<String> = stream::iter(all.enumerate())
+        .map(|(number, (file, accept))| check(scene, number, file, accept))
         .buffer_unordered(AT_ONCE)
         .try_filter_map(|problem| async { Ok(problem) })
         .try_collect()
@@ -41,27 +41,25 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// What is wrong with the API server's answer to an object, if something is.
-async fn check(scene: &Scene<'_>, file: PathBuf, accept: bool) -> Result<Option<String>> {
+async fn check(scene: &Scene<'_>, number: usize, file: PathBuf, accept: bool) -> Result<Option<String>> {
     let path = file.display().to_string();
     let (tried, answer) = match path.strip_suffix(".before.yaml") {
-        None => (path.clone(), create(scene, &path, true).await?),
+        None => (path.clone(), send(scene, number, &path, &["create", "--dry-run=server"]).await?),
         Some(stem) => {
-            let before = create(scene, &path, false).await?;
+            let before = send(scene, number, &path, &["create"]).await?;
             if before.code != 0 {
                 return Ok(Some(format!("{path}: was refused: {}", before.err.trim())));
             }
             let after = format!("{stem}.after.yaml");
-            let line = ["-n", &scene.namespace, "replace", "--dry-run=server", "-f", &after];
-            let answer = shell::output("kubectl", &line, "").await?;
+            let answer = send(scene, number, &after, &["replace", "--dry-run=server"]).await?;
             (after, answer)
         }
     };
     if accept {
         return Ok((answer.code != 0).then(|| format!("{tried}: was refused: {}", answer.err.trim())));
     }
-    let text = std::fs::read_to_string(&tried).with_context(|| tried.clone())?;
-    let Some(expected) = text.lines().next().and_then(|line| line.strip_prefix("# expect:")).map(str::trim)
-    else {
+    let text = read(&tried)?;
+    let Some(expected) = text.lines().next().and_then(|line| line.strip_prefix("# expect:")).map(str::trim) else {
         bail!("{tried}: its first line is not `# expect: part of the message`");
     };
     Ok(match answer.code {
@@ -71,9 +69,18 @@ async fn check(scene: &Scene<'_>, file: PathBuf, accept: bool) -> Result<Option<
     })
 }
 
-async fn create(scene: &Scene<'_>, path: &str, dry: bool) -> Result<shell::Output> {
-    let dry = if dry { "--dry-run=server" } else { "--dry-run=none" };
-    shell::output("kubectl", &["-n", &scene.namespace, "create", dry, "-f", path], "").await
+/// Hands a file to kubectl. Most files name their object `case`: here each of those has a name of its own.
+async fn send(scene: &Scene<'_>, number: usize, path: &str, verb: &[&str]) -> Result<shell::Output> {
+    let text = read(path)?;
+    let own = text.replacen("\n  name: case\n", &format!("\n  name: case-{number}\n"), 1);
+    let mut line = vec!["-n", &scene.namespace];
+    line.extend(verb);
+    line.extend(["-f", "-"]);
+    shell::output("kubectl", &line, &own).await
+}
+
+fn read(path: &str) -> Result<String> {
+    std::fs::read_to_string(path).with_context(|| path.to_owned())
 }
 
 async fn scale_subresource(scene: &Scene<'_>) -> Result<()> {
