@@ -105,6 +105,8 @@ fn deployment() -> Value {
                 "spec": {
                     "nodeSelector": {super::objects::NODE_LABEL: "rollup"},
                     "terminationGracePeriodSeconds": 2,
+                    // the program reads its options from the environment too, and S3_PORT would be a URL
+                    "enableServiceLinks": false,
                     "containers": [container],
                     "volumes": [{"name": "data", "hostPath": {"path": "/mnt/arborist-e2e-s3", "type": "DirectoryOrCreate"}},
                                 {"name": "tmp", "emptyDir": {}},
