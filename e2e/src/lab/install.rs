@@ -170,19 +170,26 @@ impl Lab {
         Ok(self.operator_pods().list(&params).await.context("list the operator's pods")?.items)
     }
 
+    /// Who holds the Lease, `POD_PROCESS`; empty: nobody.
+    ///
+    /// # Errors
+    /// There is no Lease, or the API server does not answer.
+    pub async fn holder(&self) -> Result<String, String> {
+        let leases: Api<Lease> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let lease = leases.get(RELEASE).await.map_err(|e| e.to_string())?;
+        Ok(lease.spec.and_then(|s| s.holder_identity).unwrap_or_default())
+    }
+
     /// The ready pod that holds the Lease.
     ///
     /// # Errors
     /// There is none within a minute.
     pub async fn leader(&self) -> Result<Pod> {
-        let leases: Api<Lease> = Api::namespaced(self.client.clone(), NAMESPACE);
         eventually(secs(60), "a leader that is ready", || async {
-            let lease = leases.get("arborist").await.map_err(|e| e.to_string())?;
-            let holder = lease.spec.and_then(|s| s.holder_identity).unwrap_or_default();
+            let holder = self.holder().await?;
             let pods = self.operators().await.map_err(|e| format!("{e:#}"))?;
             let names: Vec<String> = pods.iter().map(ResourceExt::name_any).collect();
-            // an identity may carry more than the pod's name
-            let leads = |pod: &Pod| !holder.is_empty() && holder.starts_with(&pod.name_any());
+            let leads = |pod: &Pod| pod_of(&holder) == pod.name_any();
             let leader = pods.into_iter().find(|pod| leads(pod) && scene::is_ready(pod));
             leader.ok_or_else(|| format!("the Lease is held by `{holder}`; pods: {}", names.join(", ")))
         })
@@ -224,6 +231,11 @@ impl Lab {
         let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}:{METRICS_PORT}/proxy/metrics");
         shell::run("kubectl", &["get", "--raw", &path], "").await
     }
+}
+
+/// The pod of a holder of the Lease.
+pub fn pod_of(holder: &str) -> &str {
+    holder.rsplit_once('_').map_or(holder, |(pod, _)| pod)
 }
 
 /// The sum of a metric's series whose labels contain all of `labels`.

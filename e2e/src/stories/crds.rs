@@ -59,7 +59,8 @@ async fn check(scene: &Scene<'_>, number: usize, file: PathBuf, accept: bool) ->
         return Ok((answer.code != 0).then(|| format!("{tried}: was refused: {}", answer.err.trim())));
     }
     let text = read(&tried)?;
-    let Some(expected) = text.lines().next().and_then(|line| line.strip_prefix("# expect:")).map(str::trim) else {
+    let Some(expected) = text.lines().next().and_then(|line| line.strip_prefix("# expect:")).map(str::trim)
+    else {
         bail!("{tried}: its first line is not `# expect: part of the message`");
     };
     Ok(match answer.code {

@@ -1,6 +1,7 @@
 //! A pod that logs in with a token for somebody else's audience is refused, and the refusal is counted.
 
 use crate::lab::Scene;
+use crate::lab::install::sum;
 use crate::lab::objects::fixed_pool;
 use crate::lab::scene::is_ready;
 use crate::lab::wait::{eventually, secs};
@@ -19,19 +20,26 @@ pub async fn tell(scene: &Scene<'_>) -> Result<()> {
         })
         .await?;
     let leader = scene.lab.leader().await?.name_any();
-    let before = scene.lab.metric(&leader, REFUSED, &[]).await?.unwrap_or(0.0);
+    let before = refused(scene, &leader).await?;
     let spec = serde_json::to_value(pod.spec.context("a pod without spec")?)?;
     scene.apply(&[stranger(spec)?]).await?;
     eventually(secs(60), "a refused login that is counted", || async {
-        let now = scene.lab.metric(&leader, REFUSED, &[]).await.map_err(|e| format!("{e:#}"))?.unwrap_or(0.0);
+        let now = refused(scene, &leader).await.map_err(|e| format!("{e:#}"))?;
         if now > before { Ok(()) } else { Err(format!("{now} refused")) }
     })
     .await?;
     eventually(secs(60), "the stranger's word for it", || async {
         let log = scene.kubectl(&["logs", "stranger"]).await.map_err(|e| format!("{e:#}"))?;
-        if log.contains("refused") && !log.contains("logged in") { Ok(()) } else { Err(log) }
+        if log.contains("not connected") && !log.contains("logged in") { Ok(()) } else { Err(log) }
     })
     .await
+}
+
+/// Logins refused for the token itself, not for the pod that it is of.
+async fn refused(scene: &Scene<'_>, leader: &str) -> Result<f64> {
+    let text = scene.lab.metrics(leader).await?;
+    let causes = ["cause=\"token\"", "cause=\"audience\""];
+    Ok(causes.iter().filter_map(|cause| sum(&text, REFUSED, &[cause])).sum())
 }
 
 /// The same pod as a worker's in everything but the audience of its token.

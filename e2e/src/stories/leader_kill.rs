@@ -1,49 +1,62 @@
-//! `kill -9` of the leading operator: the standby takes over, the workers find it, and no finished proof is made again.
+//! `kill -9` of the leading operator, twice: once its container starts anew, once its pod is gone for good. Somebody leads
+//! again, the workers find it, and no finished proof is made again.
 
-use crate::lab::Scene;
 use crate::lab::faults::kill_in_pod;
+use crate::lab::install::{NAMESPACE, pod_of};
 use crate::lab::objects::{fixed_pool, job, proofs};
 use crate::lab::records::each_once;
 use crate::lab::wait::{eventually, secs};
+use crate::lab::{Scene, shell};
 use anyhow::{Result, ensure};
 use kube::ResourceExt;
 use serde_json::json;
 use std::time::Instant;
 
-const TRANSACTIONS: u32 = 24;
+const TRANSACTIONS: u32 = 40;
 
 pub async fn tell(scene: &Scene<'_>) -> Result<()> {
     scene
         .apply(&[fixed_pool("workers", 3, json!({})), job("work", TRANSACTIONS, scene.seed, json!({}))])
         .await?;
     scene.under_way("work", 8, secs(60)).await?;
-    let before = scene.lab.leader().await?;
-    kill_in_pod(&before, "arborist")?;
+    let leader = scene.lab.leader().await?;
+    let holder = scene.lab.holder().await.map_err(anyhow::Error::msg)?;
+    kill_in_pod(&leader, "arborist")?;
+    leads_again(scene, "killed", |now| now != holder).await?;
+
+    let leader = scene.lab.leader().await?;
+    kill_in_pod(&leader, "arborist")?;
+    let name = leader.name_any();
+    let line = ["-n", NAMESPACE, "delete", "pod", &name, "--grace-period=0", "--force"];
+    shell::run("kubectl", &line, "").await?;
+    leads_again(scene, "killed with its pod", |now| pod_of(now) != name).await?;
+
+    scene.complete("work", secs(120)).await?;
+    ensure!(scene.workers("workers").await?.len() == 3, "workers were lost with the leader");
+    each_once(&scene.worker_logs("workers").await?, proofs(TRANSACTIONS.into()))
+}
+
+/// Waits until another holds the Lease, and until that one has counted a proof.
+async fn leads_again(scene: &Scene<'_>, what: &str, other: impl Fn(&str) -> bool) -> Result<()> {
     let killed = Instant::now();
-    let leases: kube::Api<k8s_openapi::api::coordination::v1::Lease> =
-        kube::Api::namespaced(scene.lab.client.clone(), crate::lab::install::NAMESPACE);
-    let dead = before.name_any();
-    let after = eventually(secs(60), "another leader", || async {
-        let lease = leases.get("arborist").await.map_err(|e| e.to_string())?;
-        let holder = lease.spec.and_then(|s| s.holder_identity).unwrap_or_default();
-        if holder.is_empty() || holder.starts_with(&dead) { Err(format!("`{holder}`")) } else { Ok(holder) }
+    let holder = eventually(secs(60), "another leader", || async {
+        let now = scene.lab.holder().await?;
+        if !now.is_empty() && other(&now) { Ok(now) } else { Err(format!("`{now}` leads")) }
     })
     .await?;
-    let elected = killed.elapsed();
+    let elected = killed.elapsed().as_secs_f64();
     eventually(secs(60), "proofs counted by the new leader", || async {
-        let made = scene.lab.metric(&after, "arborist_completions_total", &[]).await;
+        let made = scene.lab.metric(pod_of(&holder), "arborist_completions_total", &[]).await;
         match made.map_err(|e| format!("{e:#}"))? {
             Some(made) if made > 0.0 => Ok(()),
             other => Err(format!("{other:?}")),
         }
     })
     .await?;
+    let back = killed.elapsed().as_secs_f64();
     println!(
-        "   {dead} killed; {after} holds the Lease after {:.1} s, counts proofs after {:.1} s",
-        elected.as_secs_f64(),
-        killed.elapsed().as_secs_f64()
+        "   leader {what}: {holder} has the Lease after {elapsed:.1} s, counts proofs after {back:.1} s",
+        elapsed = elected
     );
-    scene.complete("work", secs(120)).await?;
-    ensure!(scene.workers("workers").await?.len() == 3, "workers were lost with the leader");
-    each_once(&scene.worker_logs("workers").await?, proofs(TRANSACTIONS.into()))
+    Ok(())
 }
