@@ -96,5 +96,5 @@ load_images() { # load_images NAME…
 
 # The program arborist of the images' build.
 program() { # program NAME
-    echo "${CARGO_TARGET_DIR:-$PWD/target}/$(rustc -vV | awk '/^host:/ { print $2 }')/release/$1"
+    echo "${CARGO_TARGET_DIR:-$PWD/target}/images/$(rustc -vV | awk '/^host:/ { print $2 }')/release/$1"
 }
