@@ -47,7 +47,7 @@ lint: check-tools ## Formatting, clippy, documentation, generated files, depende
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' $(CARGO) doc --locked --workspace --no-deps --document-private-items
-	$(CARGO) run --quiet --locked -p arborist-operator --bin arborist -- crds --check crds
+	$(CARGO) run --quiet --locked -p arborist-operator --bin arborist -- crds --check crds --docs docs/api.md
 	@hack/check-docs.sh
 	@HELM=$$(hack/tool.sh helm --built) hack/render-manifests.sh --check
 	@if command -v cargo-deny >/dev/null; then cargo-deny --locked check licenses bans sources; \
@@ -90,8 +90,8 @@ fmt: ## Format the code
 	$(CARGO) fmt --all
 
 .PHONY: crds
-crds: check-tools ## Write crds/ from the types in operator/src/api
-	$(CARGO) run --quiet --locked -p arborist-operator --bin arborist -- crds --dir crds
+crds: check-tools ## Write crds/ and docs/api.md from the types in operator/src/api
+	$(CARGO) run --quiet --locked -p arborist-operator --bin arborist -- crds --dir crds --docs docs/api.md
 
 .PHONY: clean
 clean: ## Remove what was built and what the demo wrote

@@ -57,8 +57,8 @@ use std::collections::BTreeMap;
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!has(self.scaling) || !has(self.scaling.budgetPerHour) || has(self.pricePerHour)")
-    .message("scaling.budgetPerHour: needs pricePerHour"))]
+#[x_kube(validation = Rule::new("!has(self.scaling) || !has(self.scaling.budgetPerHour) || (has(self.pricePerHour) && self.pricePerHour.matches('[1-9]'))")
+    .message("scaling.budgetPerHour: needs a pricePerHour above 0"))]
 pub struct ProverPoolSpec {
     /// Kinds of proof that this pool's workers make: `vm`, `kernel`, `base`, `merge`, `root`; empty: all that fit its
     /// machines. Whether they fit is the operator's to check, since its circuit profile says what a proof needs.
@@ -233,13 +233,13 @@ pub struct WorkerTemplate {
     #[schemars(length(min = 1, max = 253))]
     pub service_account_name: Option<String>,
     /// Volumes for a backend's program and keys: of the kinds that PodSecurity's level `restricted` allows, and no
-    /// projected tokens. Names that start with arborist- are the operator's.
+    /// projected tokens. The names arborist, tmp, and those that start with arborist- are the operator's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(validation = Rule::new(VOLUMES_HAVE_ONE_KIND)
         .message("template.volumes: each must have exactly one of configMap, csi, downwardAPI, emptyDir, ephemeral, image, persistentVolumeClaim, projected and secret"))]
-    #[x_kube(validation = Rule::new("self.all(v, !v.name.startsWith('arborist-'))")
-        .message("template.volumes: names that start with arborist- are the operator's"))]
+    #[x_kube(validation = Rule::new("self.all(v, !v.name.startsWith('arborist-') && !(v.name in ['arborist', 'tmp']))")
+        .message("template.volumes: arborist, tmp, and names that start with arborist- are the operator's"))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub volumes: Vec<Volume>,
     /// Where they are mounted in the worker's container. Below /var/run/arborist are the operator's own.
@@ -261,10 +261,11 @@ pub struct WorkerTemplate {
         .message("template.env: at most one of value and valueFrom may be set"))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub env: Vec<EnvVar>,
-    /// More labels of its pods. Those of arborist.dev/ and app.kubernetes.io/managed-by are the operator's.
+    /// More labels of its pods. The operator's own are arborist.dev/, app.kubernetes.io/managed-by and
+    /// app.kubernetes.io/name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[x_kube(validation = Rule::new("self.all(k, !k.startsWith('arborist.dev/') && k != 'app.kubernetes.io/managed-by')")
-        .message("template.labels: arborist.dev/ and app.kubernetes.io/managed-by are the operator's"))]
+    #[x_kube(validation = Rule::new("self.all(k, !k.startsWith('arborist.dev/') && !(k in ['app.kubernetes.io/managed-by', 'app.kubernetes.io/name']))")
+        .message("template.labels: arborist.dev/, app.kubernetes.io/managed-by and app.kubernetes.io/name are the operator's"))]
     #[x_kube(validation = Rule::new(LABEL_KEYS)
         .message("template.labels: a key must be a name of at most 63 characters, perhaps behind a DNS name and a slash"))]
     #[schemars(extend("maxProperties" = 32))]
@@ -281,7 +282,8 @@ pub struct WorkerTemplate {
     pub termination_grace_period_seconds: i64,
 }
 
-/// When an image is pulled.
+/// When the image is pulled: `Always`; `IfNotPresent`, when the node does not have it; `Never`, when all nodes have it.
+/// Left out: as the operator was installed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum PullPolicy {
     /// Every time.

@@ -16,6 +16,9 @@ pub struct Args {
     /// Compare with the files of this folder and fail, naming the file, when one is not what would be written
     #[arg(long, value_name = "DIR")]
     check: Option<PathBuf>,
+    /// Write, or with --check compare, the reference of all fields too
+    #[arg(long, value_name = "FILE")]
+    docs: Option<PathBuf>,
 }
 
 /// Prints, writes or compares the definitions.
@@ -25,8 +28,11 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), CliError> {
     let definitions = crd::definitions();
     let folder = args.dir.as_ref().or(args.check.as_ref());
-    let files: Vec<(PathBuf, String)> = folder
+    let mut files: Vec<(PathBuf, String)> = folder
         .map_or_else(Vec::new, |dir| definitions.iter().map(|d| (dir.join(&d.file), d.yaml())).collect());
+    if let Some(docs) = &args.docs {
+        files.push((docs.clone(), crd::reference(&definitions)));
+    }
     if files.is_empty() {
         let all: String = definitions.iter().map(|d| format!("---\n{}", d.yaml())).collect();
         return std::io::stdout()
@@ -52,4 +58,35 @@ fn compare(file: &Path, text: &str) -> Result<(), CliError> {
     let line = found.lines().zip(text.lines()).take_while(|(a, b)| a == b).count() + 1;
     let problem = format!("not what the types say, from line {line} on: run `make crds`");
     Err(CliError::Failed(format!("{}: {problem}", file.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(dir: Option<&Path>, check: Option<&Path>, docs: Option<&Path>) -> Args {
+        let owned = |path: Option<&Path>| path.map(Path::to_owned);
+        Args { dir: owned(dir), check: owned(check), docs: owned(docs) }
+    }
+
+    #[test]
+    fn what_was_written_passes_the_check_until_it_is_touched() {
+        let dir = tempfile::tempdir().unwrap();
+        let (crds, docs) = (dir.path().join("crds"), dir.path().join("docs/api.md"));
+        run(&args(Some(&crds), None, Some(&docs))).unwrap();
+        run(&args(None, Some(&crds), Some(&docs))).unwrap();
+        for file in [
+            crds.join("proverpools.arborist.dev.yaml"),
+            crds.join("provingjobs.arborist.dev.yaml"),
+            docs.clone(),
+        ] {
+            let good = fs::read_to_string(&file).unwrap();
+            fs::write(&file, format!("{good}# more\n")).unwrap();
+            let error = run(&args(None, Some(&crds), Some(&docs))).unwrap_err().one_line();
+            assert!(error.contains(&file.display().to_string()) && error.contains("make crds"), "{error}");
+            fs::remove_file(&file).unwrap();
+            assert!(run(&args(None, Some(&crds), Some(&docs))).is_err());
+            fs::write(&file, good).unwrap();
+        }
+    }
 }

@@ -1,7 +1,12 @@
 //! The custom resource definitions as they are installed: what the derives say, made stricter where they fall short.
 
 mod embedded;
+#[cfg(test)]
+mod lint;
+mod reference;
 mod schema;
+
+pub use reference::reference;
 
 use super::{ProverPool, ProvingJob};
 use kube::CustomResourceExt;
