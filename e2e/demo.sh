@@ -59,8 +59,6 @@ fetch() { # fetch FILE
     fi
 }
 
-cluster=$(choose_cluster)
-echo "cluster: $cluster"
 step "images" build_images
 trap take_down EXIT
 step "cluster up" bring_up

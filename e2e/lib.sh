@@ -19,6 +19,9 @@ choose_cluster() {
     fi
 }
 
+cluster=$(choose_cluster)
+echo "cluster: $cluster"
+
 # Runs a step and prints how long it took.
 step() { # step NAME COMMAND…
     local name=$1 from=$SECONDS

@@ -8,8 +8,6 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source e2e/lib.sh
 
-cluster=$(choose_cluster)
-echo "cluster: $cluster"
 mkdir -p "$images"
 step "build the tests" cargo build --locked -p arborist-e2e
 step "build the images" build_images

@@ -43,8 +43,9 @@ pub async fn tell(scene: &Scene<'_>) -> Result<()> {
 /// Proofs that the operator at this address has counted.
 async fn done(address: &str) -> Result<u64, String> {
     let url = format!("http://{address}:7701/metrics");
-    let line = ["-sS", "--max-time", "3", &url];
-    let text = crate::lab::shell::run("curl", &line, "").await.map_err(|e| format!("{e:#}"))?;
+    let client = reqwest::Client::builder().timeout(secs(3)).build().map_err(|e| e.to_string())?;
+    let answer = client.get(url).send().await.map_err(|e| format!("{e:#}"))?;
+    let text = answer.text().await.map_err(|e| e.to_string())?;
     let name = "arborist_completions_total";
     crate::lab::install::sum(&text, name, &[]).map(|n| n as u64).ok_or_else(|| format!("no {name}"))
 }

@@ -1,4 +1,4 @@
-//! Deadlines: one passes and the job fails; one is moved in time and the job completes.
+//! Deadlines: one passes and the job fails, until it is given another; one is moved in time and the job completes.
 
 use crate::lab::Scene;
 use crate::lab::objects::{fixed_pool, job};
@@ -25,10 +25,14 @@ pub async fn tell(scene: &Scene<'_>) -> Result<()> {
     // the other's first deadline was before that one
     scene.apply(&[fixed_pool("workers", 2, json!({}))]).await?;
     scene.complete("moved", secs(60)).await?;
-    scene
+    let message = scene
         .until_job("late", secs(5), "still failed", |job| {
             says(job_conditions(job), condition::FAILED, Status::True, reason::DEADLINE_EXCEEDED)
         })
         .await?;
+    println!("   {message}");
+    // it is not lost: with a later deadline it goes on
+    scene.patch("pj/late", &json!({"deadlineSeconds": 900})).await?;
+    scene.complete("late", secs(60)).await?;
     Ok(())
 }
