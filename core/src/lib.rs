@@ -17,6 +17,7 @@ pub mod fake_proof;
 pub mod ids;
 pub mod invariants;
 pub mod order;
+pub mod plan;
 pub mod profile;
 pub mod proof_object;
 pub mod sim;

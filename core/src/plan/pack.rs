@@ -1,0 +1,155 @@
+//! First fit of tasks on pods. Pods of a pool that have the same room left are counted, not listed, so that the work
+//! grows with kinds and pools and not with pods or tasks.
+
+use super::{Because, Bound, PoolView, Scaling, Share, Wanted, probes};
+use crate::engine::Demand;
+use crate::profile::Needs;
+use std::cmp::Ordering;
+
+/// How many tasks go into this room.
+pub(super) fn slots(room: Needs, task: Needs) -> u32 {
+    let by_cores = u32::from(room.cores) / u32::from(task.cores.max(1));
+    by_cores.min(room.memory_mib / task.memory_mib.max(1))
+}
+
+/// The pods of a pool that can be counted on.
+pub(super) fn room(pool: &PoolView) -> u32 {
+    let limit = pool.scaling.limit();
+    if pool.pods.limited { limit.min(pool.pods.present.saturating_add(pool.pods.arriving)) } else { limit }
+}
+
+/// Used pods with the same room left.
+struct Group {
+    free: Needs,
+    pods: u32,
+}
+
+/// A pool while tasks are placed.
+pub(super) struct Pool<'a> {
+    view: &'a PoolView,
+    /// Used pods that have room left.
+    groups: Vec<Group>,
+    /// Pods that are there anyway and are not used yet.
+    standing: u32,
+    /// Pods that could be made.
+    more: u32,
+    used: u32,
+    denied: u32,
+    shares: Vec<Share>,
+}
+
+impl<'a> Pool<'a> {
+    pub(super) fn new(view: &'a PoolView) -> Self {
+        let room = room(view);
+        let standing = view.scaling.floor().max(view.pods.staying).min(room);
+        Self { view, groups: vec![], standing, more: room - standing, used: 0, denied: 0, shares: vec![] }
+    }
+
+    /// Places up to `tasks` on pods that are used or there anyway; how many are left.
+    fn fill(&mut self, row: &Demand, mut tasks: u32) -> u32 {
+        self.groups.sort_by_key(|group| group.free);
+        let groups = std::mem::take(&mut self.groups);
+        for group in groups {
+            tasks -= self.fill_pods(row, tasks, group);
+        }
+        let standing = Group { free: self.view.capacity, pods: self.standing };
+        let before = self.used;
+        let placed = self.open(row, tasks, standing);
+        self.standing -= self.used - before;
+        tasks - placed
+    }
+
+    /// Places up to `tasks` on pods that would have to be made; how many are left.
+    fn grow(&mut self, row: &Demand, tasks: u32) -> u32 {
+        let before = self.used;
+        let placed = self.open(row, tasks, Group { free: self.view.capacity, pods: self.more });
+        self.more -= self.used - before;
+        let left = tasks - placed;
+        self.denied = self.denied.saturating_add(left.div_ceil(slots(self.view.capacity, row.needs).max(1)));
+        left
+    }
+
+    /// Places tasks on pods that are not used yet; how many.
+    fn open(&mut self, row: &Demand, tasks: u32, mut unused: Group) -> u32 {
+        let needed = tasks.div_ceil(slots(unused.free, row.needs).max(1));
+        unused.pods = unused.pods.min(needed);
+        self.used += unused.pods;
+        self.fill_pods(row, tasks, unused)
+    }
+
+    /// Places tasks on pods of one room, which are regrouped by the room left; how many.
+    fn fill_pods(&mut self, row: &Demand, tasks: u32, group: Group) -> u32 {
+        let each = slots(group.free, row.needs);
+        if each == 0 || tasks == 0 {
+            self.groups.extend(Some(group).filter(|group| group.pods > 0));
+            return 0;
+        }
+        let full = (tasks / each).min(group.pods);
+        let rest = if full < group.pods { tasks - full * each } else { 0 };
+        let part = u32::from(rest > 0);
+        let left = |tasks: u32| Needs {
+            cores: group.free.cores - u16::try_from(tasks).unwrap_or(u16::MAX) * row.needs.cores,
+            memory_mib: group.free.memory_mib - tasks * row.needs.memory_mib,
+        };
+        let groups = [(full, left(each)), (part, left(rest)), (group.pods - full - part, group.free)];
+        self.groups.extend(
+            groups.into_iter().filter(|(pods, _)| *pods > 0).map(|(pods, free)| Group { free, pods }),
+        );
+        self.share(row, full * each + rest);
+        full * each + rest
+    }
+
+    fn share(&mut self, row: &Demand, tasks: u32) {
+        let each = slots(self.view.capacity, row.needs);
+        match self.shares.iter_mut().find(|share| share.kind == row.kind && share.each == each) {
+            Some(share) => share.tasks += tasks,
+            None => self.shares.push(Share { kind: row.kind, tasks, each }),
+        }
+    }
+
+    pub(super) fn wanted(self) -> Wanted {
+        let (floor, limit) = (self.view.scaling.floor(), self.view.scaling.limit());
+        let limited = self.view.pods.limited;
+        let probing = if limited { probes(self.denied).min(limit.saturating_sub(self.used)) } else { 0 };
+        let pods = floor.max(self.used + probing);
+        let bound = match self.view.scaling {
+            Scaling::Fixed(_) => Bound::Fixed,
+            Scaling::Deadline { .. } if limited && self.denied > 0 => {
+                Bound::Probing { probes: pods.saturating_sub(self.used), denied: self.denied }
+            }
+            Scaling::Deadline { max, budget, .. } if self.denied > 0 => match budget {
+                Some(budget) if budget < max => Bound::Budget { pods: budget, denied: self.denied },
+                _ => Bound::Maximum { pods: max, denied: self.denied },
+            },
+            Scaling::Deadline { min, .. } if pods > self.used => Bound::Minimum(min),
+            Scaling::Deadline { .. } => Bound::Demand,
+        };
+        let because = Because { pods, shares: self.shares, bound };
+        Wanted { pods, because, denied: self.denied, starved: None }
+    }
+}
+
+/// Places the tasks of a row.
+pub(super) fn place(row: &Demand, pools: &mut [Pool]) {
+    let fits = |pool: &Pool| pool.view.kinds[row.kind.index()] && slots(pool.view.capacity, row.needs) > 0;
+    let mut order: Vec<usize> = (0..pools.len()).filter(|index| fits(&pools[*index])).collect();
+    order.sort_by(|a, b| cheaper(pools[*a].view, pools[*b].view, row.needs));
+    let mut tasks = super::tasks(row);
+    for index in &order {
+        tasks = pools[*index].fill(row, tasks);
+    }
+    for index in &order {
+        tasks = pools[*index].grow(row, tasks);
+    }
+}
+
+/// Which pool comes first for a task: by price for each task that goes on a pod, priority, size (the
+/// smaller machine; without prices that is all there is to go by), name.
+fn cheaper(a: &PoolView, b: &PoolView, task: Needs) -> Ordering {
+    let price = |pool: &PoolView, other: &PoolView| {
+        u128::from(pool.price_micros) * u128::from(slots(other.capacity, task))
+    };
+    let by_price = price(a, b).cmp(&price(b, a));
+    let by_size = slots(a.capacity, task).cmp(&slots(b.capacity, task));
+    by_price.then(b.priority.cmp(&a.priority)).then(by_size).then_with(|| a.name.cmp(&b.name))
+}
