@@ -114,6 +114,10 @@ pub mod reason {
     pub const CRASH_LOOP: &str = "CrashLoop";
     /// Workers were killed for using more memory than they have.
     pub const OUT_OF_MEMORY: &str = "OutOfMemory";
+    /// The worker's container can't be made: a Secret or ConfigMap that the pod names is not there.
+    pub const CONTAINER_CONFIG_ERROR: &str = "ContainerConfigError";
+    /// Workers run and don't log in.
+    pub const NOT_LOGGED_IN: &str = "NotLoggedIn";
     /// The API server refuses to make pods: quota, admission, or rights.
     pub const POD_CREATION_FAILED: &str = "PodCreationFailed";
     /// More pods are wanted than `spec.scaling.max` or the budget allows.

@@ -4,6 +4,7 @@
 //! checked types), `build` (pure: what is to be), `apply` (writes), `update_status` (one write, then events).
 //! Decisions are pure functions; only the first, fourth and fifth step see the client.
 
+pub mod proverpool;
 pub mod provingjob;
 
 use crate::dispatch::Dispatcher;

@@ -16,13 +16,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch as channel;
 
-/// The label of a worker pod with its pool's name.
-pub const LABEL_POOL: &str = "arborist.dev/pool";
 /// The label of a worker pod with the hash of the template it was made from.
 pub const LABEL_TEMPLATE: &str = "arborist.dev/template";
-/// The recommended labels of every worker pod; the watch selects by them.
-pub const LABEL_MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "arborist");
-/// See [`LABEL_MANAGED_BY`].
+/// The label of what an object is, and its value for worker pods.
 pub const LABEL_NAME: (&str, &str) = ("app.kubernetes.io/name", "arborist-worker");
 
 /// A create request whose answer was lost may have made a pod: it is counted for so long.

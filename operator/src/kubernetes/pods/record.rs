@@ -1,6 +1,7 @@
 //! One worker pod, reduced to what decides something.
 
-use super::{LABEL_POOL, LABEL_TEMPLATE};
+use super::LABEL_TEMPLATE;
+use crate::api::LABEL_POOL;
 use crate::api::conditions::cut;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};

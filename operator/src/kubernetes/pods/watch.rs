@@ -1,7 +1,8 @@
 //! The watch that keeps the book.
 
 use super::record::WorkerPod;
-use super::{Change, LABEL_MANAGED_BY, LABEL_NAME, PodBook};
+use super::{Change, LABEL_NAME, PodBook};
+use crate::api::{LABEL_MANAGED_BY, MANAGER};
 use crate::controllers::Scope;
 use futures::TryStreamExt;
 use kube::Client;
@@ -22,7 +23,8 @@ pub async fn watch(
     on_change: impl Fn(Change) + Send,
     stop: CancellationToken,
 ) {
-    let selector = [LABEL_MANAGED_BY, LABEL_NAME].map(|(key, value)| format!("{key}={value}")).join(",");
+    let selector =
+        [(LABEL_MANAGED_BY, MANAGER), LABEL_NAME].map(|(key, value)| format!("{key}={value}")).join(",");
     let config = Config::default().labels(&selector).page_size(PAGE);
     // leases of pods that are gone wait for this watch: it comes back sooner than kube's default
     let backoff = backon::ExponentialBuilder::default()

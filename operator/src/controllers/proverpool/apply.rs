@@ -1,0 +1,169 @@
+//! The fourth step: pods are made and deleted. That goes on beside the visits, so that thousands of pods hold up neither
+//! the pool's status nor other pools; what is on its way is counted in the pod book.
+
+use super::Shop;
+use super::build::Built;
+use super::memory::Prepared;
+use super::validate::PoolKey;
+use crate::kubernetes::pods::PodRecord;
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::{Api, Error};
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// Requests of one pool in flight at once.
+const AT_ONCE: usize = 32;
+
+/// A deletion that failed is not tried again sooner.
+const DELETE_AGAIN: Duration = Duration::from_secs(2);
+
+/// What was set going.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Applied {
+    pub(super) created: u32,
+    pub(super) deleted: u32,
+}
+
+/// See the module.
+pub(super) fn run(shop: &Arc<Shop>, key: &PoolKey, prepared: &Arc<Prepared>, built: Built) -> Applied {
+    let Built { create, stop_creating, delete, retire } = built;
+    if stop_creating {
+        shop.fleet.with(key, |memory| memory.creating.cancel());
+    }
+    let gone = [delete, drained(shop, retire)].concat();
+    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    let applied = Applied { created: number(create.len()), deleted: number(gone.len()) };
+    if !create.is_empty() {
+        start_creating(shop, key, prepared, create);
+    }
+    if !gone.is_empty() {
+        start_deleting(shop, key, gone);
+    }
+    applied
+}
+
+/// Those that the engine drained: it decides in one step that a worker holds nothing and gets nothing new.
+fn drained(shop: &Shop, retire: Vec<Arc<PodRecord>>) -> Vec<Arc<PodRecord>> {
+    if retire.is_empty() {
+        return retire;
+    }
+    let names: Vec<String> = retire.iter().map(|pod| pod.worker().to_owned()).collect();
+    let drained: HashSet<String> = shop.workforce.drain_idle(&names).into_iter().collect();
+    retire.into_iter().filter(|pod| drained.contains(pod.worker())).collect()
+}
+
+fn start_creating(shop: &Arc<Shop>, key: &PoolKey, prepared: &Arc<Prepared>, names: Vec<String>) {
+    shop.book.expect(&key.namespace, &key.name, names.iter().cloned());
+    let stop = shop.fleet.with(key, |memory| {
+        if memory.creating.is_cancelled() {
+            memory.creating = CancellationToken::new();
+        }
+        memory.creating.clone()
+    });
+    let batch = Batch {
+        shop: shop.clone(),
+        key: key.clone(),
+        prepared: prepared.clone(),
+        stop,
+        refused: AtomicBool::new(false),
+        refusal: Mutex::default(),
+    };
+    shop.tasks.spawn(batch.run(names));
+}
+
+/// Pods that are made together.
+struct Batch {
+    shop: Arc<Shop>,
+    key: PoolKey,
+    prepared: Arc<Prepared>,
+    stop: CancellationToken,
+    refused: AtomicBool,
+    refusal: Mutex<Option<String>>,
+}
+
+impl Batch {
+    async fn run(self, names: Vec<String>) {
+        let api: Api<Pod> = Api::namespaced(self.shop.client.clone(), &self.key.namespace);
+        if let Some(trust) = &self.shop.trust
+            && let Err(error) = trust.ensure_bundle(&self.key.namespace).await
+        {
+            self.refuse(format!("ConfigMap {}: {error}", crate::kubernetes::CA_CONFIG_MAP));
+        }
+        futures::stream::iter(&names).for_each_concurrent(AT_ONCE, |name| self.create(&api, name)).await;
+        let refusal = self.refusal.into_inner().unwrap_or_else(PoisonError::into_inner);
+        self.shop.fleet.with(&self.key, |memory| match refusal {
+            Some(message) => memory.refusals.refused(Instant::now(), message),
+            None if !self.stop.is_cancelled() => memory.refusals.clear(),
+            None => {}
+        });
+        self.shop.fleet.wake.notify_one();
+    }
+
+    /// Makes one pod, unless one before it was refused or no more are wanted.
+    async fn create(&self, api: &Api<Pod>, name: &str) {
+        let (book, key) = (&self.shop.book, &self.key);
+        let stopped = self.stop.is_cancelled() || self.shop.stop.is_cancelled();
+        let template = self.prepared.result.as_ref().ok().map(|(_, template)| template);
+        let Some(template) = template.filter(|_| !stopped && !self.refused.load(Ordering::Relaxed)) else {
+            return book.refused(&key.namespace, &key.name, name);
+        };
+        match api.create(&PostParams::default(), &template.named(name)).await {
+            Ok(_) => book.made(&key.namespace, &key.name, name),
+            // the name is taken: another one comes with the next visit
+            Err(Error::Api(status)) if status.code == 409 => book.refused(&key.namespace, &key.name, name),
+            Err(Error::Api(status)) if status.code != 504 => {
+                book.refused(&key.namespace, &key.name, name);
+                self.refuse(status.message.clone());
+            }
+            Err(error) => {
+                book.unanswered(&key.namespace, &key.name, name);
+                self.refuse(format!("no answer: {error}"));
+            }
+        }
+    }
+
+    fn refuse(&self, message: String) {
+        if !self.refused.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                pool = self.key.name,
+                namespace = self.key.namespace,
+                message,
+                "pods are not made"
+            );
+            *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(message);
+        }
+    }
+}
+
+fn start_deleting(shop: &Arc<Shop>, key: &PoolKey, pods: Vec<Arc<PodRecord>>) {
+    shop.fleet.with(key, |memory| memory.deleted.extend(pods.iter().map(|pod| pod.uid.clone())));
+    let (shop, key) = (shop.clone(), key.clone());
+    shop.clone().tasks.spawn(async move {
+        let api: Api<Pod> = Api::namespaced(shop.client.clone(), &key.namespace);
+        let delete = |pod: Arc<PodRecord>| delete(&shop, &api, &key, pod);
+        futures::stream::iter(pods).for_each_concurrent(AT_ONCE, delete).await;
+    });
+}
+
+/// Deletes one pod and no other that may have its name by now.
+async fn delete(shop: &Shop, api: &Api<Pod>, key: &PoolKey, pod: Arc<PodRecord>) {
+    if shop.stop.is_cancelled() {
+        return;
+    }
+    let only = Preconditions { uid: Some(pod.uid.to_string()), resource_version: None };
+    let how = DeleteParams { preconditions: Some(only), ..DeleteParams::default() };
+    match api.delete(pod.name(), &how).await {
+        Ok(_) => {}
+        Err(Error::Api(status)) if matches!(status.code, 404 | 409) => {}
+        Err(error) => {
+            tracing::warn!(pod = pod.worker(), %error, "a pod is not deleted; it is tried again");
+            tokio::time::sleep(DELETE_AGAIN).await;
+            shop.fleet.with(key, |memory| memory.deleted.remove(&pod.uid));
+        }
+    }
+}

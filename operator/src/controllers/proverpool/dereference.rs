@@ -1,0 +1,48 @@
+//! The first step: what is known of a pool now. Nothing is asked of the API server: the watch has told.
+
+use super::Shop;
+use super::census::{Census, Moment, Rules};
+use super::memory::Planned;
+use super::pod::Template;
+use super::validate::ValidPool;
+use std::collections::HashSet;
+use std::time::Duration;
+
+/// See the module.
+pub(super) struct Seen {
+    pub(super) census: Census,
+    pub(super) planned: Planned,
+    /// The most that were wanted lately.
+    pub(super) lately: u32,
+    pub(super) deleted: HashSet<Box<str>>,
+    /// So many pods may be made now.
+    pub(super) allowed: u32,
+    /// What the API server said when it refused to make a pod, if it did the last time.
+    pub(super) refusal: Option<String>,
+    pub(super) limited: bool,
+    /// Median of the measured starts, in seconds.
+    pub(super) startup: Option<u32>,
+    pub(super) grace: Duration,
+}
+
+/// `None` while no plan was made for the present spec.
+pub(super) fn run(shop: &Shop, pool: &ValidPool, template: &Template, now: Moment) -> Option<Seen> {
+    let mut state = shop.fleet.lock();
+    let workers = state.workers.clone();
+    let memory = state.pools.get_mut(&pool.key)?;
+    let planned = memory.planned.clone().filter(|planned| planned.generation == pool.generation)?;
+    let rules = Rules { template: &template.hash, grace: memory.grace(pool), delay: pool.scale_down_delay };
+    // after the plan's: a pod that was made since is in the book, in one way or the other
+    let pods = shop.book.of_pool(&pool.key.namespace, &pool.key.name);
+    Some(Seen {
+        census: Census::take(pods, &workers, &memory.absent, &rules, now),
+        planned,
+        lately: memory.window.most(now.instant, pool.scale_down_delay),
+        deleted: memory.deleted.clone(),
+        allowed: memory.refusals.allowed(now.instant),
+        refusal: (memory.refusals.streak > 0).then(|| memory.refusals.message.clone()),
+        limited: memory.is_limited(now.instant),
+        startup: memory.startups.median(),
+        grace: rules.grace,
+    })
+}

@@ -1,0 +1,188 @@
+//! What is remembered of a pool between two visits. All of it may be lost: it is learned anew.
+
+use super::census::{Absent, Moment, Workers};
+use super::pod::Template;
+use super::validate::{Invalid, ValidPool};
+use crate::api::ProverPoolStatus;
+use crate::kubernetes::pods::PoolPods;
+use arborist_core::plan::Wanted;
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// A pool's spec, checked, with its pods' template. Made once for each generation.
+pub(super) struct Prepared {
+    pub(super) uid: Option<String>,
+    pub(super) generation: Option<i64>,
+    pub(super) result: Result<(ValidPool, Template), Invalid>,
+}
+
+/// What the plan of all pools says of one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Planned {
+    /// The generation of the spec that it was made for.
+    pub(super) generation: i64,
+    pub(super) wanted: Wanted,
+}
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct PoolMemory {
+    pub(super) prepared: Option<Arc<Prepared>>,
+    pub(super) planned: Option<Planned>,
+    /// Pods that are not logged in, and since when that is known.
+    pub(super) absent: Arc<Absent>,
+    pub(super) window: Window,
+    pub(super) startups: Startups,
+    /// Some of its pods could not be counted on: none beyond those that are there are, until then.
+    pub(super) limited_until: Option<Instant>,
+    pub(super) refusals: Refusals,
+    /// Ends the creation of pods that are no longer wanted.
+    pub(super) creating: CancellationToken,
+    /// Pods that were deleted, by uid: the watch has not told yet.
+    pub(super) deleted: HashSet<Box<str>>,
+    /// The status written last, and when.
+    pub(super) written: Option<(ProverPoolStatus, Instant)>,
+    /// What the pool was last visited for.
+    pub(super) visited_for: u64,
+    /// Visits that failed in a row.
+    pub(super) failures: u32,
+}
+
+impl PoolMemory {
+    /// Notes who is not logged in, and how long those took that are now.
+    pub(super) fn note(&mut self, pods: &PoolPods, workers: &Workers, now: Moment) {
+        let mut absent = Absent::with_capacity(self.absent.len());
+        for pod in pods.pods.iter().filter(|pod| !pod.phase.is_over()) {
+            let since = self.absent.get(pod.worker()).copied();
+            if !workers.contains_key(pod.worker()) {
+                absent.insert(pod.worker().to_owned(), since.unwrap_or(now.instant));
+            } else if since.is_some() && pod.restarts == 0 {
+                let seconds = (now.millis / 1000).saturating_sub(u64::try_from(pod.created).unwrap_or(0));
+                self.startups.add(u32::try_from(seconds).unwrap_or(u32::MAX));
+            }
+        }
+        self.absent = Arc::new(absent);
+        // a pod that is being deleted, or gone, is no longer counted by anybody
+        if !self.deleted.is_empty() {
+            let there: HashSet<&str> =
+                pods.pods.iter().filter(|pod| !pod.deleting).map(|pod| &*pod.uid).collect();
+            self.deleted.retain(|uid| there.contains(&**uid));
+        }
+    }
+
+    /// How long a pod takes from being made to its worker's login.
+    pub(super) fn startup(&self, pool: &ValidPool) -> Duration {
+        self.startups.median().map_or(pool.startup, |seconds| Duration::from_secs(seconds.into()))
+    }
+
+    /// How long a pod without a node counts: as long as the user says that a start takes (an autoscaler may have to
+    /// bring a machine), or as long as it was seen to take.
+    pub(super) fn grace(&self, pool: &ValidPool) -> Duration {
+        pool.startup.max(self.startup(pool)).clamp(Duration::from_secs(2), Duration::from_secs(600))
+    }
+
+    /// Whether only those pods count that are there.
+    pub(super) fn is_limited(&self, now: Instant) -> bool {
+        self.refusals.streak > 0 || self.limited_until.is_some_and(|until| until > now)
+    }
+}
+
+/// The most that were wanted lately.
+#[derive(Debug, Default)]
+pub(super) struct Window {
+    /// Falling numbers, each with the time until which it counts when nothing else does.
+    peaks: VecDeque<(Instant, u32)>,
+}
+
+impl Window {
+    /// So many are wanted now.
+    pub(super) fn add(&mut self, now: Instant, wanted: u32) {
+        while self.peaks.back().is_some_and(|(_, peak)| *peak <= wanted) {
+            self.peaks.pop_back();
+        }
+        self.peaks.push_back((now, wanted));
+    }
+
+    /// The most wanted at any time since `delay` ago: a number counts until a lower one has stood for so long.
+    pub(super) fn most(&mut self, now: Instant, delay: Duration) -> u32 {
+        while self.peaks.len() > 1
+            && self.peaks.get(1).is_some_and(|(since, _)| now.duration_since(*since) >= delay)
+        {
+            self.peaks.pop_front();
+        }
+        self.peaks.front().map_or(0, |(_, peak)| *peak)
+    }
+}
+
+/// How long pods took to log in, in seconds.
+#[derive(Debug, Default)]
+pub(super) struct Startups {
+    last: VecDeque<u32>,
+}
+
+/// So many are remembered.
+const STARTUPS: usize = 31;
+
+impl Startups {
+    fn add(&mut self, seconds: u32) {
+        if self.last.len() >= STARTUPS {
+            self.last.pop_front();
+        }
+        self.last.push_back(seconds);
+    }
+
+    /// The median, once one is known.
+    pub(super) fn median(&self) -> Option<u32> {
+        let mut sorted: Vec<u32> = self.last.iter().copied().collect();
+        sorted.sort_unstable();
+        sorted.get(sorted.len() / 2).copied()
+    }
+
+    /// What an operator before this one had measured counts as one.
+    pub(super) fn recall(&mut self, seconds: i32) {
+        if let Some(seconds) = u32::try_from(seconds).ok().filter(|seconds| *seconds > 0)
+            && self.last.is_empty()
+        {
+            self.add(seconds);
+        }
+    }
+}
+
+/// Pods that the API server refused to make.
+#[derive(Debug, Default)]
+pub(super) struct Refusals {
+    /// Tries refused in a row.
+    pub(super) streak: u32,
+    /// What the API server said.
+    pub(super) message: String,
+    not_before: Option<Instant>,
+}
+
+/// The longest pause between two tries.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+impl Refusals {
+    /// The API server refused.
+    pub(super) fn refused(&mut self, now: Instant, message: String) {
+        let pause = Duration::from_secs(1 << self.streak.min(6)).min(LONGEST_PAUSE);
+        self.streak = self.streak.saturating_add(1);
+        self.message = message;
+        self.not_before = Some(now + pause.mul_f64(0.8 + 0.2 * rand::random::<f64>()));
+    }
+
+    /// It did not.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// How many pods may be tried now: after a refusal one at a time, with pauses.
+    pub(super) fn allowed(&self, now: Instant) -> u32 {
+        match self.not_before {
+            Some(not_before) if now < not_before => 0,
+            Some(_) => 1,
+            None => u32::MAX,
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! What the controller asks of the engine, and tells it.
+
+use crate::dispatch::Dispatcher;
+use arborist_core::engine::{Demand, WorkerBrief};
+use std::time::Duration;
+
+/// The engine, as far as pods matter. Workers are named `<namespace>/<pod>`.
+pub(super) trait Workforce: Send + Sync + 'static {
+    /// What all jobs ask for now and within this time.
+    fn demand(&self, within: Duration) -> Vec<Demand>;
+    /// All workers that are connected or hold leases.
+    fn workers(&self) -> Vec<WorkerBrief>;
+    /// Of these workers those that hold no lease take nothing new from now on; returns them.
+    fn drain_idle(&self, workers: &[String]) -> Vec<String>;
+    /// A worker takes nothing new from now on.
+    fn drain(&self, worker: &str);
+    /// A worker's process is gone for good.
+    fn dead(&self, worker: &str);
+    /// A worker's process was killed for lack of memory.
+    fn out_of_memory(&self, worker: &str, incident: &str);
+}
+
+impl Workforce for Dispatcher {
+    fn demand(&self, within: Duration) -> Vec<Demand> {
+        self.demand(within)
+    }
+
+    fn workers(&self) -> Vec<WorkerBrief> {
+        self.worker_states()
+    }
+
+    fn drain_idle(&self, workers: &[String]) -> Vec<String> {
+        self.drain_idle(workers)
+    }
+
+    fn drain(&self, worker: &str) {
+        self.drain(worker);
+    }
+
+    fn dead(&self, worker: &str) {
+        self.worker_dead(worker);
+    }
+
+    fn out_of_memory(&self, worker: &str, incident: &str) {
+        self.worker_out_of_memory(worker, incident);
+    }
+}
