@@ -35,5 +35,5 @@ done < <(grep -rhoE 'arborist_[a-z_]+' charts/arborist/dashboards charts/arboris
 while IFS=: read -r file link; do
     target=${link%%#*}
     [[ -z $target || -e $(dirname "$file")/$target ]] || fail "$file: $link leads nowhere"
-done < <(grep -oE '\]\([^):]+\)' README.md docs/*.md charts/*/README.md | sed -E 's/^([^:]+):\]\((.*)\)$/\1:\2/')
+done < <(grep -oE '\]\([^][):]+\)' README.md docs/*.md charts/*/README.md | sed -E 's/^([^:]+):\]\((.*)\)$/\1:\2/')
 exit $failed
