@@ -7,6 +7,7 @@ pub mod endpoints;
 pub mod gate;
 pub mod health;
 pub mod leader;
+pub mod login;
 pub mod metrics;
 mod patience;
 pub mod pods;

@@ -1,6 +1,14 @@
 //! What workers know the operator by: certificates of an authority of the operator's own, published in every
 //! namespace that has pools.
 
+mod keeper;
+mod rotation;
+mod secret;
+
+pub use keeper::Keeper;
+pub use rotation::{Authorities, SETTLE, Step, VALID_DAYS, Validity, rotation};
+pub use secret::TrustError;
+
 use super::{CA_CONFIG_MAP, CA_KEY};
 use crate::api::{LABEL_MANAGED_BY, MANAGER};
 use jiff::Timestamp;
