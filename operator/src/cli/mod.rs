@@ -9,6 +9,7 @@ mod healthcheck;
 mod input;
 mod jobs_http;
 mod logging;
+mod operator;
 pub mod outputs;
 mod progress;
 mod prove;
@@ -45,8 +46,10 @@ enum Command {
     Verify(verify::Args),
     /// Print, write or check the Kubernetes custom resource definitions
     Crds(crds::Args),
-    /// Run the operator: dispatcher, journal, artifact store, metrics
+    /// Run a dispatcher without a cluster: journal, artifact store, metrics
     Run(Box<run::Args>),
+    /// Run the operator of a Kubernetes cluster
+    Operator(Box<operator::Args>),
     /// Get a URL of /healthz or /readyz; for probes, since the image has no other client
     Healthcheck(healthcheck::Args),
 }
@@ -63,6 +66,7 @@ impl Cli {
             Command::Verify(args) => verify::run(&args),
             Command::Crds(args) => crds::run(&args),
             Command::Run(args) => run::run(&args),
+            Command::Operator(args) => operator::run(&args),
             Command::Healthcheck(args) => healthcheck::run(&args),
         }
     }

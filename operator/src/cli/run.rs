@@ -6,12 +6,10 @@ use super::input::write_whole;
 use super::jobs_http;
 use super::logging::{self, LogArgs};
 use super::prove::{parse_duration, parse_prover};
-use super::serve::{BackendName, Plan, PluginArgs, Served};
+use super::serve::{BackendName, Plan, PluginArgs, ProfileName, Served};
 use super::signals::Signals;
 use super::submit::{now_millis, request};
 use crate::dispatch::{SubmitRequest, SubmitSource};
-use arborist_core::profile::Profile;
-use clap::ValueEnum;
 use serde_json::json;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -73,12 +71,6 @@ pub struct Args {
     ready_file: Option<PathBuf>,
     #[command(flatten)]
     log: LogArgs,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum ProfileName {
-    Local,
-    Rfp,
 }
 
 /// The file of the token for `/jobs` in the state folder.
@@ -157,12 +149,11 @@ impl Args {
             http: Some(self.http),
             backend: self.backend,
             plugin: self.plugin.clone(),
-            profile: match self.profile {
-                ProfileName::Local => Profile::local(),
-                ProfileName::Rfp => Profile::rfp(),
-            },
+            profile: self.profile.profile(),
             lease: Some(self.lease),
             max_attempts: Some(self.max_attempts),
+            login: None,
+            authority: None,
         }
     }
 

@@ -3,10 +3,10 @@
 use super::CliError;
 use super::worker_program;
 use crate::dispatch::{
-    Dispatcher, FakeRoots, Options, Plonky2Roots, ProgramRoots, RootVerifier, StaticToken,
+    Dispatcher, FakeRoots, Login, Options, Plonky2Roots, ProgramRoots, RootVerifier, StaticToken,
 };
 use crate::store::http::{self, Access, Limits};
-use crate::tls::worker_token;
+use crate::tls::{Authority, worker_token};
 use crate::{metrics, tls_serve};
 use arborist_artifacts::{ArtifactStore, StoreOptions};
 use arborist_core::profile::Profile;
@@ -38,6 +38,25 @@ impl std::fmt::Display for BackendName {
             Self::Process => "process",
             Self::Fake => "fake",
         })
+    }
+}
+
+/// A circuit profile by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ProfileName {
+    /// A core and a GiB for any proof
+    Local,
+    /// The sizes of the RFP
+    Rfp,
+}
+
+impl ProfileName {
+    /// The profile.
+    pub fn profile(self) -> Profile {
+        match self {
+            Self::Local => Profile::local(),
+            Self::Rfp => Profile::rfp(),
+        }
     }
 }
 
@@ -92,6 +111,10 @@ pub struct Plan {
     pub lease: Option<Duration>,
     /// Charged failures before a task is quarantined.
     pub max_attempts: Option<u8>,
+    /// Checks workers' tokens; `None`: the one token of the state folder.
+    pub login: Option<Arc<dyn Login>>,
+    /// The certificate authority; `None`: the state folder's.
+    pub authority: Option<Arc<Authority>>,
 }
 
 /// A dispatcher that serves.
@@ -159,7 +182,11 @@ fn host_of(plan: &Plan) -> &str {
     plan.hosts.first().map_or("127.0.0.1", String::as_str)
 }
 
-async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), CliError> {
+/// A listener, and where it listens.
+///
+/// # Errors
+/// The address is taken, or not this machine's.
+pub async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), CliError> {
     let fail = |e: std::io::Error| CliError::failed(format!("listen on {address}"), e);
     let listener = TcpListener::bind(address).await.map_err(fail)?;
     let bound = listener.local_addr().map_err(fail)?;
@@ -186,9 +213,15 @@ fn open_store(plan: &Plan, state: &Path) -> Result<ArtifactStore, CliError> {
 }
 
 fn options(plan: &Plan, state: &Path, store_url: String) -> Result<Options, CliError> {
-    let token = worker_token(state).map_err(|e| CliError::failed("the workers' token", e))?;
-    let login = Arc::new(StaticToken::new(&token));
+    let login = match &plan.login {
+        Some(login) => login.clone(),
+        None => {
+            let token = worker_token(state).map_err(|e| CliError::failed("the workers' token", e))?;
+            Arc::new(StaticToken::new(&token))
+        }
+    };
     let mut options = Options::new(state.to_owned(), plan.profile.clone(), login);
+    options.authority = plan.authority.clone();
     options.listen = plan.listen;
     options.hosts = plan.hosts.clone();
     options.store_url = store_url;

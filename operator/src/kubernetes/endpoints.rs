@@ -95,9 +95,8 @@ impl Address {
         Api::namespaced(client.clone(), &self.namespace)
     }
 
-    /// Keeps the address in the slice, whoever changes or deletes it. Never ends. `published` is called each time it
-    /// was written.
-    pub async fn keep(self, client: Client, published: impl Fn()) {
+    /// Keeps the address in the slice, whoever changes or deletes it. Never ends.
+    pub async fn keep(self, client: Client) {
         let mut patience = Patience::default();
         let api = self.api(&client);
         loop {
@@ -106,7 +105,6 @@ impl Address {
                     patience = Patience::default();
                     if wrote {
                         tracing::info!(service = self.service, ip = %self.ip, "workers of the Service come here");
-                        published();
                     }
                     tokio::time::sleep(CHECK).await;
                 }
@@ -184,7 +182,7 @@ mod tests {
     async fn it_is_written_when_it_differs_and_only_then() {
         let api = FakeApi::default();
         let writes = || api.count(Method::PATCH, PATH);
-        tokio::spawn(address().keep(api.client(), || {}));
+        tokio::spawn(address().keep(api.client()));
         let checks = |n: u32| tokio::time::sleep(CHECK * n + Duration::from_secs(1));
         checks(4).await;
         assert_eq!(writes(), 1, "written once");

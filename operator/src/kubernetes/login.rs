@@ -186,7 +186,10 @@ fn owner(status: &TokenReviewStatus) -> Result<Owner, Refusal> {
     }
     // an API server that does not know audiences takes every token
     if !status.audiences.iter().flatten().any(|audience| audience == TOKEN_AUDIENCE) {
-        return Err(Refusal::for_now("audience", format!("the token is not for the audience {TOKEN_AUDIENCE}")));
+        return Err(Refusal::for_now(
+            "audience",
+            format!("the token is not for the audience {TOKEN_AUDIENCE}"),
+        ));
     }
     let user = status.user.clone().unwrap_or_default();
     let name = user.username.unwrap_or_default();

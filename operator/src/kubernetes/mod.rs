@@ -9,7 +9,7 @@ pub mod health;
 pub mod leader;
 pub mod login;
 pub mod metrics;
-mod patience;
+pub mod patience;
 pub mod pods;
 pub mod report_key;
 mod secrets;

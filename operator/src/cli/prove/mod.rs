@@ -152,6 +152,8 @@ impl Args {
             profile: profile.clone(),
             lease: None,
             max_attempts: None,
+            login: None,
+            authority: None,
         }
     }
 

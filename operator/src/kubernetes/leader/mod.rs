@@ -1,7 +1,7 @@
 //! Who leads: one Lease in the operator's namespace, with the rules of client-go's leader election (expiry by the
 //! standby's own clock, every write bound to the version read) and two of our own: a leader that can't reach the
 //! API server pauses instead of ending, and a process takes over at once from an earlier one of its own pod.
-//! `docs/decisions/0007-leader.md` says why.
+//! `docs/decisions/0006-leader.md` says why.
 
 mod decide;
 #[cfg(test)]

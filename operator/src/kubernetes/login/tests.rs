@@ -22,7 +22,8 @@ fn pod() -> Value {
 
 async fn book(pods: Value) -> PodBook {
     let api = FakeApi::default();
-    let list = json!({"apiVersion": "v1", "kind": "PodList", "metadata": {"resourceVersion": "9"}, "items": pods});
+    let list =
+        json!({"apiVersion": "v1", "kind": "PodList", "metadata": {"resourceVersion": "9"}, "items": pods});
     api.answer(Method::GET, "/api/v1/pods", move |_| (200, list.clone()));
     let (book, stop) = (PodBook::default(), CancellationToken::new());
     let watch = tokio::spawn(pods::watch(api.client(), Scope::Cluster, book.clone(), |_| {}, stop.clone()));
@@ -65,7 +66,8 @@ fn login(api: &FakeApi, scopes: Vec<Scope>, book: PodBook) -> TokenReviewLogin {
 async fn a_pods_token_is_its_workers_and_the_node_is_the_clusters_word() {
     let api = FakeApi::default();
     reviews(&api, good());
-    for scopes in [vec![Scope::Cluster], vec![Scope::Namespace("a".into()), Scope::Namespace("prod".into())]] {
+    for scopes in [vec![Scope::Cluster], vec![Scope::Namespace("a".into()), Scope::Namespace("prod".into())]]
+    {
         let login = login(&api, scopes, book(json!([pod()])).await);
         let identity = Login::check(&login, "token").await.unwrap();
         assert_eq!(identity.worker.as_deref(), Some("prod/vm-1"));
@@ -79,7 +81,11 @@ async fn every_other_token_is_refused_with_a_cause() {
     type Spoil = fn(&mut Value);
     let cases: [(Spoil, &str, bool); 9] = [
         (|s| *s = json!({"authenticated": false, "error": "expired"}), "token", false),
-        (|s| *s = json!({"error": "invalid bearer token, token audiences [\"x\"] is invalid"}), "token", false),
+        (
+            |s| *s = json!({"error": "invalid bearer token, token audiences [\"x\"] is invalid"}),
+            "token",
+            false,
+        ),
         (|s| s["audiences"] = json!([]), "audience", false),
         (|s| s["audiences"] = json!(["https://kubernetes.default.svc"]), "audience", false),
         (|s| s["user"]["username"] = json!("kubernetes-admin"), "not-a-pod", true),

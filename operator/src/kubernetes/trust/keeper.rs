@@ -1,8 +1,8 @@
 //! Keeps the authority: made at the first start, read again before leading, rotated while leading.
 
+use super::Trust;
 use super::rotation::{Step, rotation};
 use super::secret::{Content, TrustError};
-use super::Trust;
 use crate::kubernetes::secrets::{post, read_or_create};
 use crate::kubernetes::{CA_SECRET, gate};
 use crate::tls::Authority;
@@ -33,7 +33,8 @@ impl Keeper {
     /// See [`TrustError`].
     pub async fn open(open: &Client, gated: &Client, namespace: &str) -> Result<Self, TrustError> {
         let first = Api::namespaced(open.clone(), namespace);
-        let secret = read_or_create(&first, CA_SECRET, || Ok::<_, TrustError>(Content::make()?.data())).await?;
+        let secret =
+            read_or_create(&first, CA_SECRET, || Ok::<_, TrustError>(Content::make()?.data())).await?;
         let content = Content::read(&secret)?;
         let authority = Arc::new(Authority::from_pem(&content.bundle(), &content.current.key)?);
         let trust = Arc::new(Trust::new(gated.clone(), content.bundle()));
@@ -63,7 +64,9 @@ impl Keeper {
         tokio::time::sleep(FIRST).await;
         loop {
             let pause = match self.step(Timestamp::now()).await {
-                Ok(until) => until.duration_since(Timestamp::now()).unsigned_abs().max(Duration::from_secs(1)),
+                Ok(until) => {
+                    until.duration_since(Timestamp::now()).unsigned_abs().max(Duration::from_secs(1))
+                }
                 Err(error) => {
                     let closed = matches!(&error, TrustError::Api(error) if gate::is_closed(error));
                     if !closed {
@@ -179,7 +182,10 @@ mod tests {
         let settled = time + 61.minutes();
         keeper.step(settled).await.unwrap();
         let turned = published(&api);
-        assert!(!turned.starts_with(&first) && turned.ends_with(&first), "the next one signs, the first is trusted");
+        assert!(
+            !turned.starts_with(&first) && turned.ends_with(&first),
+            "the next one signs, the first is trusted"
+        );
         assert_eq!(keeper.authority().ca_pem(), turned);
 
         keeper.step(now + (24 * 367).hours()).await.unwrap();

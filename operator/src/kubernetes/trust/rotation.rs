@@ -119,7 +119,8 @@ mod tests {
                     assert!(now >= authorities.next.unwrap() + SETTLE);
                     assert!(now < authorities.current.until);
                     authorities.previous = Some(authorities.current.until);
-                    authorities.current = Validity { from: now, until: now + SignedDuration::from_hours(24 * 365) };
+                    authorities.current =
+                        Validity { from: now, until: now + SignedDuration::from_hours(24 * 365) };
                     authorities.next = None;
                 }
                 Step::Forget => authorities.previous = None,

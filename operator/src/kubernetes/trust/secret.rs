@@ -1,8 +1,8 @@
 //! The Secret `arborist-ca`: the authority that signs, the next one and the one before.
 
 use super::rotation::{Authorities, VALID_DAYS, Validity};
-use crate::kubernetes::{CA_KEY, CA_SECRET};
 use crate::kubernetes::secrets::Data;
+use crate::kubernetes::{CA_KEY, CA_SECRET};
 use crate::tls::{Authority, TlsError};
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
@@ -77,9 +77,8 @@ impl Content {
         let next = match text(NEXT)? {
             None => None,
             Some(certificate) => {
-                let published = needed(NEXT_PUBLISHED)?.parse().map_err(|error: jiff::Error| TrustError::Bad {
-                    key: NEXT_PUBLISHED,
-                    problem: error.to_string(),
+                let published = needed(NEXT_PUBLISHED)?.parse().map_err(|error: jiff::Error| {
+                    TrustError::Bad { key: NEXT_PUBLISHED, problem: error.to_string() }
                 })?;
                 Some((Pair { certificate, key: needed(NEXT_KEY)? }, published))
             }
@@ -101,7 +100,11 @@ impl Content {
 
     /// Every certificate that workers are to trust; the one that signs comes first.
     pub fn bundle(&self) -> String {
-        let all = [Some(&self.current.certificate), self.next.as_ref().map(|(pair, _)| &pair.certificate), self.previous.as_ref()];
+        let all = [
+            Some(&self.current.certificate),
+            self.next.as_ref().map(|(pair, _)| &pair.certificate),
+            self.previous.as_ref(),
+        ];
         let mut bundle = String::new();
         for certificate in all.into_iter().flatten() {
             bundle.push_str(certificate.trim_end());
@@ -147,7 +150,8 @@ impl Content {
 fn validity(key: &'static str, pem: &str) -> Result<Validity, TrustError> {
     let bad = |problem: String| TrustError::Bad { key, problem };
     let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| bad(format!("{error:?}")))?;
-    let (_, certificate) = x509_parser::parse_x509_certificate(&der).map_err(|error| bad(error.to_string()))?;
+    let (_, certificate) =
+        x509_parser::parse_x509_certificate(&der).map_err(|error| bad(error.to_string()))?;
     let time = |time: x509_parser::time::ASN1Time| {
         Timestamp::from_second(time.timestamp()).map_err(|error| bad(error.to_string()))
     };

@@ -1,0 +1,175 @@
+//! Leading: the dispatcher serves workers, its address is published, the controllers run.
+
+use super::process::{Keys, Process};
+use crate::api::MANAGER;
+use crate::cli::CliError;
+use crate::cli::serve::{Plan, Served};
+use crate::controllers::{Context, provingjob};
+use crate::kubernetes::login::TokenReviewLogin;
+use crate::kubernetes::patience::Patience;
+use axum::Router;
+use kube::runtime::events::{Recorder, Reporter};
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::{Id, JoinSet};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// A leader whose dispatcher does not start lets another one try after so long.
+const START_PATIENCE: Duration = Duration::from_secs(30);
+/// Controllers may finish what they do for so long.
+const STOP_TIME: Duration = Duration::from_secs(5);
+/// The address for workers is taken out within this time, or left.
+const WITHDRAW_TIME: Duration = Duration::from_secs(2);
+
+/// A process that leads.
+pub struct Leading<'a> {
+    pub process: &'a Process,
+    pub keys: &'a Keys,
+    /// Cancelled when the process is asked to stop.
+    pub asked: &'a CancellationToken,
+    /// To be cancelled when another has taken the journal.
+    pub fenced: &'a CancellationToken,
+}
+
+impl Leading<'_> {
+    /// Leads until asked to stop; then all is written when it returns.
+    ///
+    /// # Errors
+    /// The dispatcher does not start, or a part that has to run ended.
+    pub async fn run(&self) -> Result<(), CliError> {
+        let Some(served) = self.asked.run_until_cancelled(self.start_dispatcher()).await else {
+            return Ok(());
+        };
+        let served = served?;
+        let dispatcher = &served.dispatcher;
+        self.process.health.leads(dispatcher.clone());
+        let stop = CancellationToken::new();
+        let mut parts = self.start_parts(&served, &stop);
+        let result = tokio::select! {
+            () = self.asked.cancelled() => Ok(()),
+            ended = parts.first_end() => Err(CliError::Failed(format!("{ended} ended; the operator starts anew"))),
+            fenced = dispatcher.stopped() => {
+                if fenced.is_some() {
+                    self.fenced.cancel();
+                    // the election ends this process now
+                    std::future::pending::<()>().await;
+                }
+                Err(CliError::Failed("the dispatcher has stopped".into()))
+            }
+        };
+        stop.cancel();
+        parts.end().await;
+        self.withdraw().await;
+        served.shutdown().await;
+        result
+    }
+
+    /// The dispatcher takes the journal over: whoever led before is fenced when this returns.
+    async fn start_dispatcher(&self) -> Result<Served, CliError> {
+        let Process { args, health, clients, metrics, book, .. } = self.process;
+        if let Err(error) = self.keys.authority.refresh().await {
+            tracing::warn!(%error, "the certificate authority is the one of this operator's start");
+        }
+        let login = TokenReviewLogin::new(clients.open.clone(), args.scopes(), book.clone(), metrics.clone());
+        let plan = Plan {
+            login: Some(Arc::new(login)),
+            authority: Some(self.keys.authority.authority().clone()),
+            ..args.plan()
+        };
+        let (began, mut patience) = (Instant::now(), Patience::default());
+        loop {
+            health.wait("dispatcher", Some("starting".into()));
+            let started = Served::start(&plan, |_| Router::new()).await;
+            match started {
+                Ok(served) => {
+                    health.wait("dispatcher", None);
+                    return Ok(served);
+                }
+                Err(error) if began.elapsed() > START_PATIENCE => return Err(error),
+                Err(error) => {
+                    tracing::warn!(%error, "the dispatcher does not start");
+                    health.wait("dispatcher", Some(error.to_string()));
+                }
+            }
+            patience.pause().await;
+        }
+    }
+
+    /// Everything that runs while this process leads; none of it may end before `stop`.
+    fn start_parts(&self, served: &Served, stop: &CancellationToken) -> Parts {
+        let Process { args, clients, metrics, .. } = self.process;
+        let client = clients.gated.clone();
+        let reporter = Reporter { controller: MANAGER.into(), instance: Some(args.pod_name.clone()) };
+        let context = Arc::new(Context::new(
+            client.clone(),
+            served.dispatcher.clone(),
+            args.settings(),
+            Recorder::new(client.clone(), reporter),
+            self.keys.report.clone(),
+            self.keys.authority.trust().clone(),
+            metrics.clone(),
+        ));
+        let mut parts = Parts::default();
+        parts.spawn("the leader's address", until(stop.clone(), args.address().keep(client)));
+        let authority = self.keys.authority.clone();
+        parts.spawn("the certificate authority", until(stop.clone(), async move { authority.keep().await }));
+        for scope in args.scopes() {
+            parts.spawn(
+                "the controller of ProvingJobs",
+                provingjob::run(context.clone(), scope, stop.clone()),
+            );
+        }
+        parts
+    }
+
+    /// Workers are refused at once, until the next leader has published its address.
+    async fn withdraw(&self) {
+        let address = self.process.args.address();
+        match timeout(WITHDRAW_TIME, address.withdraw(&self.process.clients.gated)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the address for workers stays published"),
+            Err(_) => tracing::warn!("the address for workers stays published: no answer"),
+        }
+    }
+}
+
+/// Tasks that have to run all the time: there is no half an operator.
+#[derive(Default)]
+struct Parts {
+    tasks: JoinSet<()>,
+    names: HashMap<Id, &'static str>,
+}
+
+impl Parts {
+    fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let id = self.tasks.spawn(task).id();
+        self.names.insert(id, name);
+    }
+
+    /// Waits until one of them ends, or crashes; which.
+    async fn first_end(&mut self) -> String {
+        let (id, how) = match self.tasks.join_next_with_id().await {
+            Some(Ok((id, ()))) => (id, String::new()),
+            Some(Err(error)) => (error.id(), format!(" (crashed: {error})")),
+            None => return "everything".into(),
+        };
+        format!("{}{how}", self.names.get(&id).copied().unwrap_or("a part"))
+    }
+
+    /// They may finish what they do, then all are ended.
+    async fn end(mut self) {
+        let all = async { while self.tasks.join_next().await.is_some() {} };
+        if timeout(STOP_TIME, all).await.is_err() {
+            tracing::warn!(left = self.tasks.len(), "some controllers did not finish in time");
+        }
+        self.tasks.shutdown().await;
+    }
+}
+
+/// What goes on for ever, until the stop.
+async fn until(stop: CancellationToken, task: impl Future<Output = ()> + Send) {
+    stop.run_until_cancelled(task).await;
+}
