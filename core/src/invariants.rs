@@ -153,7 +153,7 @@ impl Engine {
                     self.picky_worker(At { job: *slot, node }, class)
                 } else {
                     let needs = self.classes[usize::from(class)];
-                    let free = |w: &Worker| w.takes_leases() && fits(needs, w.free());
+                    let free = |w: &Worker| w.takes_leases() && !w.is_held() && fits(needs, w.free());
                     self.workers.iter().find(|(_, w)| free(w)).map(|(index, _)| index)
                 };
                 let name = worker.map(|w| self.workers[w].name.clone());

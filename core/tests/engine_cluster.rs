@@ -431,3 +431,45 @@ fn a_job_is_found_by_its_root_and_says_who_proved_it() {
     let last = world.engine.task(JobId(1), NodeId(3)).unwrap();
     assert_eq!(last.state, TaskState::Done);
 }
+
+/// A machine that runs four small tasks of job 1, with more of them ready, and a `vm` of job 2; small tasks
+/// end one a second. After how many of them the `vm` starts.
+fn small_tasks_before_the_large_one(request: JobSpec, machines: u64) -> usize {
+    let mut world = world();
+    world.submit(spec(1, &[0; 40], 0));
+    let mut leases = vec![];
+    for session in 1..=machines {
+        leases.extend(assigned(&world.join(session, LARGE, 0)));
+    }
+    world.submit(request);
+    let mut ended = 0;
+    while let Some(at) = leases.iter().position(|(_, lease)| kind(lease) != Kind::Vm) {
+        let (session, lease) = leases.remove(at);
+        let mut commands = world.complete(session, &lease);
+        commands.extend(world.after(1_000));
+        ended += 1;
+        leases.extend(assigned(&commands));
+        if leases.iter().any(|(_, lease)| kind(lease) == Kind::Vm) {
+            return ended;
+        }
+    }
+    ended
+}
+
+#[test]
+fn a_machine_is_held_free_for_a_large_task_that_goes_first() {
+    let large = || spec(2, &[1], 1);
+    let urgent = || JobSpec { deadline: Some(2_000_000), ..large() };
+    let cases: [(&str, JobSpec, u64, std::ops::RangeInclusive<usize>); 5] = [
+        ("more important", JobSpec { priority: 1, ..large() }, 1, 4..=5),
+        ("more urgent", urgent(), 1, 4..=5),
+        ("of eight machines one", urgent(), 8, 4..=32),
+        // 40 bases at once; joins get ready one after the other
+        ("less important", JobSpec { priority: -1, ..large() }, 1, 36..=79),
+        ("younger", large(), 1, 36..=79),
+    ];
+    for (what, request, machines, allowed) in cases {
+        let ended = small_tasks_before_the_large_one(request, machines);
+        assert!(allowed.contains(&ended), "{what}: {ended} small ones first");
+    }
+}

@@ -113,7 +113,7 @@ impl Engine {
     }
 
     /// When a task has to start so that its job can still make its deadline.
-    fn slack(&self, at: At) -> i64 {
+    pub(crate) fn slack(&self, at: At) -> i64 {
         let job = &self.jobs[at.job];
         let Some(deadline) = job.spec.deadline else { return i64::MAX };
         let step = self.durations.median(job.kind(at.node), 0);

@@ -4,6 +4,7 @@ use super::table::Job;
 use super::{Engine, Millis, TaskState};
 use crate::circuit::Kind;
 use crate::profile::Needs;
+use crate::tree::NodeId;
 use hashbrown::HashSet;
 
 /// Tasks of one kind that ask for one class of machine.
@@ -22,7 +23,7 @@ pub struct Demand {
     pub soon: u32,
 }
 
-/// What is never ready: a child of it is quarantined.
+/// Later than all that can be asked for.
 const NEVER: u32 = u32::MAX;
 
 #[derive(Clone, Copy, Default)]
@@ -41,6 +42,16 @@ struct Walk<'a> {
     /// Tasks of several places that were counted, by the first bytes of their ids; unused while no
     /// task can stand at two places.
     counted: Option<HashSet<u64>>,
+}
+
+/// One job's tree while it is walked over.
+struct Tree<'a> {
+    job: &'a Job,
+    medians: [u32; 5],
+    /// When the last of a task's open children that are done in time will be.
+    ready_at: Vec<u32>,
+    /// How many of them there are.
+    reached: Vec<u8>,
 }
 
 impl Engine {
@@ -72,50 +83,73 @@ impl Engine {
 }
 
 impl Walk<'_> {
-    /// Children come before their parents, so one pass suffices. A kind that is done is passed over.
+    /// Children come before their parents, so one pass suffices. A kind that is done is passed over, and
+    /// so is what stands above tasks that will not be done in time.
     fn job(&mut self, job: &Job) {
-        let (shape, calls) = (job.shape(), job.shape().total_calls());
-        let bases = 2 * calls;
-        let medians = Kind::ALL.map(|kind| self.engine.durations.median(kind, 0));
+        let calls = job.shape().total_calls();
         let open = |kind: Kind| job.counts[kind.index()].done < job.counts[kind.index()].total;
-        let mut ready_at = vec![0u32; shape.total() as usize];
-        let mut one = |kind: Kind, node: u32, parent: Option<u32>| {
-            let end = self.task(job, kind, node, ready_at[node as usize], medians[kind.index()]);
-            if let Some(parent) = parent {
-                let above = &mut ready_at[parent as usize];
-                *above = (*above).max(end);
-            }
+        let mut tree = Tree {
+            medians: Kind::ALL.map(|kind| self.engine.durations.median(kind, 0)),
+            ready_at: vec![0; job.shape().total() as usize],
+            reached: vec![0; job.shape().total() as usize],
+            job,
         };
         if open(Kind::Vm) {
-            (0..calls).for_each(|node| one(Kind::Vm, node, Some(node + calls)));
+            (0..calls).for_each(|node| self.task(&mut tree, Kind::Vm, node, || Some(node + calls)));
         }
         if open(Kind::Kernel) {
-            let mut node = calls;
-            for tx in 0..shape.transactions() {
-                let last = node + u32::from(shape.calls(tx));
-                while node < last {
-                    one(Kind::Kernel, node, Some(if node + 1 == last { bases + tx } else { node + 1 }));
-                    node += 1;
-                }
-            }
+            self.kernels(&mut tree);
         }
-        let joins = bases + shape.transactions();
-        let root = shape.root().0;
-        let parent = |node| shape.parent(crate::tree::NodeId(node)).map(|parent| parent.0);
-        if open(Kind::Base) {
-            (bases..joins).for_each(|node| one(Kind::Base, node, parent(node)));
-        }
-        if open(Kind::Merge) {
-            (joins..root).for_each(|node| one(Kind::Merge, node, parent(node)));
-        }
-        one(Kind::Root, root, None);
+        self.joins(&mut tree);
     }
 
-    /// Counts a task; when it will be done.
-    fn task(&mut self, job: &Job, kind: Kind, node: u32, ready_at: u32, median: u32) -> u32 {
-        match job.state_of(node) {
-            TaskState::Done => 0,
-            TaskState::Failed => NEVER,
+    fn kernels(&mut self, tree: &mut Tree<'_>) {
+        let shape = tree.job.shape();
+        let mut node = shape.total_calls();
+        let bases = 2 * node;
+        for tx in 0..shape.transactions() {
+            let end = node + u32::from(shape.calls(tx));
+            while node < end {
+                let parent = if node + 1 == end { bases + tx } else { node + 1 };
+                self.task(tree, Kind::Kernel, node, || Some(parent));
+                node += 1;
+            }
+        }
+    }
+
+    /// Bases, and joins of perfect subtrees level by level, then the right edge: see [`Shape`](crate::tree::Shape).
+    fn joins(&mut self, tree: &mut Tree<'_>) {
+        let shape = tree.job.shape();
+        let root = shape.root().0;
+        let parent = |node| shape.parent(NodeId(node)).map(|parent| parent.0);
+        let (mut node, mut width) = (2 * shape.total_calls(), shape.transactions());
+        let joins = node + width;
+        while width > 0 {
+            let above = node + width;
+            for place in 0..width {
+                let paired = place < width / 2 * 2;
+                let kind = match node {
+                    node if node == root => Kind::Root,
+                    node if node < joins => Kind::Base,
+                    _ => Kind::Merge,
+                };
+                self.task(tree, kind, node, || if paired { Some(above + place / 2) } else { parent(node) });
+                node += 1;
+            }
+            width /= 2;
+        }
+        for node in node..=root {
+            let kind = if node == root { Kind::Root } else { Kind::Merge };
+            self.task(tree, kind, node, || parent(node));
+        }
+    }
+
+    /// Counts a task that is not done, and tells its parent if it will be done in time.
+    fn task(&mut self, tree: &mut Tree<'_>, kind: Kind, node: u32, parent: impl FnOnce() -> Option<u32>) {
+        let job = tree.job;
+        let (index, median) = (node as usize, tree.medians[kind.index()]);
+        let end = match job.state_of(node) {
+            TaskState::Done | TaskState::Failed => return,
             TaskState::Ready => {
                 self.count(job, kind, node, |row| row.ready += 1);
                 median
@@ -128,16 +162,23 @@ impl Walk<'_> {
                 let until = job.extra(node).map_or(0, |extra| extra.until);
                 self.later(job, kind, node, clamp(until.saturating_sub(self.engine.now)), median)
             }
-            TaskState::Waiting => self.later(job, kind, node, ready_at, median),
+            TaskState::Waiting if tree.reached[index] < job.pending(node) => return,
+            TaskState::Waiting => self.later(job, kind, node, tree.ready_at[index], median),
+        };
+        if end <= self.within
+            && let Some(parent) = parent()
+        {
+            let above = &mut tree.ready_at[parent as usize];
+            *above = (*above).max(end);
+            tree.reached[parent as usize] += 1;
         }
     }
 
+    /// A task that is ready later on, maybe in time; when it will be done.
     fn later(&mut self, job: &Job, kind: Kind, node: u32, ready_at: u32, median: u32) -> u32 {
-        if ready_at > self.within {
-            // Nothing above it is ready within the time either.
-            return NEVER;
+        if ready_at <= self.within {
+            self.count(job, kind, node, |row| row.soon += 1);
         }
-        self.count(job, kind, node, |row| row.soon += 1);
         ready_at.saturating_add(median)
     }
 

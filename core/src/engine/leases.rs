@@ -193,6 +193,7 @@ impl Engine {
         lease.started = Some(started);
         let (lease, needs) = (*lease, self.classes[usize::from(lease.class)]);
         let worker = &mut self.workers[lease.worker];
+        worker.held_for = None;
         worker.used.cores += needs.cores;
         worker.used.memory_mib += needs.memory_mib;
         worker.running.push(slot);

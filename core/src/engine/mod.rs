@@ -1,8 +1,8 @@
 //! The engine: `handle(now, event, &mut commands)`, nothing else changes its state.
 //!
 //! Where to look: `api` has what goes in and out, `table` has a job's books, `jobs` what users do to jobs, `workers` the workers and
-//! their indexes, `presence` their coming and going, `leases` who has what, `assign` who gets what,
-//! `seen` what is shown,
+//! their indexes, `presence` their coming and going, `leases` who has what, `assign` who gets what, `hold` what is
+//! kept free for large tasks, `seen` what is shown,
 //! `results` and `retries` how a lease ends, `stragglers` what takes too long, `ends` what is known of
 //! processes that died, `views` what can be seen, `demand` and `estimate` what is needed and how long,
 //! `report` what is left of a job, `record` and `snapshot` what a restart reads.
@@ -14,6 +14,7 @@ mod config;
 mod demand;
 mod ends;
 mod estimate;
+mod hold;
 mod index;
 mod jobs;
 mod leases;
@@ -150,6 +151,7 @@ pub struct Engine {
     pub(crate) slow: BTreeSet<(Millis, u64, u32)>,
     hedges: stragglers::Hedges,
     ends: ends::Ends,
+    held: hold::Held,
     /// When a lease queued now may be given to an idle worker.
     steal_at: Option<Millis>,
     /// Classes of which was said that no worker fits.
@@ -184,6 +186,7 @@ impl Engine {
             slow: BTreeSet::new(),
             hedges: stragglers::Hedges::default(),
             ends: ends::Ends::default(),
+            held: hold::Held::default(),
             steal_at: None,
             unfit: vec![false; classes.len()],
             classes,
@@ -230,6 +233,7 @@ impl Engine {
         self.check_running();
         self.check_deadlines();
         self.check_unfit();
+        self.hold_machines();
         self.ask_for_roots();
     }
 

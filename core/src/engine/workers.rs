@@ -55,6 +55,8 @@ pub(crate) struct Worker {
     pub(crate) failures: u8,
     /// Failed too often in a row: it takes no leases for a while.
     pub(crate) rests: bool,
+    /// Nothing goes to it until this fits: see `hold`.
+    pub(crate) held_for: Option<Needs>,
     /// When its last lease ended, or it logged in; says something while it has none.
     pub(crate) idle_since: Millis,
     present: bool,
@@ -90,6 +92,11 @@ impl Worker {
         self.present
     }
 
+    /// Whether it is kept free for a task that does not fit yet.
+    pub(crate) fn is_held(&self) -> bool {
+        self.held_for.is_some_and(|needs| !fits(needs, self.free()))
+    }
+
     /// Whether it has no lease.
     pub(crate) fn is_idle(&self) -> bool {
         self.running.is_empty() && self.queue.is_empty()
@@ -100,9 +107,9 @@ impl Worker {
             return Keys::default();
         }
         let free = self.free();
-        let some = free.cores > 0 && free.memory_mib > 0;
+        let some = free.cores > 0 && free.memory_mib > 0 && !self.is_held();
         let queued = self.queue.len() as u16;
-        let room = queued < self.prefetch && !self.running.is_empty();
+        let room = queued < self.prefetch && !self.running.is_empty() && self.held_for.is_none();
         Keys {
             free: some.then_some((self.capacity, free)),
             room: room.then_some((self.capacity, self.largest, queued)),
@@ -197,6 +204,7 @@ impl Workers {
             armed: false,
             failures: 0,
             rests: false,
+            held_for: None,
             idle_since: now,
             present: true,
             keys: Keys::default(),
@@ -235,6 +243,12 @@ impl Workers {
         let old = std::mem::replace(&mut self[index].session, session);
         self.by_session.remove(&old);
         self.by_session.insert(session, index);
+    }
+
+    /// Keeps a worker free until this fits, or lets it go. One that left since is not there to be let go.
+    pub(crate) fn hold(&mut self, index: u32, needs: Option<Needs>) {
+        self[index].held_for = needs;
+        self.reindex(index);
     }
 
     /// Brings the indexes up to date after a worker changed.
