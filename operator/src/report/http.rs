@@ -102,6 +102,15 @@ async fn first_line(mut answer: Response) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::Router;
+    use axum::routing::post;
+    use bytes::Bytes;
+    use ed25519_dalek::SigningKey;
+    use rcgen::{CertifiedKey, generate_simple_self_signed};
+    use std::sync::Arc;
+    use tokio::net::TcpListener;
+    use tokio_util::sync::CancellationToken;
+    use url::Url;
 
     #[test]
     fn only_what_is_about_the_report_is_a_refusal() {
@@ -123,5 +132,102 @@ mod tests {
         ] {
             assert_eq!(is_refusal(StatusCode::from_u16(status).unwrap()), refused, "{status}");
         }
+    }
+
+    fn report() -> SignedReport {
+        SignedReport::new(Bytes::from_static(b"{}"), &SigningKey::from_bytes(&[1; 32]), "key".into())
+    }
+
+    fn target(url: &str) -> Target {
+        Target { url: Url::parse(url).unwrap(), authorization: None, ca_pem: None }
+    }
+
+    async fn listen() -> (TcpListener, u16) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        (listener, port)
+    }
+
+    async fn answers(status: u16, body: &'static str) -> String {
+        let (listener, port) = listen().await;
+        let status = axum::http::StatusCode::from_u16(status).unwrap();
+        let location = [("location", "/elsewhere")];
+        let app = Router::new()
+            .route("/", post(move || async move { (status, location, body) }))
+            .route("/elsewhere", post(|| async { "never" }));
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        format!("http://127.0.0.1:{port}/")
+    }
+
+    #[tokio::test]
+    async fn answers_are_receipts_refusals_or_reasons_to_try_again() {
+        let reporter = HttpReporter::new(Reach::Everything);
+        let long = "x".repeat(5_000).leak();
+        for (status, body, expected) in [
+            (200, "\n receipt\u{7} 1 \nmore", Ok("200: receipt 1".to_owned())),
+            (204, "", Ok("204 No Content".into())),
+            (422, "bad report", Err(ReportError::Refused("422: bad report".into()))),
+            (503, "later", Err(ReportError::Unavailable("503: later".into()))),
+            (307, "", Err(ReportError::Unavailable("307 Temporary Redirect".into()))),
+            (200, &*long, Ok(format!("200: {}…", "x".repeat(120)))),
+        ] {
+            let url = answers(status, body).await;
+            let found = reporter.send(&target(&url), &report()).await.map(|receipt| receipt.answer);
+            assert_eq!(found, expected, "{status}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_can_not_be_reached_is_tried_again() {
+        let reporter = HttpReporter::new(Reach::Everything).with_timeout(Duration::from_millis(300));
+        let (listener, silent) = listen().await;
+        let gone = listen().await.1;
+        for (url, said) in [
+            (format!("http://127.0.0.1:{gone}/"), "refused"),
+            (format!("http://127.0.0.1:{silent}/"), "time"),
+            ("http://no-such-host.invalid/".to_owned(), ""),
+            ("ftp://127.0.0.1/".to_owned(), "is not http"),
+        ] {
+            match reporter.send(&target(&url), &report()).await {
+                Err(ReportError::Unavailable(text)) => assert!(text.contains(said), "{url}: {text}"),
+                other => panic!("{url}: {other:?}"),
+            }
+        }
+        drop(listener);
+        let careful = HttpReporter::new(Reach::Network);
+        let url = answers(200, "").await;
+        let error = careful.send(&target(&url), &report()).await.unwrap_err();
+        assert!(error.to_string().contains("127.0.0.1 is this machine"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_server_is_trusted_by_the_certificate_in_the_secret() {
+        let CertifiedKey { cert, signing_key } =
+            generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.der().clone()], key)
+            .unwrap();
+        let (listener, port) = listen().await;
+        let app = Router::new().route("/", post(|| async { "taken" }));
+        let stop = CancellationToken::new();
+        tokio::spawn(crate::tls_serve::serve(listener, Some(Arc::new(tls)), app, stop.clone()));
+        let reporter = HttpReporter::new(Reach::Everything);
+        let mut target = target(&format!("https://localhost:{port}/"));
+        assert!(matches!(reporter.send(&target, &report()).await, Err(ReportError::Unavailable(_))));
+        target.ca_pem = Some(cert.pem().into_bytes());
+        assert_eq!(reporter.send(&target, &report()).await.unwrap().answer, "200: taken");
+        stop.cancel();
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let mut target = target("https://u:word@h/?t=word");
+        (target.authorization, target.ca_pem) = (Some("word".into()), None);
+        assert!(!format!("{target:?}").contains("word"));
     }
 }

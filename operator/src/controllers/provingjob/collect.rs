@@ -7,12 +7,13 @@ use super::orphans::{Tree, Wanted, orphans};
 use super::status::is_over;
 use super::validate::{Served, validate};
 use crate::api::ProvingJob;
+use crate::api::conditions::{is_true, job as condition};
 use kube::ResourceExt;
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// Deletions call for a look; should one be missed, this is soon enough.
-const EVERY: Duration = Duration::from_secs(60);
+/// Deletions call for a look; should one be missed, this is soon enough. The gauge of jobs is as old.
+const EVERY: Duration = Duration::from_secs(15);
 
 /// Looks after each deletion, and from time to time, until the controller stops.
 pub(super) async fn keep(me: &Controller, deleted: &Notify) {
@@ -33,7 +34,9 @@ pub(super) async fn collect(me: &Controller) {
     memory.forget_gone();
     let _no_submit = memory.submits.write().await;
     let Some(jobs) = memory.all_jobs(&me.ctx.settings.scopes) else { return };
-    let wanted = wanted(me, jobs.iter().filter_map(|job| job.0.as_ref().ok()));
+    let readable = || jobs.iter().filter_map(|job| job.0.as_ref().ok());
+    count(me, readable());
+    let wanted = wanted(me, readable());
     let views = dispatcher.jobs();
     memory.keep_quarantined(&views.iter().map(|view| view.spec.id).collect::<Vec<_>>());
     let trees: Vec<Tree> = views
@@ -55,6 +58,23 @@ pub(super) async fn collect(me: &Controller) {
             Err(error) => tracing::warn!(job = id.0, %error, "a tree that nobody wants was not cancelled"),
         }
     }
+}
+
+/// Brings the gauge of jobs by state up to date.
+fn count<'a>(me: &Controller, jobs: impl Iterator<Item = &'a ProvingJob>) {
+    let mut counts = [0; STATES.len()];
+    jobs.for_each(|job| counts[state(job)] += 1);
+    for (name, count) in STATES.into_iter().zip(counts) {
+        me.ctx.metrics.jobs.with_label_values(&[name]).set(count);
+    }
+}
+
+const STATES: [&str; 5] = ["pending", "proving", "reporting", "complete", "failed"];
+
+fn state(job: &ProvingJob) -> usize {
+    let conditions = job.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let steps = [condition::FAILED, condition::COMPLETE, condition::PROVEN, condition::ACCEPTED];
+    steps.iter().position(|type_| is_true(conditions, type_)).map_or(0, |step| STATES.len() - 1 - step)
 }
 
 fn wanted<'a>(me: &Controller, jobs: impl Iterator<Item = &'a ProvingJob>) -> Wanted {

@@ -19,6 +19,12 @@ pub(super) async fn deliver(me: &Controller, job: &Validated, target: &ReportTar
         Ok(None) => return Found::ReportLost,
         Err(error) => Err(error),
     };
+    let counted = match &result {
+        Ok(_) => "delivered",
+        Err(ReportError::Unavailable(_)) => "failed",
+        Err(ReportError::Refused(_)) => "refused",
+    };
+    me.ctx.metrics.reports.with_label_values(&[counted]).inc();
     match &result {
         Ok(answer) => tracing::info!(job = %job.full_name(), target = target.name, answer, "reported"),
         Err(error) => tracing::warn!(job = %job.full_name(), target = target.name, %error, "not reported"),

@@ -24,9 +24,7 @@ pub(super) fn of(stage: &Stage) -> Vec<Finding> {
             say(condition::PROVING, Status::True, reason::RUNNING, message)
         }
         Stage::Checking => say(condition::PROVING, Status::True, reason::CHECKING_ROOT, ""),
-        Stage::Proven(_) => {
-            say(condition::PROVING, Status::False, reason::ROOT_VERIFIED, "all proofs are made")
-        }
+        Stage::Proven(_) => say(condition::PROVING, Status::False, reason::ROOT_VERIFIED, ""),
         Stage::Proving(_) => say(condition::PROVING, Status::False, story.reason, &story.message),
         _ => say(condition::PROVING, Status::False, story.reason, ""),
     });
@@ -36,8 +34,11 @@ pub(super) fn of(stage: &Stage) -> Vec<Finding> {
     });
     all.push(reported(stage, &story));
     all.push(match is_complete(stage) {
-        true => say(condition::COMPLETE, Status::True, reason::DONE, &completion(stage)),
-        false if proven => say(condition::COMPLETE, Status::False, story.reason, &story.message),
+        true => say(condition::COMPLETE, Status::True, reason::DONE, "the root proof is verified"),
+        false if matches!(stage, Stage::Proven(Reporting::Unpublished(_))) => {
+            say(condition::COMPLETE, Status::False, story.reason, &story.message)
+        }
+        // the message stands at the condition that it is about: a status has no room for it twice
         false => say(condition::COMPLETE, Status::False, story.reason, ""),
     });
     all.push(match failed {
@@ -50,13 +51,6 @@ pub(super) fn of(stage: &Stage) -> Vec<Finding> {
 
 fn is_complete(stage: &Stage) -> bool {
     matches!(stage, Stage::Proven(Reporting::NoTargets | Reporting::Delivered(_)))
-}
-
-fn completion(stage: &Stage) -> String {
-    match stage {
-        Stage::Proven(Reporting::Delivered(to)) => format!("the root proof is verified; the report was {to}"),
-        _ => "the root proof is verified".into(),
-    }
 }
 
 /// The one thing that is to be said about a stage: the column Why.
@@ -98,6 +92,7 @@ fn reported(stage: &Stage, story: &Why) -> Finding {
     let (status, reason, message) = match stage {
         Stage::Proven(Reporting::Delivered(message)) => (Status::True, reason::DELIVERED, message.as_str()),
         Stage::Proven(Reporting::NoTargets) => (Status::False, reason::NO_TARGETS, ""),
+        Stage::Proven(Reporting::Unpublished(_)) => (Status::False, reason::PENDING, ""),
         Stage::Proven(_) => (Status::False, story.reason, story.message.as_str()),
         _ => (Status::False, reason::PENDING, ""),
     };

@@ -3,16 +3,16 @@
 use crate::api::ProvingJobStatus;
 use crate::api::conditions::{cut, is_true, job as condition};
 
-/// The most bytes that a status may take as JSON.
-pub(super) const MAX_BYTES: usize = 2_000;
+/// The most bytes that a status may take as JSON: 2 kB.
+pub(super) const MAX_BYTES: usize = 2_048;
 
 /// What is shortened, in this order, until the status fits. Everything of it can be had elsewhere: in events, in the
 /// operator's log, in the result's ConfigMap.
 const STEPS: [fn(&mut ProvingJobStatus); 8] = [
-    |s| messages(s, 120),
-    |s| answers(s, 40),
-    |s| messages(s, 60),
     counts_of_proven,
+    |s| answers(s, 40),
+    |s| messages(s, 120),
+    |s| messages(s, 60),
     |s| answers(s, 0),
     |s| messages(s, 0),
     |s| s.attribution = None,

@@ -53,7 +53,7 @@ use kube::runtime::{Controller as Runner, WatchStreamExt, watcher};
 use kube::{Api, Resource, ResourceExt};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -93,13 +93,18 @@ struct Controller {
     trigger: mpsc::UnboundedSender<ObjectRef<Guarded>>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    clock: Clock,
 }
+
+/// What time it is when work beside the visits ends.
+type Clock = Box<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// Serves the ProvingJobs of a scope until `stop`. Losing leadership must cancel it: nothing is written after that.
 pub async fn run(ctx: Arc<Context>, scope: Scope, stop: CancellationToken) {
     let (trigger, triggered) = mpsc::unbounded();
     let reporter = Arc::new(HttpReporter::new(Reach::of(ctx.settings.allow_local_addresses)));
-    let me = Arc::new(Controller { ctx, reporter, trigger, tasks: TaskTracker::new(), stop: stop.clone() });
+    let (tasks, clock) = (TaskTracker::new(), Box::new(Timestamp::now));
+    let me = Arc::new(Controller { ctx, reporter, trigger, tasks, stop: stop.clone(), clock });
     let deleted = Notify::new();
     stop.run_until_cancelled(future::join3(
         serve(&me, scope, triggered, &deleted),
@@ -194,7 +199,10 @@ async fn reconcile(object: Arc<Guarded>, me: Arc<Controller>) -> Result<Action, 
             return Ok(Action::await_change());
         }
     };
-    let outcome = visit(&me, job, Timestamp::now()).await?;
+    let began = Instant::now();
+    let outcome = visit(&me, job, Timestamp::now()).await;
+    me.ctx.metrics.reconciled("job", began.elapsed(), &outcome);
+    let outcome = outcome?;
     me.ctx.jobs.succeeded(&object.uid().unwrap_or_default());
     Ok(match outcome {
         Outcome::Applied(Some(again)) | Outcome::Waiting { again, .. } => Action::requeue(again),
@@ -263,7 +271,7 @@ impl Controller {
 
     /// Notes what came of background work.
     fn remember(&self, uid: &str, found: memory::Found) {
-        self.ctx.jobs.end(uid, found, Timestamp::now());
+        self.ctx.jobs.end(uid, found, (self.clock)());
     }
 }
 

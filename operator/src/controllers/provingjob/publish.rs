@@ -22,7 +22,7 @@ const MAX_PROOF_IN_MAP: usize = 900_000;
 /// The report's key in its ConfigMap.
 pub(super) const REPORT_JSON: &str = "report.json";
 /// The longest name that is made, so that it takes little of a status.
-const MAX_NAME: usize = 63;
+const MAX_NAME: usize = 48;
 
 /// What a proven tree leaves, as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -196,7 +196,7 @@ mod tests {
         let found = [map_name(&a, "proof"), map_name(&b, "proof"), map_name(&a, "report")];
         assert!(found.iter().all(|name| name.len() <= MAX_NAME), "{found:?}");
         assert!(found[0] != found[1] && found[0].ends_with("-proof"));
-        let dotted = format!("{}.{}", "x".repeat(47), "y".repeat(100));
+        let dotted = format!("{}.{}", "x".repeat(32), "y".repeat(100));
         assert!(!map_name(&dotted, "proof").contains(".-"));
     }
 

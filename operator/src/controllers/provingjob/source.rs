@@ -118,3 +118,55 @@ async fn from_config_map(
     let bytes = binary.or(text);
     bytes.map(Bytes::from).ok_or_else(|| unavailable(format!("ConfigMap {name} has no key `{key}`")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::Router;
+    use axum::response::Redirect;
+    use axum::routing::get;
+
+    async fn web() -> String {
+        let app = Router::new()
+            .route("/block", get(|| async { "a block" }))
+            .route("/moved", get(|| async { Redirect::temporary("/block") }))
+            .route("/file", get(|| async { Redirect::temporary("file:///etc/hostname") }))
+            .route("/round", get(|| async { Redirect::temporary("/round") }));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        base
+    }
+
+    async fn got(url: &str, reach: Reach) -> Result<Bytes, SourceError> {
+        over_http(&Url::parse(url).unwrap(), reach).await
+    }
+
+    #[tokio::test]
+    async fn what_is_there_comes_and_what_is_not_is_waited_for() {
+        let base = web().await;
+        let block = Ok(Bytes::from_static(b"a block"));
+        assert_eq!(got(&format!("{base}/block"), Reach::Everything).await, block);
+        assert_eq!(got(&format!("{base}/moved"), Reach::Everything).await, block);
+        for (path, said) in [
+            ("nowhere?secret=1", "404 Not Found"),
+            ("file", "307 Temporary Redirect"),
+            ("round", "more than 5 redirects"),
+        ] {
+            let error = got(&format!("{base}/{path}"), Reach::Everything).await.unwrap_err();
+            let text = error.to_string();
+            assert!(matches!(error, SourceError::Unavailable(_)), "{path}: {text}");
+            assert!(text.contains(said) && !text.contains("secret"), "{path}: {text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_machine_itself_is_out_of_reach() {
+        let base = web().await;
+        let error = got(&format!("{base}/block"), Reach::Network).await.unwrap_err();
+        assert!(matches!(error, SourceError::Bad(_)), "{error}");
+        let named = base.replace("127.0.0.1", "localhost");
+        let error = got(&format!("{named}/block"), Reach::Network).await.unwrap_err();
+        assert!(error.to_string().contains("localhost is this machine"), "{error}");
+    }
+}

@@ -1,0 +1,189 @@
+//! What becomes of the report of a proven block.
+
+use super::lab::Lab;
+use crate::api::conditions::job as condition;
+use crate::report::Body;
+use arborist_core::engine::JobState;
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::post;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ed25519_dalek::{Signature, SigningKey, Verifier};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+/// A receiver that counts each idempotency key once.
+#[derive(Clone, Default)]
+struct Receiver {
+    /// Statuses of the next answers; then 200.
+    answers: Arc<Mutex<Vec<u16>>>,
+    posts: Arc<Mutex<Vec<(HeaderMap, Bytes)>>>,
+    counted: Arc<Mutex<BTreeMap<String, Bytes>>>,
+}
+
+impl Receiver {
+    async fn start(answers: &[u16]) -> (Self, String) {
+        let receiver = Self::default();
+        receiver.answers.lock().unwrap().extend(answers.iter().rev());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/proofs", listener.local_addr().unwrap());
+        let app = Router::new().route("/proofs", post(take)).with_state(receiver.clone());
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        (receiver, url)
+    }
+
+    fn posts(&self) -> usize {
+        self.posts.lock().unwrap().len()
+    }
+}
+
+async fn take(State(receiver): State<Receiver>, headers: HeaderMap, body: Bytes) -> (StatusCode, String) {
+    receiver.posts.lock().unwrap().push((headers.clone(), body.clone()));
+    let status = StatusCode::from_u16(receiver.answers.lock().unwrap().pop().unwrap_or(200)).unwrap();
+    if status.is_success() {
+        let key = headers["idempotency-key"].to_str().unwrap().to_owned();
+        receiver.counted.lock().unwrap().insert(key, body);
+        return (status, "receipt 42\nmore".into());
+    }
+    (status, "not now".into())
+}
+
+fn secret(name: &str, url: &str) -> Value {
+    json!({"metadata": {"name": name}, "data": {
+        "url": STANDARD.encode(format!("{url}\n")), "authorization": STANDARD.encode("Bearer word"),
+    }})
+}
+
+/// A lab with a proven job that reports to `url`.
+async fn proven(url: &str, more: Value) -> Lab {
+    let lab = Lab::new().await;
+    lab.api.put("secrets", secret("coordinator", url));
+    lab.prove_all().await;
+    let mut spec = json!({"reportTo": [{"name": "coordinator", "secretName": "coordinator"}]});
+    spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    lab.apply("a", spec);
+    lab.visit("a", 0).await;
+    lab.until_state(JobState::Complete).await;
+    lab
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_is_written_down_then_sent_until_it_is_taken() {
+    let (receiver, url) = Receiver::start(&[500, 503]).await;
+    let lab = proven(&url, json!({})).await;
+    lab.api.take_log();
+    lab.visit("a", 1).await;
+    let log = lab.api.take_log();
+    let patched = "patch provingjobs/a/status".to_owned();
+    assert_eq!(log[..3], ["create configmaps/a-proof".into(), "create configmaps/a-report".into(), patched]);
+    assert_eq!(receiver.posts(), 0, "nothing is sent before the intent is in the status");
+    assert_eq!(lab.condition("a", condition::REPORTED), "False Sending");
+    assert_eq!(lab.condition("a", condition::PROVEN), "True RootVerified");
+
+    let log = lab.settle("a", 2).await;
+    assert_eq!((receiver.posts(), lab.condition("a", condition::REPORTED)), (1, "False ReportFailed".into()));
+    assert!(log.contains(&"event ReportFailed".to_owned()), "{log:?}");
+    assert_eq!(lab.status("a").reports[0].answer, "500: not now");
+    lab.settle("a", 200).await;
+    assert_eq!((receiver.posts(), lab.status("a").reports[0].attempts), (2, 2));
+    let log = lab.settle("a", 400).await;
+    assert_eq!(receiver.posts(), 3);
+    assert_eq!(lab.condition("a", condition::COMPLETE), "True Done");
+    assert!(log.ends_with(&["event Reported".into(), "event Complete".into()]), "{log:?}");
+    let status = lab.status("a");
+    assert_eq!((status.reports[0].attempts, status.reports[0].answer.as_str()), (3, "200: receipt 42"));
+    lab.assert_silence("a", 500).await;
+
+    let posts = receiver.posts.lock().unwrap();
+    assert!(posts.iter().all(|(_, body)| *body == posts[0].1), "the same bytes at each attempt");
+    check_post(&posts[0].0, &posts[0].1, &status.root_task.unwrap());
+}
+
+fn check_post(headers: &HeaderMap, body: &Bytes, root: &str) {
+    let header = |name: &str| headers[name].to_str().unwrap().to_owned();
+    assert_eq!(header("authorization"), "Bearer word");
+    assert_eq!(header("content-type"), "application/json");
+    let key = SigningKey::from_bytes(&[7; 32]).verifying_key();
+    assert_eq!(header("arborist-key"), format!("ed25519={}", STANDARD.encode(key.to_bytes())));
+    let signature = STANDARD.decode(header("arborist-signature").strip_prefix("ed25519=").unwrap()).unwrap();
+    key.verify(body, &Signature::from_slice(&signature).unwrap()).unwrap();
+    let report: Body = serde_json::from_slice(body).unwrap();
+    assert_eq!((report.root_task.as_str(), report.block_number, report.transactions), (root, 9, 2));
+    assert_eq!(report.attribution.shares[0].worker, "rollup-1");
+    assert_eq!(report.attribution.shares[0].proofs, 11);
+    assert!(report.root_proof.content.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_between_the_answer_and_its_note_counts_once() {
+    let (receiver, url) = Receiver::start(&[]).await;
+    let mut lab = proven(&url, json!({})).await;
+    lab.visit("a", 1).await;
+    let before = lab.api.get("provingjobs/a").unwrap();
+    lab.visit("a", 2).await;
+    assert_eq!(receiver.posts(), 1);
+    // the operator died before it wrote the answer down
+    lab.api.put("provingjobs", before);
+    lab.restart();
+    lab.settle("a", 3).await;
+    assert_eq!((receiver.posts(), receiver.counted.lock().unwrap().len()), (2, 1));
+    assert_eq!(lab.condition("a", condition::COMPLETE), "True Done");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_fails_the_job_and_an_edit_sends_again() {
+    let (receiver, url) = Receiver::start(&[422]).await;
+    let lab = proven(&url, json!({})).await;
+    lab.settle("a", 1).await;
+    assert_eq!(lab.condition("a", condition::REPORTED), "False ReportRefused");
+    assert_eq!(lab.condition("a", condition::COMPLETE), "False ReportRefused");
+    assert_eq!(lab.condition("a", condition::FAILED), "True ReportRefused");
+    assert_eq!(lab.condition("a", condition::PROVEN), "True RootVerified");
+    assert_eq!(lab.message("a", condition::FAILED), "coordinator: 422: not now");
+    lab.assert_silence("a", 900).await;
+    assert_eq!(receiver.posts(), 1);
+    lab.edit("a", "priority", json!(1));
+    lab.settle("a", 901).await;
+    assert_eq!((receiver.posts(), lab.condition("a", condition::COMPLETE)), (2, "True Done".into()));
+    assert_eq!(lab.condition("a", condition::FAILED), "False Done");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_the_deadline_one_attempt_is_all() {
+    let (receiver, url) = Receiver::start(&[500]).await;
+    let lab = proven(&url, json!({"deadlineSeconds": 50})).await;
+    lab.visit("a", 1).await;
+    // the operator was down across the deadline
+    lab.settle("a", 100).await;
+    assert_eq!((receiver.posts(), lab.condition("a", condition::FAILED)), (1, "True ReportRefused".into()));
+    let message = lab.message("a", condition::FAILED);
+    assert!(message.contains("had not taken the report when the deadline passed: 500"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_secret_is_waited_for() {
+    let (receiver, url) = Receiver::start(&[]).await;
+    let lab = proven(&url, json!({})).await;
+    lab.api.state().objects.remove("secrets/coordinator");
+    lab.settle("a", 1).await;
+    let message = lab.message("a", condition::REPORTED);
+    assert!(message.contains("there is no Secret coordinator"), "{message}");
+    lab.api.put("secrets", secret("coordinator", &url));
+    lab.settle("a", 200).await;
+    assert_eq!((receiver.posts(), lab.condition("a", condition::COMPLETE)), (1, "True Done".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_that_was_deleted_is_written_down_again() {
+    let (receiver, url) = Receiver::start(&[500]).await;
+    let lab = proven(&url, json!({})).await;
+    lab.settle("a", 1).await;
+    lab.api.state().objects.remove("configmaps/a-report");
+    lab.settle("a", 200).await;
+    lab.settle("a", 400).await;
+    assert_eq!((receiver.posts(), lab.condition("a", condition::COMPLETE)), (2, "True Done".into()));
+}

@@ -1,0 +1,323 @@
+//! What users do, and what happens to them.
+
+use super::lab::{Lab, is_waiting, until};
+use crate::api::conditions::{job as condition, reason};
+use crate::controllers::Outcome;
+use crate::controllers::provingjob::collect::collect;
+use arborist_circuits::sample_block;
+use arborist_core::engine::JobState;
+use axum::Router;
+use axum::routing::get;
+use serde_json::{Value, json};
+use sha2::Digest;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+/// A block that can be proven; its private proof takes seconds.
+static BLOCK: LazyLock<String> =
+    LazyLock::new(|| serde_json::to_string(&sample_block(&[1], 5, 9, 7, |_| {}).unwrap()).unwrap());
+
+fn synthetic(transactions: u32) -> Value {
+    json!({"synthetic": {"transactions": transactions, "callsPerTransaction": 2, "seed": 7}})
+}
+
+fn patch(name: &str) -> String {
+    format!("patch provingjobs/{name}/status")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn first_visit_submits_and_says_what_it_waits_for() {
+    let lab = Lab::new().await;
+    lab.apply("a", json!({"deadlineSeconds": 3600, "priority": 4}));
+    lab.visit("a", 0).await;
+    assert_eq!(lab.api.take_log(), [patch("a")]);
+    assert_eq!(lab.condition("a", condition::ACCEPTED), "Unknown Pending");
+    assert_eq!(lab.status("a").conditions.len(), condition::ALL.len(), "all types from the first visit");
+
+    lab.visit("a", 1).await;
+    assert_eq!(lab.api.take_log(), [patch("a"), "event Accepted".into(), "event WaitingForWorkers".into()]);
+    let status = lab.status("a");
+    let root = lab.tree().ids.last().unwrap().to_string();
+    assert_eq!((status.root_task, status.progress.as_deref()), (Some(root), Some("0/11")));
+    assert_eq!(lab.condition("a", condition::PROVING), "False WaitingForWorkers");
+    let message = lab.message("a", condition::PROVING);
+    assert!(message.starts_with("4 vm proofs wait: no worker with 32 cores and 64 GiB"), "{message}");
+    let tree = lab.dispatcher.jobs().remove(0);
+    assert_eq!(tree.spec.name, "ProvingJob rollup/a");
+    assert_eq!(tree.spec.priority, 4);
+    assert!(tree.spec.deadline.is_some());
+    lab.assert_silence("a", 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_is_missing_is_waited_for() {
+    let lab = Lab::new().await;
+    lab.apply("a", json!({"source": {"configMap": {"name": "block"}}}));
+    let log = lab.settle("a", 0).await;
+    assert!(log.contains(&"event SourceUnavailable".to_owned()), "{log:?}");
+    assert_eq!(lab.condition("a", condition::COMPLETE), "False SourceUnavailable");
+    assert_eq!(lab.message("a", condition::ACCEPTED), "there is no ConfigMap block in this namespace");
+
+    lab.api.put("configmaps", json!({"metadata": {"name": "block"}, "data": {"other": "x"}}));
+    lab.settle("a", 300).await;
+    assert_eq!(lab.message("a", condition::ACCEPTED), "ConfigMap block has no key `block.json`");
+
+    lab.api.put("configmaps", json!({"metadata": {"name": "block"}, "data": {"block.json": *BLOCK}}));
+    lab.settle("a", 600).await;
+    assert_eq!(lab.condition("a", condition::ACCEPTED), "True Submitted");
+    assert_eq!(lab.status("a").progress.as_deref(), Some("0/4"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_is_no_block_fails_the_job_and_an_edit_tries_again() {
+    let lab = Lab::new().await;
+    lab.api.put("configmaps", json!({"metadata": {"name": "block"}, "data": {"block.json": "{}"}}));
+    lab.apply("a", json!({"source": {"configMap": {"name": "block"}}}));
+    lab.settle("a", 0).await;
+    assert_eq!(lab.condition("a", condition::FAILED), "True BadBlock");
+    assert!(lab.status("a").finished_at.is_some());
+    lab.assert_silence("a", 900).await;
+
+    lab.api.put("configmaps", json!({"metadata": {"name": "block"}, "data": {"block.json": *BLOCK}}));
+    lab.edit("a", "priority", json!(1));
+    lab.settle("a", 901).await;
+    assert_eq!(lab.condition("a", condition::FAILED), "False WaitingForWorkers");
+    assert_eq!(lab.status("a").finished_at, None);
+}
+
+async fn web(body: &'static str) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let app = Router::new().route("/block.json", get(move || async move { body }));
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    format!("http://{address}/block.json?token=secret")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_file_than_the_jobs_is_refused_with_both_hashes() {
+    let lab = Lab::new().await;
+    let url = web("not the block").await;
+    lab.apply("a", json!({"source": {"uri": {"url": url, "sha256": "0".repeat(64)}}}));
+    let log = lab.settle("a", 0).await;
+    assert_eq!(lab.condition("a", condition::FAILED), "True SourceHashMismatch");
+    let found = hex::encode(sha2::Sha256::digest("not the block"));
+    let message = lab.message("a", condition::FAILED);
+    assert_eq!(message, format!("the source has SHA-256 {found}, the job says {}", "0".repeat(64)));
+    assert!(log.contains(&"event SourceHashMismatch".to_owned()), "{log:?}");
+    assert!(!format!("{:?}", lab.status("a")).contains("secret"), "a URL's query is a secret");
+    lab.assert_silence("a", 900).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_is_fetched_and_proven() {
+    let lab = Lab::new().await;
+    let sha256 = hex::encode(sha2::Sha256::digest(BLOCK.as_bytes()));
+    let url = web(BLOCK.as_str()).await;
+    lab.apply("a", json!({"source": {"uri": {"url": url, "sha256": sha256}}}));
+    lab.settle("a", 0).await;
+    assert_eq!(lab.condition("a", condition::ACCEPTED), "True Submitted");
+    lab.apply("b", json!({"blockNumber": 10, "source": {"uri": {"url": url, "sha256": sha256}}}));
+    lab.settle("b", 0).await;
+    assert_eq!(lab.condition("b", condition::FAILED), "True BadBlock");
+    assert_eq!(lab.message("b", condition::FAILED), "block_number: the block says 9, asked for is 10");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_real_circuits_the_operator_makes_the_senders_proofs() {
+    let lab = Lab::of("plonky2").await;
+    lab.apply("a", json!({"source": synthetic(1)}));
+    lab.settle("a", 0).await;
+    assert_eq!(lab.condition("a", condition::ACCEPTED), "True Submitted");
+    assert!(lab.dispatcher.published(lab.dispatcher.jobs()[0].spec.id).is_some());
+    lab.apply("b", json!({"source": synthetic(17)}));
+    lab.settle("b", 0).await;
+    assert_eq!(lab.condition("b", condition::FAILED), "True InvalidSpec");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_restart_the_tree_is_found_and_nothing_fetched() {
+    let mut lab = Lab::new().await;
+    lab.api.put("configmaps", json!({"metadata": {"name": "block"}, "data": {"block.json": *BLOCK}}));
+    lab.apply("a", json!({"source": {"configMap": {"name": "block"}}}));
+    lab.settle("a", 0).await;
+    let root = lab.status("a").root_task;
+    lab.restart();
+    lab.assert_silence("a", 10).await;
+
+    // the operator died after the submit and before the write of the status
+    let mut object = lab.api.get("provingjobs/a").unwrap();
+    object.as_object_mut().unwrap().remove("status");
+    lab.api.put("provingjobs", object);
+    lab.restart();
+    lab.settle("a", 20).await;
+    assert_eq!(lab.status("a").root_task, root);
+    assert_eq!(lab.dispatcher.jobs().len(), 1, "the same block is the same tree");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn edits_flow_to_the_engine() {
+    let lab = Lab::new().await;
+    lab.apply("a", json!({}));
+    lab.settle("a", 0).await;
+    let spec = || lab.dispatcher.jobs().remove(0).spec;
+    lab.edit("a", "suspend", json!(true));
+    lab.settle("a", 1).await;
+    assert!(spec().suspended);
+    assert_eq!(lab.condition("a", condition::COMPLETE), "False Suspended");
+    lab.edit("a", "suspend", json!(false));
+    lab.edit("a", "priority", json!(-5));
+    lab.edit("a", "deadlineSeconds", json!(7200));
+    let log = lab.settle("a", 2).await;
+    assert_eq!((spec().suspended, spec().priority), (false, -5));
+    let deadline = lab.start.as_second() as u64 * 1000 + 7_200_000;
+    assert_eq!(spec().deadline, Some(deadline));
+    // the same as at first: the event counts on
+    assert!(log.iter().any(|line| line.starts_with("patch events/a.")), "{log:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_fails_at_its_deadline_and_lives_again_with_a_later_one() {
+    let lab = Lab::new().await;
+    lab.apply("a", json!({"deadlineSeconds": 1}));
+    lab.settle("a", 0).await;
+    lab.until_state(JobState::Failed { why: String::new() }).await;
+    let log = lab.settle("a", 2).await;
+    assert_eq!(lab.condition("a", condition::FAILED), "True DeadlineExceeded");
+    assert_eq!(lab.condition("a", condition::AT_RISK), "True DeadlineExceeded");
+    let message = lab.message("a", condition::FAILED);
+    assert!(message.contains("11 of 11 proofs missing"), "{message}");
+    assert!(log.contains(&"event Failed".to_owned()), "{log:?}");
+    lab.assert_silence("a", 3).await;
+
+    lab.edit("a", "deadlineSeconds", json!(3600));
+    lab.settle("a", 4).await;
+    lab.until_state(JobState::Proving).await;
+    assert_eq!(lab.condition("a", condition::FAILED), "False WaitingForWorkers");
+    assert_eq!(lab.status("a").finished_at, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_block_twice_is_one_tree_and_the_second_job_ends_at_once() {
+    let lab = Lab::new().await;
+    lab.prove_all().await;
+    lab.apply("a", json!({}));
+    lab.visit("a", 0).await;
+    lab.until_state(JobState::Complete).await;
+    lab.settle("a", 1).await;
+    lab.apply("b", json!({}));
+    lab.settle("b", 2).await;
+    for name in ["a", "b"] {
+        assert_eq!(lab.condition(name, condition::COMPLETE), "True Done");
+        assert_eq!(lab.status(name).percent, Some(100));
+        let map = lab.api.get(&format!("configmaps/{name}-proof")).unwrap();
+        assert_eq!(map["metadata"]["ownerReferences"][0]["uid"], format!("uid-of-{name}"));
+        assert!(map["binaryData"]["root.proof"].is_string() && map["data"]["public.json"].is_string());
+    }
+    assert_eq!(lab.dispatcher.jobs().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_map_of_that_name_that_is_another_objects_is_not_touched() {
+    let lab = Lab::new().await;
+    lab.api.put("configmaps", json!({"metadata": {"name": "a-proof"}, "data": {"mine": "x"}}));
+    lab.prove_all().await;
+    lab.apply("a", json!({}));
+    lab.visit("a", 0).await;
+    lab.until_state(JobState::Complete).await;
+    lab.visit("a", 1).await;
+    assert_eq!(lab.condition("a", condition::COMPLETE), "False Pending");
+    let message = lab.message("a", condition::COMPLETE);
+    assert!(message.contains("ConfigMap a-proof is not this job's"), "{message}");
+    assert_eq!(lab.api.get("configmaps/a-proof").unwrap()["data"]["mine"], "x");
+    lab.api.state().objects.remove("configmaps/a-proof");
+    lab.settle("a", 2).await;
+    assert_eq!(lab.condition("a", condition::COMPLETE), "True Done");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_deleted_after_its_time_and_not_at_another_version() {
+    let lab = Lab::new().await;
+    lab.prove_all().await;
+    lab.apply("a", json!({"ttlSecondsAfterFinished": 60}));
+    lab.visit("a", 0).await;
+    lab.until_state(JobState::Complete).await;
+    lab.settle("a", 1).await;
+    let outcome = lab.visit("a", 30).await;
+    assert!(
+        matches!(outcome, Outcome::Applied(Some(left)) if left <= Duration::from_secs(60)),
+        "{outcome:?}"
+    );
+    lab.edit("a", "ttlSecondsAfterFinished", json!(600));
+    lab.settle("a", 120).await;
+    assert_eq!(lab.status("a").observed_generation, 2);
+    assert!(lab.api.get("provingjobs/a").is_some(), "kept longer");
+    lab.visit("a", 700).await;
+    assert!(lab.api.get("provingjobs/a").is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_status_of_another_version_is_not_overwritten() {
+    let lab = Lab::new().await;
+    lab.apply("a", json!({}));
+    lab.api.state().errors.push((patch("a"), 409));
+    assert!(is_waiting(&lab.visit("a", 0).await));
+    assert_eq!(lab.api.take_log(), [patch("a")], "no event of what is not written");
+    lab.settle("a", 1).await;
+    assert_eq!(lab.condition("a", condition::COMPLETE), format!("False {}", reason::WAITING_FOR_WORKERS));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_jobs_tree_is_cancelled_and_a_wanted_one_never() {
+    let mut lab = Lab::new().await;
+    lab.apply("a", json!({}));
+    lab.apply("b", json!({"blockNumber": 10}));
+    collect(&lab.me).await;
+    lab.list();
+    lab.visit("a", 0).await;
+    lab.visit("b", 0).await;
+    // submitted, and no status says so yet
+    collect(&lab.me).await;
+    let states = |lab: &Lab| lab.dispatcher.jobs().into_iter().map(|j| j.state).collect::<Vec<_>>();
+    assert_eq!(states(&lab), [JobState::Proving, JobState::Proving]);
+
+    // the operator died before it wrote the status of b
+    lab.settle("a", 1).await;
+    lab.restart();
+    lab.list();
+    collect(&lab.me).await;
+    assert_eq!(states(&lab), [JobState::Proving, JobState::Proving]);
+
+    lab.settle("b", 2).await;
+    lab.api.state().objects.remove("provingjobs/a");
+    lab.list();
+    collect(&lab.me).await;
+    assert_eq!(states(&lab), [JobState::Cancelled, JobState::Proving]);
+
+    // the same block is wanted again
+    lab.apply("c", json!({}));
+    lab.list();
+    lab.settle("c", 3).await;
+    assert_eq!(states(&lab), [JobState::Proving, JobState::Proving]);
+    let known = until("the tree's root", || lab.status("c").root_task).await;
+    assert_eq!(known, lab.tree().ids.last().unwrap().to_string());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_jobs_of_one_tree_have_their_own_deadlines() {
+    let lab = Lab::new().await;
+    lab.apply("a", json!({"deadlineSeconds": 100, "priority": 3}));
+    lab.apply("b", json!({"deadlineSeconds": 900}));
+    lab.list();
+    for name in ["a", "b", "a", "b"] {
+        lab.settle(name, 0).await;
+        lab.list();
+    }
+    let spec = lab.dispatcher.jobs().remove(0).spec;
+    let deadline = lab.start.as_second() as u64 * 1000 + 900_000;
+    assert_eq!((spec.deadline, spec.priority), (Some(deadline), 3));
+    lab.settle("a", 101).await;
+    lab.list();
+    lab.settle("b", 101).await;
+    assert_eq!(lab.condition("a", condition::FAILED), "True DeadlineExceeded");
+    assert_eq!(lab.condition("b", condition::FAILED), "False WaitingForWorkers");
+}
