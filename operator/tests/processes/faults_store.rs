@@ -1,7 +1,8 @@
 //! An artifact store that is gone, full, or holds garbage: the block completes, each task counts once, and no finished
 //! proof is made again. Real operators and workers, fake proofs.
 
-use crate::kit::{Lab, OperatorOptions, assert_books_balance, sum, wait_for};
+use crate::kit::{Lab, OperatorOptions, Process, arborist, assert_books_balance, sum, wait_for};
+use nix::sys::signal::Signal;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -130,4 +131,26 @@ fn damaged_and_truncated_proofs_are_moved_aside_and_made_again() {
         let reason = std::fs::read_to_string(aside.with_extension("1.reason")).unwrap();
         assert!(!reason.is_empty());
     }
+}
+
+/// A bucket whose server takes connections and never answers.
+#[test]
+fn a_signal_ends_a_start_that_waits_for_the_store() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = arborist();
+    command
+        .arg("run")
+        .arg(format!("--state={}", folder.path().join("state").display()))
+        .args(["--store=s3://silent", "--listen=127.0.0.1:0", "--http=127.0.0.1:0"])
+        .env("AWS_ENDPOINT", format!("http://{}", silent.local_addr().unwrap()))
+        .envs([("AWS_ALLOW_HTTP", "true"), ("AWS_REGION", "here")])
+        .envs([("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b")]);
+    let operator = Process::spawn(command, folder.path().join("log"));
+    silent.set_nonblocking(true).unwrap();
+    let _asked = wait_for("it asks the store", || operator.log(), || silent.accept().ok());
+    operator.signal(Signal::SIGTERM);
+    let status = operator.wait_end("it leaves");
+    assert!(status.success(), "{status}: {}", operator.log());
+    assert!(operator.log().contains("leaving before the start was over"), "{}", operator.log());
 }
