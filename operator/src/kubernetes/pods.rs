@@ -14,6 +14,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch as channel;
 
 /// The label of a worker pod with the hash of the template it was made from.
@@ -34,6 +35,7 @@ pub struct PodBook {
 struct Inner {
     pages: Mutex<Pages>,
     synced: channel::Sender<usize>,
+    hearers: Mutex<Vec<UnboundedSender<Change>>>,
 }
 
 #[derive(Default)]
@@ -193,6 +195,19 @@ impl PodBook {
         *self.inner.synced.borrow()
     }
 
+    /// Every change from now on, after it is in the book. What was before is in the book: who needs it looks there
+    /// after this call.
+    pub fn subscribe(&self) -> UnboundedReceiver<Change> {
+        let (tell, told) = unbounded_channel();
+        self.inner.hearers.lock().unwrap_or_else(PoisonError::into_inner).push(tell);
+        told
+    }
+
+    fn tell(&self, change: &Change) {
+        let mut hearers = self.inner.hearers.lock().unwrap_or_else(PoisonError::into_inner);
+        hearers.retain(|hearer| hearer.send(change.clone()).is_ok());
+    }
+
     fn pages(&self) -> MutexGuard<'_, Pages> {
         self.inner.pages.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -264,6 +279,29 @@ impl Pages {
             }
         }
         Some(Change { before: Some(record), after: None })
+    }
+}
+
+#[cfg(test)]
+impl PodBook {
+    /// Takes a pod as the watch would tell of it.
+    pub(crate) fn tell_of(&self, pod: serde_json::Value) -> Vec<Change> {
+        let pod: record::WorkerPod = serde_json::from_value(pod).unwrap();
+        let changes = pod.record().map_or(vec![], |record| self.apply(record));
+        changes.iter().for_each(|change| self.tell(change));
+        changes
+    }
+
+    /// Takes a pod's end as the watch would tell of it.
+    pub(crate) fn tell_gone(&self, worker: &str) {
+        if let Some(change) = self.remove(worker) {
+            self.tell(&change);
+        }
+    }
+
+    /// As if a scope's watch had told of all pods.
+    pub(crate) fn tell_all(&self) {
+        self.inner.synced.send_modify(|scopes| *scopes += 1);
     }
 }
 

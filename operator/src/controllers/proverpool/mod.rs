@@ -28,7 +28,7 @@ use self::workforce::Workforce;
 use super::{Context, Outcome, Scope, Settings};
 use crate::api::ProverPool;
 use crate::api::conditions::reason;
-use crate::kubernetes::pods::{self, PodBook};
+use crate::kubernetes::pods::{Change, PodBook};
 use crate::kubernetes::{Metrics, Trust};
 use futures::StreamExt;
 use kube::Client;
@@ -38,6 +38,7 @@ use kube::runtime::events::Recorder;
 use kube::runtime::watcher;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -64,7 +65,7 @@ struct Shop {
     stop: CancellationToken,
 }
 
-/// Serves the ProverPools of all scopes until `stop`, and keeps the book of their pods.
+/// Serves the ProverPools of all scopes until `stop`. The book is kept by [`watch`](crate::kubernetes::pods::watch), one for each scope.
 ///
 /// The leader runs it, once for all scopes: pools of different namespaces serve the same jobs. When it returns nothing of
 /// it writes any more.
@@ -88,7 +89,7 @@ pub async fn run(ctx: Arc<Context>, pods: PodBook, stop: CancellationToken) {
 
 async fn serve(shop: &Arc<Shop>) {
     let scopes = shop.settings.scopes.clone();
-    let watches = scopes.iter().map(|scope| watch_pods(shop.clone(), scope.clone()));
+    let news = shop.book.subscribe();
     let (desks, controllers): (Vec<_>, Vec<_>) = scopes.iter().map(|scope| control(shop, scope)).unzip();
     let plan = async {
         let ready = async {
@@ -105,19 +106,22 @@ async fn serve(shop: &Arc<Shop>) {
         losses::sweep(&*shop.workforce, &shop.book, &scopes);
         planner::run(shop.clone(), desks, shop.stop.clone()).await;
     };
-    tokio::join!(futures::future::join_all(watches), futures::future::join_all(controllers), plan,);
+    tokio::join!(hear(shop.clone(), news), futures::future::join_all(controllers), plan);
 }
 
-/// Keeps the book of a scope's pods, and tells the engine at once of those that end.
-async fn watch_pods(shop: Arc<Shop>, scope: Scope) {
-    let told = |change: pods::Change| {
+/// Tells the engine at once of pods that end, and the plan of all that changes.
+async fn hear(shop: Arc<Shop>, mut news: UnboundedReceiver<Change>) {
+    loop {
+        let change = tokio::select! {
+            Some(change) = news.recv() => change,
+            () = shop.stop.cancelled() => return,
+        };
         if let Some(pod) = change.pod() {
             let losses = losses::losses(&change, jiff::Timestamp::now());
             losses::tell(&*shop.workforce, pod.worker(), losses);
         }
         shop.fleet.wake.notify_one();
-    };
-    pods::watch(shop.client.clone(), scope, shop.book.clone(), told, shop.stop.clone()).await;
+    }
 }
 
 /// A scope's controller, and what the plan needs of it.

@@ -169,6 +169,8 @@ fn a_whole_list_drops_what_it_does_not_have_in_its_own_scope_only() {
     assert!(matches!(&gone[..], [Change { before: Some(pod), after: None }] if pod.name() == "a"));
     assert_eq!((names(&book), book.len()), (vec!["b".into()], 2));
     assert_eq!(book.synced_scopes(), 1);
+    drop(prod);
+    assert_eq!(book.synced_scopes(), 0, "nobody watches it any more");
 }
 
 #[test]
@@ -232,6 +234,7 @@ async fn the_watch_lists_in_pages_by_label_and_tells_of_a_deletion() {
     let server = tokio::spawn(serve(handle));
     let (book, stop) = (PodBook::default(), CancellationToken::new());
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let mut subscribed = book.subscribe();
     let watching = tokio::spawn(watch(
         Client::new(service, "default"),
         Scope::Namespace("prod".into()),
@@ -243,6 +246,7 @@ async fn the_watch_lists_in_pages_by_label_and_tells_of_a_deletion() {
     for (name, there) in expected {
         let change = tokio::time::timeout(Duration::from_secs(20), told.recv()).await.unwrap().unwrap();
         assert_eq!((change.pod().unwrap().name(), change.after.is_some()), (name, there));
+        assert_eq!(subscribed.recv().await.unwrap().pod().unwrap().name(), name);
     }
     book.synced(1).await;
     assert_eq!(names(&book), ["b"]);

@@ -15,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 /// Pods asked for in one page of a list: a page is what is in memory at once, 3 MB of JSON.
 const PAGE: u32 = 500;
 
-/// Keeps the book for one scope until `stop`, and tells of every change after it is in the book.
+/// Keeps the book for one scope until `stop`, and tells of every change after it is in the book: `on_change`, and those
+/// who subscribed.
 pub async fn watch(
     client: Client,
     scope: Scope,
@@ -41,9 +42,23 @@ pub async fn watch(
             () = stop.cancelled() => return,
         };
         match event {
-            Ok(Some(event)) => reader.take(event).into_iter().for_each(&on_change),
+            Ok(Some(event)) => {
+                for change in reader.take(event) {
+                    reader.book.tell(&change);
+                    on_change(change);
+                }
+            }
             Ok(None) => return,
             Err(error) => tracing::warn!(%error, "the watch of worker pods was interrupted"),
+        }
+    }
+}
+
+impl Drop for Reader {
+    /// What nobody watches is not known.
+    fn drop(&mut self) {
+        if self.synced {
+            self.book.inner.synced.send_modify(|scopes| *scopes -= 1);
         }
     }
 }
