@@ -9,19 +9,16 @@ use crate::kubernetes::client::Clients;
 use crate::kubernetes::health::Health;
 use crate::kubernetes::leader::{Election, Identity, Stopped, Timing};
 use crate::kubernetes::patience::Patience;
-use crate::kubernetes::pods::{self, Change, PodBook};
+use crate::kubernetes::pods::{self, PodBook};
 use crate::kubernetes::trust::Keeper;
 use crate::kubernetes::{Gate, Metrics, crds, report_key};
 use crate::tls_serve;
 use ed25519_dalek::SigningKey;
 use std::fmt::Display;
 use std::future::Future;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-
-/// Takes what the watch of worker pods tells.
-pub type PodNews = Arc<OnceLock<Box<dyn Fn(Change) + Send + Sync>>>;
 
 /// What a process has before it leads, and a standby keeps warm: health and metrics are served, the API server is
 /// connected, the keys are read, the worker pods are known.
@@ -32,8 +29,6 @@ pub struct Process {
     pub gate: Gate,
     pub clients: Clients,
     pub book: PodBook,
-    /// Hears what happens to worker pods, once this process leads.
-    pub pod_news: PodNews,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -59,7 +54,7 @@ impl Process {
         tracing::info!(%address, pod = args.pod_name, namespace = args.namespace, "serving health and metrics");
         let clients = Clients::new(&metrics, &gate).await.map_err(|e| CliError::failed("Kubernetes", e))?;
         let (args, book) = (args.clone(), PodBook::default());
-        Ok(Self { args, metrics, health, gate, clients, book, pod_news: PodNews::default(), stop, tasks })
+        Ok(Self { args, metrics, health, gate, clients, book, stop, tasks })
     }
 
     /// Stands by and leads, until a signal or until this process must not lead any more.
@@ -163,13 +158,8 @@ impl Process {
     fn watch_pods(&self) {
         for scope in self.args.scopes() {
             let (client, book) = (self.clients.open.clone(), self.book.clone());
-            let news = self.pod_news.clone();
-            let tell = move |change| {
-                if let Some(leader) = news.get() {
-                    leader(change);
-                }
-            };
-            self.tasks.spawn(pods::watch(client, scope, book, tell, self.stop.clone()));
+            // whoever leads hears of it from the book
+            self.tasks.spawn(pods::watch(client, scope, book, |_| {}, self.stop.clone()));
         }
     }
 }
