@@ -100,7 +100,7 @@ impl Leading<'_> {
 
     /// Everything that runs while this process leads; none of it may end before `stop`.
     fn start_parts(&self, served: &Served, stop: &CancellationToken) -> Parts {
-        let Process { args, clients, metrics, book, .. } = self.process;
+        let Process { args, clients, metrics, .. } = self.process;
         let client = clients.gated.clone();
         let reporter = Reporter { controller: MANAGER.into(), instance: Some(args.pod_name.clone()) };
         let context = Arc::new(Context::new(
@@ -116,10 +116,8 @@ impl Leading<'_> {
         parts.spawn("the leader's address", until(stop.clone(), args.address().keep(client)));
         let authority = self.keys.authority.clone();
         parts.spawn("the certificate authority", until(stop.clone(), async move { authority.keep().await }));
-        parts.spawn(
-            "the controller of ProverPools",
-            proverpool::run(context.clone(), book.clone(), stop.clone()),
-        );
+        let book = self.process.book.clone();
+        parts.spawn("the controller of ProverPools", proverpool::run(context.clone(), book, stop.clone()));
         for scope in args.scopes() {
             parts.spawn(
                 "the controller of ProvingJobs",

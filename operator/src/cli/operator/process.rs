@@ -29,6 +29,8 @@ pub struct Process {
     pub gate: Gate,
     pub clients: Clients,
     pub book: PodBook,
+    /// Ends the standby's watch of worker pods; the leader's controller has its own.
+    leads: CancellationToken,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -53,8 +55,8 @@ impl Process {
         tasks.spawn(tls_serve::serve(listener, None, health.router(), stop.clone()));
         tracing::info!(%address, pod = args.pod_name, namespace = args.namespace, "serving health and metrics");
         let clients = Clients::new(&metrics, &gate).await.map_err(|e| CliError::failed("Kubernetes", e))?;
-        let (args, book) = (args.clone(), PodBook::default());
-        Ok(Self { args, metrics, health, gate, clients, book, stop, tasks })
+        let (args, book, leads) = (args.clone(), PodBook::default(), stop.child_token());
+        Ok(Self { args, metrics, health, gate, clients, book, leads, stop, tasks })
     }
 
     /// Stands by and leads, until a signal or until this process must not lead any more.
@@ -96,13 +98,18 @@ impl Process {
             election.acquire(|trouble| self.health.wait("leader election", trouble)).await;
             keys
         };
-        let Some(keys) = asked.run_until_cancelled(stand_by).await else { return Ok(()) };
-        let fenced = CancellationToken::new();
-        let leading = Leading { process: self, keys: &keys, asked, fenced: &fenced };
-        // the Lease is renewed until everything is written
-        let result = tokio::select! {
-            stopped = election.keep(&fenced) => Err(followed(&stopped)),
-            result = leading.run() => result,
+        let result = match asked.run_until_cancelled(stand_by).await {
+            None => Ok(()),
+            Some(keys) => {
+                self.leads.cancel();
+                let fenced = CancellationToken::new();
+                let leading = Leading { process: self, keys: &keys, asked, fenced: &fenced };
+                // the Lease is renewed until everything is written
+                tokio::select! {
+                    stopped = election.keep(&fenced) => Err(followed(&stopped)),
+                    result = leading.run() => result,
+                }
+            }
         };
         if let Err(error) = election.release().await {
             tracing::warn!(error, "the Lease was not given up: a standby waits for its end");
@@ -158,8 +165,7 @@ impl Process {
     fn watch_pods(&self) {
         for scope in self.args.scopes() {
             let (client, book) = (self.clients.open.clone(), self.book.clone());
-            // whoever leads hears of it from the book
-            self.tasks.spawn(pods::watch(client, scope, book, |_| {}, self.stop.clone()));
+            self.tasks.spawn(pods::watch(client, scope, book, |_| {}, self.leads.clone()));
         }
     }
 }

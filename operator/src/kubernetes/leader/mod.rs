@@ -137,17 +137,15 @@ impl Election {
         }
     }
 
-    /// Gives the Lease up, so that a standby need not wait for its end. Nothing is written by this process after.
+    /// Gives the Lease up if it is ours, so that a standby need not wait for its end. Nothing is written by this
+    /// process after.
     ///
     /// # Errors
     /// The standby has to wait.
-    pub async fn release(mut self) -> Result<(), String> {
+    pub async fn release(self) -> Result<(), String> {
         self.gate.close();
         self.metrics.leader.set(0);
-        if self.held.is_none() {
-            return Ok(());
-        }
-        // a renewal that was cut off may have been done: what is there now counts
+        // a write that was cut off may have been done: what is there now counts
         let lease =
             self.look().await?.filter(|lease| record(lease).holder.as_deref() == Some(self.us.name()));
         let Some(mut lease) = lease else { return Ok(()) };
@@ -156,7 +154,6 @@ impl Election {
             spec.lease_duration_seconds = Some(1);
             spec.renew_time = Some(MicroTime(Timestamp::now()));
         }
-        self.held = None;
         match self.put(&lease).await {
             Ok(_) => Ok(()),
             Err(Refusal::Outdated) => Err("somebody else wrote the Lease".into()),
