@@ -36,6 +36,13 @@ pub(super) async fn collect(me: &Controller) {
     let Some(jobs) = memory.all_jobs(&me.ctx.settings.scopes) else { return };
     let readable = || jobs.iter().filter_map(|job| job.0.as_ref().ok());
     count(me, readable());
+    if readable().count() < jobs.len() {
+        // it may want any tree
+        tracing::warn!(
+            "a ProvingJob can't be read: no tree is cancelled as unwanted until it is edited or deleted"
+        );
+        return;
+    }
     let wanted = wanted(me, readable());
     let views = dispatcher.jobs();
     memory.keep_quarantined(&views.iter().map(|view| view.spec.id).collect::<Vec<_>>());

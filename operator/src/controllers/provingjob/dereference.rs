@@ -8,7 +8,7 @@ use super::status::proven;
 use super::wishes::Wish;
 use crate::api::ProvingJob;
 use crate::cli::outputs::{PUBLIC_VERSION, PublicFile};
-use arborist_core::engine::{JobId, JobState, JobView, Millis, WorkerState};
+use arborist_core::engine::{JobId, JobState, JobView, Millis};
 use arborist_core::ids::TaskId;
 use arborist_core::profile::Needs;
 use kube::ResourceExt;
@@ -68,11 +68,7 @@ fn tree(me: &Controller, root: &TaskId) -> Option<Tree> {
 }
 
 fn shapes(me: &Controller) -> Vec<Needs> {
-    let live = me.ctx.dispatcher.workers().into_iter().filter(|worker| worker.state == WorkerState::Live);
-    let mut shapes: Vec<Needs> = live.map(|worker| worker.capacity).collect();
-    shapes.sort_unstable();
-    shapes.dedup();
-    shapes
+    me.ctx.dispatcher.capacity().iter().map(|class| class.capacity).collect()
 }
 
 fn others(me: &Controller, uid: &str, root: &TaskId) -> Vec<Wish> {

@@ -33,8 +33,8 @@ pub struct Memory {
     /// Held for reading from before a submit until its tree is remembered here, for writing while trees that nobody
     /// wants are looked for: a tree just submitted is wanted though no status says so yet.
     pub(super) submits: RwLock<()>,
-    pub(super) fetches: Semaphore,
-    pub(super) making: Semaphore,
+    pub(super) fetches: Arc<Semaphore>,
+    pub(super) making: Arc<Semaphore>,
 }
 
 impl Default for Memory {
@@ -44,8 +44,8 @@ impl Default for Memory {
             quarantined: Mutex::default(),
             listed: Mutex::default(),
             submits: RwLock::default(),
-            fetches: Semaphore::new(FETCHES),
-            making: Semaphore::new(MAKING),
+            fetches: Arc::new(Semaphore::new(FETCHES)),
+            making: Arc::new(Semaphore::new(MAKING)),
         }
     }
 }

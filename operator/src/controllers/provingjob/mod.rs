@@ -35,7 +35,7 @@ mod wishes;
 pub use memory::Memory;
 
 use crate::api::ProvingJob;
-use crate::api::conditions::{is_true, job as condition};
+use crate::api::conditions::{cut, is_true, job as condition, reason};
 use crate::controllers::{Context, Outcome, Scope};
 use crate::dispatch::{JobError, Progress};
 use crate::egress::Reach;
@@ -48,6 +48,7 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::jiff::Timestamp;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{self, Action};
+use kube::runtime::events::{Event, EventType};
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::{Controller as Runner, WatchStreamExt, watcher};
 use kube::{Api, Resource, ResourceExt};
@@ -194,8 +195,7 @@ async fn reconcile(object: Arc<Guarded>, me: Arc<Controller>) -> Result<Action, 
     let job = match &object.0 {
         Ok(job) => Arc::new(job.clone()),
         Err(invalid) => {
-            let name = invalid.metadata.name.as_deref().unwrap_or_default();
-            tracing::error!(job = name, error = invalid.error, "a ProvingJob that can't be read; edit it");
+            unreadable(&me, &object, &invalid.error).await;
             return Ok(Action::await_change());
         }
     };
@@ -208,6 +208,21 @@ async fn reconcile(object: Arc<Guarded>, me: Arc<Controller>) -> Result<Action, 
         Outcome::Applied(Some(again)) | Outcome::Waiting { again, .. } => Action::requeue(again),
         Outcome::Applied(None) | Outcome::Settled => Action::await_change(),
     })
+}
+
+/// Says so of an object that is not what the CRD of this version says: its status can't be written.
+async fn unreadable(me: &Controller, object: &Guarded, error: &str) {
+    tracing::error!(job = object.name_any(), error, "a ProvingJob that can't be read");
+    let event = Event {
+        type_: EventType::Warning,
+        reason: reason::INVALID_SPEC.into(),
+        note: Some(cut(&format!("this operator can't read the object: {error}"), 1_000)),
+        action: "Read".into(),
+        secondary: None,
+    };
+    if let Err(error) = me.ctx.recorder.publish(&event, &object.object_ref(&())).await {
+        tracing::warn!(job = object.name_any(), %error, "an event could not be written");
+    }
 }
 
 fn error_policy(object: Arc<Guarded>, _error: &Error, me: Arc<Controller>) -> Action {

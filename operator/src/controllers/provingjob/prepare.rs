@@ -12,6 +12,7 @@ use arborist_circuits::{MAX_CALLS, check_block, sample_block};
 use arborist_core::block::Block;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
+use tokio::sync::OwnedSemaphorePermit;
 
 /// Why a job did not come into the books.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -98,10 +99,10 @@ async fn material(me: &Controller, job: &Validated) -> Result<SubmitSource, Prep
             Ok(SubmitSource::Synthetic { calls: calls.clone(), seed: *seed })
         }
         CheckedSource::Made { calls, seed } => {
-            let _turn = memory.making.acquire().await.map_err(stopping)?;
+            let turn = memory.making.clone().acquire_owned().await.map_err(stopping)?;
             let (calls, seed) = (calls.clone(), *seed);
             let (chain_id, block_number) = (job.chain_id, job.block_number);
-            let json = off_the_loop(move || {
+            let json = off_the_loop(turn, move || {
                 let block = sample_block(&calls, chain_id, block_number, seed, |_| {});
                 let block = block.map_err(|e| PrepareError::BadBlock(e.to_string()))?;
                 serde_json::to_vec(&block).map_err(|e| PrepareError::BadBlock(e.to_string()))
@@ -109,7 +110,7 @@ async fn material(me: &Controller, job: &Validated) -> Result<SubmitSource, Prep
             Ok(SubmitSource::Block(json.await?.into()))
         }
         source => {
-            let _turn = memory.fetches.acquire().await.map_err(stopping)?;
+            let turn = memory.fetches.clone().acquire_owned().await.map_err(stopping)?;
             let reach = Reach::of(me.ctx.settings.allow_local_addresses);
             let bytes = source::fetch(source, &job.namespace, &me.ctx.client, reach).await?;
             let wanted = match source {
@@ -117,17 +118,25 @@ async fn material(me: &Controller, job: &Validated) -> Result<SubmitSource, Prep
                 _ => None,
             };
             let checked = bytes.clone();
-            off_the_loop(move || check(&checked, wanted)).await?;
+            off_the_loop(turn, move || check(&checked, wanted)).await?;
             Ok(SubmitSource::Block(bytes))
         }
     }
 }
 
+/// Runs work that takes long on a thread of its own. It can't be stopped there, so its turn goes with it: jobs that
+/// come and go don't pile work up.
 async fn off_the_loop<T: Send + 'static>(
+    turn: OwnedSemaphorePermit,
     work: impl FnOnce() -> Result<T, PrepareError> + Send + 'static,
 ) -> Result<T, PrepareError> {
     let crashed = PrepareError::Interrupted("reading or making the block crashed");
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(crashed))
+    let on_turn = move || {
+        let result = work();
+        drop(turn);
+        result
+    };
+    tokio::task::spawn_blocking(on_turn).await.unwrap_or(Err(crashed))
 }
 
 /// Checks a block as the circuits would. Better now than after hours of proving.

@@ -4,6 +4,7 @@ mod access;
 mod chores;
 mod cluster;
 mod core;
+mod facts;
 mod front;
 mod lease;
 mod lookup;
@@ -13,7 +14,6 @@ mod retention;
 mod roots;
 mod snapshots;
 mod start;
-mod statement;
 mod submit;
 
 pub use resolve::BadBlock;

@@ -24,6 +24,8 @@ async fn a_listed_job_is_proven_and_one_that_can_not_be_read_does_not_stop_it() 
     until("the job is complete", || (lab.condition("a", condition::COMPLETE) == "True Done").then_some(()))
         .await;
     assert_eq!(ctx.jobs.pending(&ctx.settings.scopes), Vec::<String>::new());
+    let log = lab.api.take_log();
+    assert!(log.contains(&"event InvalidSpec".to_owned()), "{log:?}");
     stop.cancel();
     tokio::time::timeout(super::lab::PATIENCE, running).await.expect("it stops").unwrap();
 }

@@ -1,8 +1,8 @@
-//! What a job's root proof states.
+//! What those who show a job look at beside the job itself.
 
 use super::Dispatcher;
 use arborist_circuits::Published;
-use arborist_core::engine::JobId;
+use arborist_core::engine::{ClassView, JobId};
 
 impl Dispatcher {
     /// What is published beside a job's root proof; `None` for an unknown job and for a block made up without inputs,
@@ -10,5 +10,10 @@ impl Dispatcher {
     pub fn published(&self, id: JobId) -> Option<Published> {
         let statements = self.inner.room.look(|core| core.jobs.get(&id)?.statements.clone())?;
         Some(statements.published())
+    }
+
+    /// Workers that take leases, by capacity, smallest first. Looks at every worker.
+    pub fn capacity(&self) -> Vec<ClassView> {
+        self.inner.room.look(|core| core.engine.capacity())
     }
 }
