@@ -29,8 +29,6 @@ pub struct Process {
     pub gate: Gate,
     pub clients: Clients,
     pub book: PodBook,
-    /// Ends the standby's watch of worker pods; the leader's controller has its own.
-    leads: CancellationToken,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -55,8 +53,8 @@ impl Process {
         tasks.spawn(tls_serve::serve(listener, None, health.router(), stop.clone()));
         tracing::info!(%address, pod = args.pod_name, namespace = args.namespace, "serving health and metrics");
         let clients = Clients::new(&metrics, &gate).await.map_err(|e| CliError::failed("Kubernetes", e))?;
-        let (args, book, leads) = (args.clone(), PodBook::default(), stop.child_token());
-        Ok(Self { args, metrics, health, gate, clients, book, leads, stop, tasks })
+        let (args, book) = (args.clone(), PodBook::default());
+        Ok(Self { args, metrics, health, gate, clients, book, stop, tasks })
     }
 
     /// Stands by and leads, until a signal or until this process must not lead any more.
@@ -101,7 +99,6 @@ impl Process {
         let result = match asked.run_until_cancelled(stand_by).await {
             None => Ok(()),
             Some(keys) => {
-                self.leads.cancel();
                 let fenced = CancellationToken::new();
                 let leading = Leading { process: self, keys: &keys, asked, fenced: &fenced };
                 // the Lease is renewed until everything is written
@@ -165,7 +162,8 @@ impl Process {
     fn watch_pods(&self) {
         for scope in self.args.scopes() {
             let (client, book) = (self.clients.open.clone(), self.book.clone());
-            self.tasks.spawn(pods::watch(client, scope, book, |_| {}, self.leads.clone()));
+            // whoever leads hears of them from the book
+            self.tasks.spawn(pods::watch(client, scope, book, |_| {}, self.stop.clone()));
         }
     }
 }
