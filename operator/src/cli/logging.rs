@@ -48,7 +48,12 @@ fn install<W>(format: LogFormat, writer: W, colours: bool)
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let mut filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    // it logs each failed request as an error, also those that are tried again; whoever asked says what it means
+    filter = match "kube_client::client::builder=off".parse() {
+        Ok(quiet) => filter.add_directive(quiet),
+        Err(_) => filter,
+    };
     let builder = fmt().with_env_filter(filter).with_writer(writer).with_ansi(colours);
     // a second call (in tests) keeps the first logger
     let _already_installed = match format {

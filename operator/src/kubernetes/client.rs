@@ -7,9 +7,11 @@ use http::{Method, Request, Response, StatusCode};
 use kube::client::retry::RetryPolicy;
 use kube::client::{Body, ClientBuilder};
 use kube::{Client, Config};
+use std::error::Error;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
+use tokio::time::timeout;
 use tower::buffer::BufferLayer;
 use tower::retry::RetryLayer;
 use tower::{BoxError, Layer, Service};
@@ -20,6 +22,10 @@ const WAITING: usize = 1024;
 /// for is kept to. What fails then is for the controllers to try again, with their own patience.
 const RETRIES: u32 = 4;
 const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
+
+/// An answer has to begin within this time, that of a watch apart: behind a network that swallows packets a request
+/// would wait for a quarter of an hour otherwise.
+const ANSWER_TIME: Duration = Duration::from_secs(30);
 
 /// Clients of one API server.
 pub struct Clients {
@@ -63,6 +69,26 @@ impl Clients {
     }
 }
 
+/// The API server does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no answer within {} s", ANSWER_TIME.as_secs())]
+struct NoAnswer;
+
+/// An error with its causes in one line: kube's own text ends before what the system said.
+pub fn causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let part = cause.to_string();
+        // some layers only repeat the one below
+        if !text.contains(&part) {
+            text = format!("{text}: {part}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
 /// Counts every try of a request.
 #[derive(Clone)]
 struct Counting(Arc<Metrics>);
@@ -100,7 +126,10 @@ where
             describe(request.method(), request.uri().path(), request.uri().query().unwrap_or_default());
         let (answer, metrics, began) = (self.inner.call(request), self.metrics.clone(), Instant::now());
         Box::pin(async move {
-            let answer = answer.await;
+            let answer = match verb {
+                "watch" => answer.await,
+                _ => timeout(ANSWER_TIME, answer).await.unwrap_or_else(|_| Err(NoAnswer.into())),
+            };
             let code = answer.as_ref().map_or("none", |a| code(a.status()));
             metrics.api_requests.with_label_values(&[verb, resource, code]).inc();
             if verb != "watch" {
@@ -227,6 +256,34 @@ mod tests {
         for (method, path, query, wanted) in cases {
             assert_eq!(describe(method, path, query), wanted, "{method} {path}?{query}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_without_an_answer_ends_and_a_watch_waits() {
+        let service = tower::service_fn(|_request: Request<Body>| std::future::pending());
+        let service =
+            tower::ServiceExt::<Request<Body>>::map_response(service, |never: Response<Body>| never);
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let layered = Counting(metrics).layer(service);
+        let ask = |uri: &str| {
+            let request = Request::get(uri).body(Body::empty()).unwrap();
+            tower::ServiceExt::oneshot(layered.clone(), request)
+        };
+        let error = ask("/api/v1/pods").await.unwrap_err();
+        assert_eq!(error.to_string(), "no answer within 30 s");
+        assert!(timeout(ANSWER_TIME * 20, ask("/api/v1/pods?watch=true")).await.is_err());
+    }
+
+    #[test]
+    fn causes_are_told_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("outer")]
+        struct Outer(#[source] Inner);
+        #[derive(Debug, thiserror::Error)]
+        #[error("inner")]
+        struct Inner;
+        assert_eq!(causes(&Outer(Inner)), "outer: inner");
+        assert_eq!(causes(&kube::Error::Service(Box::new(Outer(Inner)))), "ServiceError: outer: inner");
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,5 +1,6 @@
 //! Waiting until the API server serves the two kinds.
 
+use super::client::causes;
 use super::patience::Patience;
 use crate::api::GROUP;
 use kube::Client;
@@ -31,7 +32,7 @@ pub async fn served(client: &Client, trouble: impl Fn(Option<String>)) {
             Ok(missing) => {
                 format!("{} of {GROUP} not served: install the chart arborist-crds", missing.join(" and "))
             }
-            Err(error) => format!("the API server can't be asked what it serves: {error}"),
+            Err(error) => format!("the API server can't be asked what it serves: {}", causes(&error)),
         };
         tracing::warn!("waiting: {text}");
         trouble(Some(text));

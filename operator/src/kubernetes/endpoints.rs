@@ -1,6 +1,7 @@
 //! Where workers find the leader: the Service that they connect to has no selector, and this EndpointSlice of it
 //! holds the leader's address alone. So a standby is Ready and gets no worker.
 
+use super::client::causes;
 use super::patience::Patience;
 use super::{ENDPOINT_SLICE, gate};
 use crate::api::MANAGER;
@@ -110,7 +111,7 @@ impl Address {
                 }
                 Err(error) => {
                     if !gate::is_closed(&error) {
-                        tracing::warn!(%error, "the address for workers can't be published");
+                        tracing::warn!(error = causes(&error), "the address for workers can't be published");
                     }
                     patience.pause().await;
                 }

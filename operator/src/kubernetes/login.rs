@@ -2,6 +2,7 @@
 //! and the pod book whether that is a worker.
 
 use super::Metrics;
+use super::client::causes;
 use super::pods::PodBook;
 use crate::api::TOKEN_AUDIENCE;
 use crate::controllers::Scope;
@@ -109,7 +110,7 @@ impl TokenReviewLogin {
             // the semaphore is never closed
             let _place = self.places.acquire().await.map_err(|error| error.to_string())?;
             let how = PostParams::default();
-            self.api.create(&how, &review).await.map_err(|error| error.to_string())
+            self.api.create(&how, &review).await.map_err(|error| causes(&error))
         };
         let answer = timeout(REVIEW_TIME, asked).await.map_err(|_| "no answer".to_owned())??;
         answer.status.ok_or_else(|| "an answer without a status".to_owned())

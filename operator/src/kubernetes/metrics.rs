@@ -34,8 +34,6 @@ pub struct Metrics {
     pub pods: IntGaugeVec,
     /// Worker pods wanted by all pools.
     pub pods_wanted: IntGauge,
-    /// ProverPools by what is True of them: `Ready`, `Starved`, ….
-    pub pools: IntGaugeVec,
     /// ProvingJobs by state.
     pub jobs: IntGaugeVec,
     /// Tries to deliver a report, by result.
@@ -79,7 +77,6 @@ impl Metrics {
             reconcile_seconds: seconds("reconcile_seconds", "Time of a reconcile", &["controller"])?,
             pods: gauges("worker_pods", "Worker pods", &["state"])?,
             pods_wanted: gauge("worker_pods_wanted", "Worker pods wanted")?,
-            pools: gauges("pools", "ProverPools by the conditions that are True", &["condition"])?,
             jobs: gauges("proving_jobs", "ProvingJobs", &["state"])?,
             reports: counters("reports_total", "Tries to deliver a report", &["result"])?,
             token_reviews: counters("token_reviews_total", "Workers' tokens checked", &["source"])?,

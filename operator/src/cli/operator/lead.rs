@@ -175,3 +175,39 @@ impl Parts {
 async fn until(stop: CancellationToken, task: impl Future<Output = ()> + Send) {
     stop.run_until_cancelled(task).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_part_that_ends_or_crashes_is_named() {
+        let stop = CancellationToken::new();
+        let mut parts = Parts::default();
+        parts.spawn("the patient one", until(stop.clone(), std::future::pending()));
+        parts.spawn("the short one", async {});
+        assert_eq!(parts.first_end().await, "the short one");
+        parts.spawn("the weak one", async { panic!("a bug") });
+        let told = parts.first_end().await;
+        assert!(told.starts_with("the weak one (crashed: ") && told.contains("a bug"), "{told}");
+        stop.cancel();
+        assert_eq!(parts.first_end().await, "the patient one");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn at_the_end_parts_may_finish_and_the_deaf_are_ended() {
+        let (finished, hears) = std::sync::mpsc::channel();
+        let stop = CancellationToken::new();
+        let mut parts = Parts::default();
+        let heeds = stop.clone();
+        parts.spawn("heeds", async move {
+            heeds.cancelled().await;
+            tokio::time::sleep(STOP_TIME / 2).await;
+            finished.send("done").unwrap();
+        });
+        parts.spawn("deaf", std::future::pending());
+        stop.cancel();
+        parts.end().await;
+        assert_eq!(hears.try_recv(), Ok("done"));
+    }
+}

@@ -5,7 +5,7 @@ use super::lead::Leading;
 use crate::cli::CliError;
 use crate::cli::serve::bind;
 use crate::cli::signals::Signals;
-use crate::kubernetes::client::Clients;
+use crate::kubernetes::client::{Clients, causes};
 use crate::kubernetes::health::Health;
 use crate::kubernetes::leader::{Election, Identity, Stopped, Timing};
 use crate::kubernetes::patience::Patience;
@@ -14,7 +14,7 @@ use crate::kubernetes::trust::Keeper;
 use crate::kubernetes::{Gate, Metrics, crds, report_key};
 use crate::tls_serve;
 use ed25519_dalek::SigningKey;
-use std::fmt::Display;
+use std::error::Error;
 use std::future::Future;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -139,7 +139,7 @@ impl Process {
     /// Tries until it works, and says meanwhile what is missing.
     async fn insist<T, E, F>(&self, what: &'static str, action: impl Fn() -> F) -> T
     where
-        E: Display,
+        E: Error,
         F: Future<Output = Result<T, E>>,
     {
         let mut patience = Patience::default();
@@ -150,8 +150,9 @@ impl Process {
                     return done;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "waiting for the {what}");
-                    self.health.wait(what, Some(error.to_string()));
+                    let text = causes(&error);
+                    tracing::warn!(error = text, "waiting for the {what}");
+                    self.health.wait(what, Some(text));
                 }
             }
             patience.pause().await;

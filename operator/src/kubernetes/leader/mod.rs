@@ -9,6 +9,7 @@ mod tests;
 
 pub use decide::{Course, Identity, Record, Seen, Stopped, Timing, Watched, course, may_take};
 
+use super::client::causes;
 use super::{Gate, LEASE, Metrics};
 use crate::api::{LABEL_MANAGED_BY, MANAGER};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -199,7 +200,9 @@ impl Election {
     /// The Lease as it is.
     async fn look(&self) -> Result<Option<Lease>, String> {
         match timeout(self.timing.patience(), self.api.get_opt(LEASE)).await {
-            Ok(answer) => answer.map_err(|error| format!("the Lease {LEASE} can't be read: {error}")),
+            Ok(answer) => {
+                answer.map_err(|error| format!("the Lease {LEASE} can't be read: {}", causes(&error)))
+            }
             Err(_) => Err(format!("the Lease {LEASE} can't be read: no answer")),
         }
     }
@@ -228,7 +231,9 @@ impl Election {
         match timeout(self.timing.patience(), request).await {
             Ok(Ok(written)) => Ok(written),
             Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => Err(Refusal::Outdated),
-            Ok(Err(error)) => Err(Refusal::Failed(format!("the Lease {LEASE} can't be written: {error}"))),
+            Ok(Err(error)) => {
+                Err(Refusal::Failed(format!("the Lease {LEASE} can't be written: {}", causes(&error))))
+            }
             Err(_) => Err(Refusal::Failed(format!("the Lease {LEASE} can't be written: no answer"))),
         }
     }

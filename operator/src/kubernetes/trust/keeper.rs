@@ -3,6 +3,7 @@
 use super::Trust;
 use super::rotation::{Step, rotation};
 use super::secret::{Content, TrustError};
+use crate::kubernetes::client::causes;
 use crate::kubernetes::secrets::{post, read_or_create};
 use crate::kubernetes::{CA_SECRET, gate};
 use crate::tls::Authority;
@@ -70,7 +71,7 @@ impl Keeper {
                 Err(error) => {
                     let closed = matches!(&error, TrustError::Api(error) if gate::is_closed(error));
                     if !closed {
-                        tracing::warn!(%error, "the certificate authority can't be kept now");
+                        tracing::warn!(error = causes(&error), "the certificate authority can't be kept now");
                     }
                     AGAIN
                 }
