@@ -214,8 +214,9 @@ mod tests {
 
     #[test]
     fn the_time_of_a_standby_counts_anew_after_each_renewal_and_each_gap() {
-        // (looks at, version) and since when it is seen unchanged after the last
-        let cases: [(&str, &[(u64, &str)], u64); 5] = [
+        // looks (when, version), and since when it is seen unchanged after the last
+        type Looks = &'static [(u64, &'static str)];
+        let cases: [(&str, Looks, u64); 5] = [
             ("unchanged", &[(1, "1"), (2, "1"), (3, "1")], 1),
             ("renewed", &[(1, "1"), (2, "1"), (3, "2"), (4, "2")], 3),
             ("one answer missing", &[(1, "1"), (2, "1"), (4, "1")], 1),

@@ -80,7 +80,8 @@ mod tests {
     #[test]
     fn the_next_authority_is_published_spread_and_settled_before_it_signs() {
         let current = Validity { from: at(0), until: at(300) };
-        let cases: [(&str, i64, Option<i64>, Option<i64>, Option<i64>, Step); 12] = [
+        type Case = (&'static str, i64, Option<i64>, Option<i64>, Option<i64>, Step);
+        let cases: [Case; 12] = [
             ("new", 0, None, None, Some(0), Step::Wait(at(1))),
             ("soon time", 199, None, None, Some(0), Step::Wait(at(200))),
             ("time", 200, None, None, Some(0), Step::Publish),
