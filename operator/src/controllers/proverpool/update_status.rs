@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 /// Two writes of one status are so far apart.
 const PAUSE: Duration = Duration::from_secs(2);
 /// The longest `wantedBecause`.
-const MAX_BECAUSE: usize = 400;
+const MAX_BECAUSE: usize = 300;
 
 /// Writes what is so after `applied`. Returns after what time there is more to write, if there is.
 pub(super) async fn run(

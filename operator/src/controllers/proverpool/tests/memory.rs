@@ -1,0 +1,90 @@
+use super::fixtures::*;
+use crate::controllers::proverpool::census::{Moment, Workers};
+use crate::controllers::proverpool::memory::{PoolMemory, Refusals, Window};
+use crate::kubernetes::pods::PoolPods;
+use arborist_core::engine::WorkerState;
+use serde_json::json;
+use std::time::Duration;
+
+#[test]
+fn the_window_keeps_the_most_that_was_wanted() {
+    let (mut window, delay) = (Window::default(), Duration::from_secs(60));
+    let mut most = |second: u64, wanted: u32| {
+        window.add(at(second).instant, wanted);
+        window.most(at(second).instant, delay)
+    };
+    for (second, wanted, expected) in [
+        (0, 5, 5),
+        (10, 9, 9),
+        (20, 3, 9),
+        (30, 4, 9),
+        (79, 1, 9),
+        (80, 1, 9),
+        (90, 1, 4),
+        (139, 1, 1),
+        (140, 7, 7),
+    ] {
+        assert_eq!(most(second, wanted), expected, "at {second} s");
+    }
+    // a number counts as long as it stands, however old it is
+    let mut still = Window::default();
+    still.add(at(0).instant, 8);
+    assert_eq!(still.most(at(5000).instant, delay), 8);
+}
+
+#[test]
+fn refusals_are_tried_again_one_at_a_time_and_ever_later() {
+    let mut refusals = Refusals::default();
+    assert_eq!(refusals.allowed(at(0).instant), u32::MAX);
+    let mut second = 0;
+    for pause in [1, 2, 4, 8, 16, 32, 60, 60] {
+        refusals.refused(at(second).instant, "quota".into());
+        let almost = at(second).instant + Duration::from_millis(pause * 790);
+        assert_eq!(refusals.allowed(almost), 0, "{pause}");
+        second += pause;
+        assert_eq!(refusals.allowed(at(second).instant), 1, "{pause}");
+    }
+    refusals.clear();
+    assert_eq!(refusals.allowed(at(0).instant), u32::MAX);
+}
+
+#[test]
+fn starts_are_measured_from_the_making_to_the_login() {
+    let mut memory = PoolMemory::default();
+    let pool = valid(&pool("vm", json!({})));
+    let names = ["a", "b", "c"];
+    let pods = |status: serde_json::Value| PoolPods {
+        pods: names.iter().map(|name| record(name, "t", on_node(), status.clone())).collect(),
+        expected: 0,
+    };
+    let logged_in = |count: usize| -> Workers {
+        let brief = |name: &&str| worker(name, WorkerState::Live, 0, None);
+        names.iter().take(count).map(brief).map(|worker| (worker.name.clone(), worker)).collect()
+    };
+    let mut note = |at: Moment, count| {
+        memory.note(&pods(running()), &logged_in(count), at);
+        (memory.startup(&pool).as_secs(), memory.absent.len())
+    };
+    assert_eq!(note(at(1), 0), (60, 3), "as the user says, until it was measured");
+    assert_eq!(note(at(12), 1), (12, 2));
+    assert_eq!(note(at(14), 2), (14, 1));
+    assert_eq!(note(at(30), 3), (14, 0), "the median");
+    // a worker that comes back is no start
+    assert_eq!(note(at(400), 2), (14, 1));
+    let restarted = json!({"phase": "Running", "containerStatuses": [{"restartCount": 1}]});
+    memory.note(&pods(restarted), &logged_in(3), at(500));
+    assert_eq!(memory.startup(&pool).as_secs(), 14);
+}
+
+#[test]
+fn a_pod_that_was_deleted_is_remembered_until_the_watch_tells() {
+    let mut memory = PoolMemory::default();
+    let gone = record("a", "t", on_node(), running());
+    memory.deleted.insert(gone.uid.clone());
+    let note = |memory: &mut PoolMemory, pods| {
+        memory.note(&PoolPods { pods, expected: 0 }, &Workers::new(), at(0));
+        memory.deleted.len()
+    };
+    assert_eq!(note(&mut memory, vec![gone]), 1);
+    assert_eq!(note(&mut memory, vec![record("a", "t", json!({"deleting": true}), running())]), 0);
+}

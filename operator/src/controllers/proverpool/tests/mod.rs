@@ -1,0 +1,10 @@
+mod census;
+mod conditions;
+mod decide;
+mod fixtures;
+mod losses;
+mod memory;
+mod pod;
+mod rounds;
+mod scale;
+mod validate;
