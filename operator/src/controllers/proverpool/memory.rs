@@ -92,27 +92,31 @@ impl PoolMemory {
 /// The most that were wanted lately.
 #[derive(Debug, Default)]
 pub(super) struct Window {
-    /// Falling numbers, each with the time until which it counts when nothing else does.
-    peaks: VecDeque<(Instant, u32)>,
+    current: u32,
+    /// Numbers wanted before, with the time when another took their place: each lower than the one before it, since those
+    /// that a later, higher one outlives don't matter.
+    past: VecDeque<(Instant, u32)>,
 }
 
 impl Window {
-    /// So many are wanted now.
+    /// So many are wanted from now on.
     pub(super) fn add(&mut self, now: Instant, wanted: u32) {
-        while self.peaks.back().is_some_and(|(_, peak)| *peak <= wanted) {
-            self.peaks.pop_back();
+        let before = std::mem::replace(&mut self.current, wanted);
+        if before == wanted {
+            return;
         }
-        self.peaks.push_back((now, wanted));
+        while self.past.back().is_some_and(|(_, lower)| *lower <= before) {
+            self.past.pop_back();
+        }
+        self.past.push_back((now, before));
     }
 
-    /// The most wanted at any time since `delay` ago: a number counts until a lower one has stood for so long.
+    /// The most wanted at any time since `delay` ago.
     pub(super) fn most(&mut self, now: Instant, delay: Duration) -> u32 {
-        while self.peaks.len() > 1
-            && self.peaks.get(1).is_some_and(|(since, _)| now.duration_since(*since) >= delay)
-        {
-            self.peaks.pop_front();
+        while self.past.front().is_some_and(|(until, _)| now.saturating_duration_since(*until) >= delay) {
+            self.past.pop_front();
         }
-        self.peaks.front().map_or(0, |(_, peak)| *peak)
+        self.past.front().map_or(self.current, |(_, highest)| self.current.max(*highest))
     }
 }
 

@@ -100,10 +100,10 @@ async fn write(
     old: ProverPoolStatus,
     status: ProverPoolStatus,
 ) -> Result<Option<Duration>, kube::Error> {
-    if status == old && pool.status.is_some() {
+    let last = shop.fleet.with(key, |memory| memory.written.as_ref().map(|(_, when)| *when));
+    if status == old && (last.is_some() || pool.status.is_some()) {
         return Ok(None);
     }
-    let last = shop.fleet.with(key, |memory| memory.written.as_ref().map(|(_, when)| *when));
     if let Some(wait) = last.and_then(|last| PAUSE.checked_sub(last.elapsed())).filter(|wait| !wait.is_zero())
     {
         return Ok(Some(wait));
@@ -133,9 +133,10 @@ fn events(old: &[Condition], status: &ProverPoolStatus) -> Vec<Event> {
         let flipped = before.map_or(Status::Unknown, |before| before.status) != now.status;
         let other_reason = before.is_some_and(|before| before.reason != now.reason);
         let bad = is_bad(now);
-        // that all is well at the beginning is no news
+        // that all is well at the beginning is no news; that pods are made is
         let first = before.is_none_or(|before| before.status == Status::Unknown);
-        let news = if bad { flipped || other_reason } else { flipped && !first };
+        let scales = now.type_ == types::SCALING && now.status == Status::True;
+        let news = if bad { flipped || other_reason } else { flipped && (scales || !first) };
         (news && now.status != Status::Unknown).then(|| event(now, bad, &status.wanted_because))
     });
     told.collect()

@@ -132,7 +132,10 @@ fn pods_that_do_nothing_yet_go_first_those_without_a_node_before_others() {
         let steps = scene(&pods, wanted).steps();
         assert_eq!(
             (names(&steps.delete), names(&steps.retire)),
-            (deleted.into_iter().map(str::to_owned).collect(), retired.into_iter().map(str::to_owned).collect())
+            (
+                deleted.into_iter().map(str::to_owned).collect(),
+                retired.into_iter().map(str::to_owned).collect()
+            )
         );
     }
 }

@@ -19,8 +19,8 @@ fn the_window_keeps_the_most_that_was_wanted() {
         (20, 3, 9),
         (30, 4, 9),
         (79, 1, 9),
-        (80, 1, 9),
-        (90, 1, 4),
+        (80, 1, 4), // nine were wanted until 20
+        (138, 1, 4),
         (139, 1, 1),
         (140, 7, 7),
     ] {

@@ -56,7 +56,9 @@ impl Stage {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         });
-        Self { api, force, shop, pool: pool("vm", spec), made }
+        let pool = pool("vm", spec);
+        api.put(STATUS, serde_json::to_value(&pool).unwrap());
+        Self { api, force, shop, pool, made }
     }
 
     fn plan(&self) {
