@@ -63,12 +63,15 @@ impl Drop for Reader {
     }
 }
 
+/// Names of workers.
+type Names = HashSet<Box<str>>;
+
 /// Puts a watch's events into the book.
 pub(super) struct Reader {
     pub(super) scope: Scope,
     pub(super) book: PodBook,
     /// While a whole list arrives: the pods in it, and those made and not seen when it began.
-    pub(super) listing: Option<(HashSet<Box<str>>, HashSet<Box<str>>)>,
+    pub(super) listing: Option<(Names, Names)>,
     pub(super) synced: bool,
 }
 
