@@ -15,6 +15,9 @@ pub(super) type Absent = HashMap<String, Instant>;
 /// A worker that is not heard for so long has lost its leases, and may be deleted.
 const MUTE: Duration = Duration::from_secs(60);
 
+/// A pod whose container is not there after so long is not counted on, however large its image.
+const SLOW: Duration = Duration::from_secs(300);
+
 /// Where a pod stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
@@ -54,7 +57,7 @@ pub(super) enum Trouble {
     CrashLoop,
     /// No node has had room for it for a while.
     Unschedulable,
-    /// It runs, and its worker has not logged in for long.
+    /// It has a node, and its worker has not logged in for long.
     Mute,
 }
 
@@ -277,6 +280,8 @@ fn standing(
         (Scheduling::Scheduled, Phase::Running) if waited >= MUTE.max(rules.grace * 2) => {
             Standing::Stuck(Trouble::Mute)
         }
+        // a volume that can't be mounted shows nowhere else
+        (Scheduling::Scheduled, _) if waited >= SLOW.max(rules.grace * 4) => Standing::Stuck(Trouble::Mute),
         (Scheduling::Scheduled, _) => Standing::Arriving,
     }
 }

@@ -78,7 +78,7 @@ fn trouble_text(valid: &ValidPool, seen: &Seen, trouble: Trouble) -> String {
             format!("{pods} without a node for {} s: {}", seen.grace.as_secs(), cut(scheduler, MAX_QUOTE))
         }
         Trouble::Mute => {
-            format!("{pods}, such as {name}: runs, and its worker has not logged in: see its log")
+            format!("{pods}, such as {name}: its worker does not log in: see its log and events")
         }
     }
 }

@@ -8,6 +8,7 @@ use super::workforce::Workforce;
 use crate::api::ProverPool;
 use crate::controllers::Settings;
 use crate::kubernetes::pods::PodBook;
+use arborist_core::engine::WorkerBrief;
 use arborist_core::plan::{self, PoolView, Wanted};
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -81,7 +82,7 @@ impl Fleet {
         now: Moment,
     ) -> Pass {
         // asked before the lock is taken: the engine has one of its own
-        let workers: Workers = workforce.workers().into_iter().map(|w| (w.name.clone(), w)).collect();
+        let workers: Workers = workforce.workers().into_iter().map(named).collect();
         let (seen, horizon) = self.lock().look(pools, Arc::new(workers), book, settings, now);
         let demand = workforce.demand(horizon);
         let views: Vec<PoolView> = seen.iter().map(|seen| seen.view.clone()).collect();
@@ -90,6 +91,11 @@ impl Fleet {
         pass.settled &= demand.is_empty();
         pass
     }
+}
+
+/// A worker under its name.
+fn named(mut worker: WorkerBrief) -> (String, WorkerBrief) {
+    (std::mem::take(&mut worker.name), worker)
 }
 
 /// A pool as the plan sees it.

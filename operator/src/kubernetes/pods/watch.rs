@@ -63,35 +63,41 @@ impl Drop for Reader {
     }
 }
 
-/// Names of workers.
-type Names = HashSet<Box<str>>;
-
 /// Puts a watch's events into the book.
 pub(super) struct Reader {
     pub(super) scope: Scope,
     pub(super) book: PodBook,
-    /// While a whole list arrives: the pods in it, and those made and not seen when it began.
-    pub(super) listing: Option<(Names, Names)>,
+    /// While a whole list arrives.
+    pub(super) listing: Option<Listing>,
     pub(super) synced: bool,
+}
+
+/// A list of all pods that is arriving.
+pub(super) struct Listing {
+    /// The pods in it so far.
+    listed: HashSet<Box<str>>,
+    /// Pods that were made and not seen when it began.
+    unseen: HashSet<Box<str>>,
 }
 
 impl Reader {
     pub(super) fn take(&mut self, event: Event<WorkerPod>) -> Vec<Change> {
         match event {
             Event::Init => {
-                self.listing = Some((HashSet::new(), self.book.unseen(&self.scope)));
+                let unseen = self.book.unseen(&self.scope);
+                self.listing = Some(Listing { listed: HashSet::new(), unseen });
                 vec![]
             }
             Event::InitApply(pod) => {
-                if let Some((listed, _)) = &mut self.listing {
-                    listed.insert(pod.worker().into());
+                if let Some(listing) = &mut self.listing {
+                    listing.listed.insert(pod.worker().into());
                 }
                 self.apply(&pod)
             }
             Event::Apply(pod) => self.apply(&pod),
             Event::Delete(pod) => self.book.remove(&pod.worker()).into_iter().collect(),
             Event::InitDone => {
-                let Some((listed, unseen)) = self.listing.take() else { return vec![] };
+                let Some(Listing { listed, unseen }) = self.listing.take() else { return vec![] };
                 let changes = self.book.keep(&self.scope, &listed, &unseen);
                 if !self.synced {
                     self.synced = true;

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::time::Duration;
 
-/// A pool that wants `wanted` pods and has `busy` workers and these other pods (spec and status), all there for an hour.
+/// A pool that wants `wanted` pods and has `busy` workers and these other pods (spec and status), all there for four minutes.
 fn seen(wanted: u32, busy: usize, others: Vec<(Value, Value)>) -> Seen {
     let mut workers = Workers::new();
     let mut pods = vec![];
@@ -31,7 +31,7 @@ fn seen(wanted: u32, busy: usize, others: Vec<(Value, Value)>) -> Seen {
         pods.push(pod);
     }
     let rules = Rules { template: "t", grace: Duration::from_secs(60), delay: Duration::from_secs(60) };
-    let census = Census::take(PoolPods { pods, expected: 0 }, &workers, &absent, &rules, at(3600));
+    let census = Census::take(PoolPods { pods, expected: 0 }, &workers, &absent, &rules, at(240));
     let shares = if wanted > 0 { vec![Share { kind: Kind::Vm, tasks: wanted, each: 1 }] } else { vec![] };
     let because = Because { pods: wanted, shares, bound: Bound::Demand };
     Seen {
@@ -116,7 +116,7 @@ fn what_keeps_pods_from_coming_up_is_told_with_its_name() {
         (
             running(),
             reason::NOT_LOGGED_IN,
-            "2 pods, such as other-0: runs, and its worker has not logged in: see its log",
+            "2 pods, such as other-0: its worker does not log in: see its log and events",
         ),
     ];
     for (status, reason, message) in cases {
