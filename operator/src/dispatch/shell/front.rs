@@ -31,7 +31,9 @@ impl net::Desk for Front {
             let inner = inner.clone();
             async move { inner.options.login.check(&hello.token).await?.admit(worker) }
         });
-        // most answers are there at once; the others are waited for elsewhere
+        // a login may set timers or ask the network from its first step on; this thread is none of the runtime's
+        let _context = inner.runtime.enter();
+        // some answers are there at once; the others are waited for elsewhere
         match login.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(answer) => inner.answer(&peer, &name, held, answer, buffers),
             Poll::Pending => {
