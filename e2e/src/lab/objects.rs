@@ -30,10 +30,7 @@ pub fn pool(name: &str, spec: Value) -> Value {
         "template": {
             "resources": {"cpu": "1", "memory": "1Gi"},
             "nodeSelector": {NODE_LABEL: "vm"},
-            "env": [
-                {"name": "RUST_LOG", "value": "info,arborist_worker=debug"},
-                {"name": "NO_COLOR", "value": "1"},
-            ],
+            "env": [{"name": "RUST_LOG", "value": "info,arborist_worker=debug"}],
             "terminationGracePeriodSeconds": 10,
         },
         "scaling": {"min": 0, "max": 4, "startupEstimate": "5s", "scaleDownDelay": "3s"},

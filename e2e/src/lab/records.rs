@@ -1,14 +1,16 @@
 //! Who proved what, by the workers' own logs: `RUST_LOG=arborist_worker=debug` has a line for each proof made.
 
 use anyhow::{Result, ensure};
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// How often each task was proven. A proof that was found in the store was not.
 pub fn proven(log: &str) -> BTreeMap<String, u32> {
     let mut counts = BTreeMap::new();
-    for line in log.lines().filter(|line| line.contains("found=false")) {
-        let task = line.split_whitespace().find_map(|word| word.strip_prefix("task="));
-        if let Some(task) = task {
+    for line in log.lines() {
+        let Ok(line) = serde_json::from_str::<Value>(line) else { continue };
+        let fields = &line["fields"];
+        if let (Some(task), Some(false)) = (fields["task"].as_str(), fields["found"].as_bool()) {
             *counts.entry(task.to_owned()).or_default() += 1;
         }
     }
@@ -31,16 +33,19 @@ pub fn each_once(log: &str, tasks: u64) -> Result<()> {
 mod tests {
     use super::*;
 
-    const LOG: &str = "t DEBUG done task=aa circuit=vm millis=3 found=false\n\
-                       t INFO logged in dispatcher=\"x\"\n\
-                       t DEBUG done task=bb circuit=kernel/0 millis=3 found=false\n\
-                       t DEBUG done task=bb circuit=kernel/0 millis=0 found=true\n";
+    const LOG: &str = r#"
+{"level":"DEBUG","fields":{"message":"done","task":"aa","circuit":"vm","millis":3,"found":false}}
+{"level":"INFO","fields":{"message":"logged in","dispatcher":"x"}}
+not JSON at all
+{"level":"DEBUG","fields":{"message":"done","task":"bb","circuit":"kernel/0","millis":3,"found":false}}
+{"level":"DEBUG","fields":{"message":"done","task":"bb","circuit":"kernel/0","millis":0,"found":true}}
+"#;
 
     #[test]
     fn only_what_was_made_counts() {
         assert!(each_once(LOG, 2).is_ok());
         assert!(each_once(LOG, 3).is_err());
-        let twice = format!("{LOG}t DEBUG done task=aa circuit=vm millis=3 found=false\n");
+        let twice = format!("{LOG}{}", LOG.lines().nth(1).unwrap());
         assert!(each_once(&twice, 2).unwrap_err().to_string().contains("aa"));
     }
 }
