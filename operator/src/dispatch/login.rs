@@ -65,7 +65,8 @@ impl Refusal {
     }
 }
 
-/// Checks tokens. May ask others, so it may take its time; it is polled outside any lock.
+/// Checks tokens. May ask others, so it may take its time; it is polled outside any lock, first on a thread that has
+/// no async runtime.
 pub trait Login: Send + Sync + 'static {
     /// Whose token it is.
     ///

@@ -14,8 +14,10 @@ use kube::{Api, Client};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
+use tokio_util::task::AbortOnDropHandle;
 
 /// Reviews under way at once.
 const AT_ONCE: usize = 64;
@@ -36,6 +38,11 @@ const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
 
 /// Checks tokens by TokenReview.
 pub struct TokenReviewLogin {
+    desk: Arc<Desk>,
+    runtime: Handle,
+}
+
+struct Desk {
     api: Api<TokenReview>,
     scopes: Vec<Scope>,
     book: PodBook,
@@ -59,24 +66,38 @@ struct Reviewed {
 }
 
 impl TokenReviewLogin {
-    /// Lets in the workers of these scopes that are in the book. `client` must let writes pass whoever leads.
+    /// Lets in the workers of these scopes that are in the book. `client` must let writes pass whoever leads. To be
+    /// called in the runtime that is to ask the API server.
     pub fn new(client: Client, scopes: Vec<Scope>, book: PodBook, metrics: Arc<Metrics>) -> Self {
         let (places, reviewed) = (Semaphore::new(AT_ONCE), Mutex::default());
-        Self { api: Api::all(client), scopes, book, metrics, places, reviewed }
+        let desk = Desk { api: Api::all(client), scopes, book, metrics, places, reviewed };
+        Self { desk: Arc::new(desk), runtime: Handle::current() }
     }
+}
 
-    async fn admit(&self, token: &str) -> Result<Identity, Refusal> {
-        let owner = self.owner(token).await?;
-        self.check(&owner)
+impl Login for TokenReviewLogin {
+    fn check<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Identity, Refusal>> {
+        if let Some(owner) = self.desk.remembered(&blake3::hash(token.as_bytes()), FRESH) {
+            self.desk.count("cache");
+            return Box::pin(std::future::ready(self.desk.check(&owner)));
+        }
+        // the dispatcher's own threads begin this, and there is no runtime on them
+        let (desk, token) = (self.desk.clone(), token.to_owned());
+        let asking = AbortOnDropHandle::new(self.runtime.spawn(async move {
+            let owner = desk.owner(&token).await?;
+            desk.check(&owner)
+        }));
+        Box::pin(async move {
+            let internal = |_| Err(Refusal::for_now("internal", "the check of the token was broken off"));
+            asking.await.unwrap_or_else(internal)
+        })
     }
+}
 
-    /// Whose token it is: from memory, from the API server, or from an older memory.
+impl Desk {
+    /// Whose token it is: from the API server, or from memory when it does not answer.
     async fn owner(&self, token: &str) -> Result<Owner, Refusal> {
         let key = blake3::hash(token.as_bytes());
-        if let Some(owner) = self.remembered(&key, FRESH) {
-            self.count("cache");
-            return Ok(owner);
-        }
         match self.review(token).await {
             Ok(status) => {
                 self.count("api");
@@ -168,12 +189,6 @@ impl TokenReviewLogin {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<blake3::Hash, Reviewed>> {
         self.reviewed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Login for TokenReviewLogin {
-    fn check<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Identity, Refusal>> {
-        Box::pin(self.admit(token))
     }
 }
 

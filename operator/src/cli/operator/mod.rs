@@ -96,6 +96,7 @@ pub struct Args {
 /// It led and was followed by another, or something that it can't do without failed.
 pub fn run(args: &Args) -> Result<(), CliError> {
     logging::to_stderr(&args.log);
+    end_with_network_threads();
     // the API server's client and those of jobs' sources share it; an earlier call has set the same one
     let _already_installed = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -109,6 +110,18 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     // a check of a root that hangs in a plug-in does not hold the process
     runtime.shutdown_timeout(Duration::from_secs(2));
     result
+}
+
+/// Nobody waits for the threads that carry the workers' connections: when one crashes, the process ends rather than
+/// leave its workers unheard. Other crashes are dealt with where they happen.
+fn end_with_network_threads() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |crash| {
+        report(crash);
+        if std::thread::current().name().is_some_and(|name| name.starts_with("net-")) {
+            std::process::exit(1);
+        }
+    }));
 }
 
 impl Args {

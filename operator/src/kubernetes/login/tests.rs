@@ -166,3 +166,17 @@ async fn what_is_refused_is_not_remembered() {
     reviews(&api, good());
     Login::check(&login, "token").await.unwrap();
 }
+
+#[tokio::test]
+async fn a_thread_without_a_runtime_may_ask() {
+    let api = FakeApi::default();
+    reviews(&api, good());
+    let login = Arc::new(login(&api, vec![Scope::Cluster], book(json!([pod()])).await));
+    for _ in 0..2 {
+        let login = login.clone();
+        let (told, hears) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || told.send(futures::executor::block_on(Login::check(&*login, "token"))));
+        assert!(hears.await.unwrap().is_ok());
+    }
+    assert_eq!(api.count(Method::POST, REVIEWS), 1, "the second one is remembered");
+}
