@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Block", type_ = "integer", json_path = ".spec.blockNumber"),
     printcolumn(name = "Txs", type_ = "integer", json_path = ".status.transactions"),
     printcolumn(name = "Progress", type_ = "string", json_path = ".status.progress"),
-    printcolumn(name = "ETA", type_ = "date", json_path = ".status.estimatedCompletion", priority = 1),
+    printcolumn(name = "ETA", type_ = "string", json_path = ".status.estimatedCompletion", priority = 1),
     printcolumn(name = "Deadline", type_ = "string", json_path = ".status.deadline"),
     printcolumn(
         name = "Complete",
