@@ -23,7 +23,7 @@ pub const LABEL_TEMPLATE: &str = "arborist.dev/template";
 pub const LABEL_NAME: (&str, &str) = ("app.kubernetes.io/name", "arborist-worker");
 
 /// A create request whose answer was lost may have made a pod: it is counted for so long.
-const UNANSWERED: Duration = Duration::from_secs(60);
+const UNANSWERED: Duration = Duration::from_secs(20);
 
 /// The worker pods of the operator's scopes, and those that were asked for and not seen yet. Clones are the same book.
 #[derive(Clone, Default)]

@@ -3,8 +3,10 @@
 
 use super::Shop;
 use super::build::Built;
-use super::memory::Prepared;
+use super::memory::{Prepared, Refusal};
 use super::validate::PoolKey;
+use crate::kubernetes::CA_CONFIG_MAP;
+use crate::kubernetes::gate::NotLeading;
 use crate::kubernetes::pods::PodRecord;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
@@ -83,7 +85,7 @@ struct Batch {
     prepared: Arc<Prepared>,
     stop: CancellationToken,
     refused: AtomicBool,
-    refusal: Mutex<Option<String>>,
+    refusal: Mutex<Option<Refusal>>,
 }
 
 impl Batch {
@@ -92,12 +94,17 @@ impl Batch {
         if let Some(trust) = &self.shop.trust
             && let Err(error) = trust.ensure_bundle(&self.key.namespace).await
         {
-            self.refuse(format!("ConfigMap {}: {error}", crate::kubernetes::CA_CONFIG_MAP));
+            let text = format!("ConfigMap {CA_CONFIG_MAP}: {error}");
+            self.refuse(if matches!(error, Error::Api(_)) {
+                Refusal::Said(text)
+            } else {
+                Refusal::Away(text)
+            });
         }
         futures::stream::iter(&names).for_each_concurrent(AT_ONCE, |name| self.create(&api, name)).await;
         let refusal = self.refusal.into_inner().unwrap_or_else(PoisonError::into_inner);
         self.shop.fleet.with(&self.key, |memory| match refusal {
-            Some(message) => memory.refusals.refused(Instant::now(), message),
+            Some(refusal) => memory.refusals.refused(Instant::now(), refusal),
             None if !self.stop.is_cancelled() => memory.refusals.clear(),
             None => {}
         });
@@ -118,11 +125,14 @@ impl Batch {
             Err(Error::Api(status)) if status.code == 409 => book.refused(&key.namespace, &key.name, name),
             Err(Error::Api(status)) if status.code != 504 => {
                 book.refused(&key.namespace, &key.name, name);
-                self.refuse(status.message.clone());
+                self.refuse(Refusal::Said(status.message.clone()));
             }
             Err(error) => {
-                book.unanswered(&key.namespace, &key.name, name);
-                self.refuse(format!("no answer: {error}"));
+                match was_never_sent(&error) {
+                    true => book.refused(&key.namespace, &key.name, name),
+                    false => book.unanswered(&key.namespace, &key.name, name),
+                }
+                self.refuse(Refusal::Away(format!("no answer: {error}")));
             }
         }
     }
@@ -138,6 +148,19 @@ impl Batch {
             *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(message);
         }
     }
+}
+
+/// Whether a request that failed did not reach the API server.
+fn was_never_sent(error: &Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        let refused = |io: &std::io::Error| io.kind() == std::io::ErrorKind::ConnectionRefused;
+        if error.is::<NotLeading>() || error.downcast_ref().is_some_and(refused) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 fn start_deleting(shop: &Arc<Shop>, key: &PoolKey, pods: Vec<Arc<PodRecord>>) {

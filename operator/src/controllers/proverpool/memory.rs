@@ -164,13 +164,23 @@ pub(super) struct Refusals {
     not_before: Option<Instant>,
 }
 
-/// The longest pause between two tries.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Why pods were not made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// The API server says no, for this reason; somebody has to change something.
+    Said(String),
+    /// It does not answer, or this operator may not write for the moment: that ends by itself.
+    Away(String),
+}
 
 impl Refusals {
-    /// The API server refused.
-    pub(super) fn refused(&mut self, now: Instant, message: String) {
-        let pause = Duration::from_secs(1 << self.streak.min(6)).min(LONGEST_PAUSE);
+    /// The API server refused, or does not answer.
+    pub(super) fn refused(&mut self, now: Instant, refusal: Refusal) {
+        let (longest, message) = match refusal {
+            Refusal::Said(message) => (60, message),
+            Refusal::Away(message) => (4, message),
+        };
+        let pause = Duration::from_secs((1 << self.streak.min(6)).min(longest));
         self.streak = self.streak.saturating_add(1);
         self.message = message;
         self.not_before = Some(now + pause.mul_f64(0.8 + 0.2 * rand::random::<f64>()));

@@ -1,6 +1,6 @@
 use super::fixtures::*;
 use crate::controllers::proverpool::census::{Moment, Workers};
-use crate::controllers::proverpool::memory::{PoolMemory, Refusals, Window};
+use crate::controllers::proverpool::memory::{PoolMemory, Refusal, Refusals, Window};
 use crate::kubernetes::pods::PoolPods;
 use arborist_core::engine::WorkerState;
 use serde_json::json;
@@ -34,15 +34,19 @@ fn the_window_keeps_the_most_that_was_wanted() {
 
 #[test]
 fn refusals_are_tried_again_one_at_a_time_and_ever_later() {
+    let said: fn(String) -> Refusal = Refusal::Said;
     let mut refusals = Refusals::default();
-    assert_eq!(refusals.allowed(at(0).instant), u32::MAX);
-    let mut second = 0;
-    for pause in [1, 2, 4, 8, 16, 32, 60, 60] {
-        refusals.refused(at(second).instant, "quota".into());
-        let almost = at(second).instant + Duration::from_millis(pause * 790);
-        assert_eq!(refusals.allowed(almost), 0, "{pause}");
-        second += pause;
-        assert_eq!(refusals.allowed(at(second).instant), 1, "{pause}");
+    for (why, pauses) in [(said, vec![1, 2, 4, 8, 16, 32, 60, 60]), (Refusal::Away, vec![1, 2, 4, 4, 4])] {
+        refusals.clear();
+        assert_eq!(refusals.allowed(at(0).instant), u32::MAX);
+        let mut second = 0;
+        for pause in pauses {
+            refusals.refused(at(second).instant, why("quota".into()));
+            let almost = at(second).instant + Duration::from_millis(pause * 790);
+            assert_eq!(refusals.allowed(almost), 0, "{pause}");
+            second += pause;
+            assert_eq!(refusals.allowed(at(second).instant), 1, "{pause}");
+        }
     }
     refusals.clear();
     assert_eq!(refusals.allowed(at(0).instant), u32::MAX);

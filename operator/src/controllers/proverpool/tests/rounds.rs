@@ -8,7 +8,7 @@ use crate::controllers::proverpool::fleet::Fleet;
 use crate::controllers::proverpool::{Shop, reconcile, serve};
 use crate::kubernetes::Trust;
 use crate::kubernetes::pods::PodBook;
-use crate::kubernetes::testing::{FakeApi, status};
+use crate::kubernetes::testing::{FakeApi, Mood, status};
 use arborist_core::circuit::Kind;
 use arborist_core::engine::WorkerState;
 use http::Method;
@@ -24,17 +24,17 @@ const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/prod/events";
 const STATUS: &str = "/apis/arborist.dev/v1alpha1/namespaces/prod/proverpools/vm/status";
 
 /// One pool, the API server and the engine.
-struct Stage {
+pub(super) struct Stage {
     api: FakeApi,
     force: Arc<FakeForce>,
-    shop: Arc<Shop>,
-    pool: ProverPool,
+    pub(super) shop: Arc<Shop>,
+    pub(super) pool: ProverPool,
     /// Pods that were made.
     made: Arc<Mutex<Vec<Value>>>,
 }
 
 impl Stage {
-    fn new(spec: Value) -> Self {
+    pub(super) fn new(spec: Value) -> Self {
         let (api, force) = (FakeApi::default(), Arc::new(FakeForce::default()));
         let made: Arc<Mutex<Vec<Value>>> = Arc::default();
         let log = made.clone();
@@ -69,13 +69,17 @@ impl Stage {
     /// A visit, and all that it sets going.
     async fn visit(&self) -> Outcome {
         let outcome = reconcile(&self.pool, &self.shop).await.unwrap();
-        self.shop.tasks.close();
-        self.shop.tasks.wait().await;
-        self.shop.tasks.reopen();
+        self.settle().await;
         outcome
     }
 
-    async fn round(&self) -> Outcome {
+    async fn settle(&self) {
+        self.shop.tasks.close();
+        self.shop.tasks.wait().await;
+        self.shop.tasks.reopen();
+    }
+
+    pub(super) async fn round(&self) -> Outcome {
         self.plan();
         self.visit().await
     }
@@ -90,11 +94,11 @@ impl Stage {
         self.api.get(STATUS).unwrap()["status"].clone()
     }
 
-    fn demand(&self, running: u32, ready: u32) {
+    pub(super) fn demand(&self, running: u32, ready: u32) {
         self.force.lock().demand = vec![demand(Kind::Vm, VM, running, ready)];
     }
 
-    fn made(&self) -> Vec<String> {
+    pub(super) fn made(&self) -> Vec<String> {
         let name = |pod: &Value| pod["metadata"]["name"].as_str().unwrap().to_owned();
         self.made.lock().unwrap().iter().map(name).collect()
     }
@@ -215,6 +219,21 @@ async fn a_name_that_is_taken_and_an_answer_that_is_lost_are_no_end() {
     stage.api.answer(Method::POST, PODS, |_| status(504, "Timeout"));
     stage.round().await;
     assert_eq!(stage.shop.book.of_pool("prod", "vm").expected, 2, "they may have been made");
+}
+
+#[tokio::test]
+async fn requests_that_reach_nobody_make_nothing() {
+    let stage = Stage::new(json!({}));
+    stage.demand(0, 2);
+    stage.plan();
+    stage.api.set(Mood::Down);
+    reconcile(&stage.pool, &stage.shop).await.unwrap_err();
+    stage.settle().await;
+    assert_eq!(stage.shop.book.of_pool("prod", "vm").expected, 0, "the certificates were not published");
+    stage.api.set(Mood::Well);
+    stage.shop.fleet.with(&key("vm"), |memory| memory.refusals.clear());
+    stage.round().await;
+    assert_eq!(stage.made().len(), 2);
 }
 
 #[tokio::test]
