@@ -6,6 +6,7 @@ use super::build::Built;
 use super::memory::{Prepared, Refusal};
 use super::validate::PoolKey;
 use crate::kubernetes::CA_CONFIG_MAP;
+use crate::kubernetes::client::causes;
 use crate::kubernetes::gate::NotLeading;
 use crate::kubernetes::pods::PodRecord;
 use futures::StreamExt;
@@ -94,12 +95,9 @@ impl Batch {
         if let Some(trust) = &self.shop.trust
             && let Err(error) = trust.ensure_bundle(&self.key.namespace).await
         {
-            let text = format!("ConfigMap {CA_CONFIG_MAP}: {error}");
-            self.refuse(if matches!(error, Error::Api(_)) {
-                Refusal::Said(text)
-            } else {
-                Refusal::Away(text)
-            });
+            let text = format!("ConfigMap {CA_CONFIG_MAP}: {}", causes(&error));
+            let said = matches!(error, Error::Api(_));
+            self.refuse(if said { Refusal::Said(text) } else { Refusal::Away(text) });
         }
         futures::stream::iter(&names).for_each_concurrent(AT_ONCE, |name| self.create(&api, name)).await;
         let refusal = self.refusal.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -132,20 +130,16 @@ impl Batch {
                     true => book.refused(&key.namespace, &key.name, name),
                     false => book.unanswered(&key.namespace, &key.name, name),
                 }
-                self.refuse(Refusal::Away(format!("no answer: {error}")));
+                self.refuse(Refusal::Away(format!("no answer: {}", causes(&error))));
             }
         }
     }
 
-    fn refuse(&self, message: String) {
+    fn refuse(&self, refusal: Refusal) {
         if !self.refused.swap(true, Ordering::Relaxed) {
-            tracing::warn!(
-                pool = self.key.name,
-                namespace = self.key.namespace,
-                message,
-                "pods are not made"
-            );
-            *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(message);
+            let PoolKey { namespace, name } = &self.key;
+            tracing::warn!(pool = name, namespace, ?refusal, "pods are not made");
+            *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(refusal);
         }
     }
 }
