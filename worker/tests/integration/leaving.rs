@@ -45,7 +45,8 @@ fn a_proof_goes_on_while_the_connection_is_gone() {
 #[test]
 fn sigterm_hands_back_what_has_not_begun_finishes_the_rest_and_exits_0() {
     let dispatcher = Dispatcher::start();
-    let worker = dispatcher.fake_worker(&["--fake-millis", "500", "--fake-sigma", "0", "--cores", "1"]);
+    // long enough for the signal to come in its middle on a busy machine too
+    let worker = dispatcher.fake_worker(&["--fake-millis", "4000", "--fake-sigma", "0", "--cores", "1"]);
     dispatcher.hello();
     dispatcher.lease((1..=3).map(|fence| lease(fence, Circuit::Base, task(fence as u8))));
     dispatcher.running(1);
