@@ -6,6 +6,8 @@ use anyhow::{Context, Result};
 use std::path::Path;
 
 const SHOWN_LINES: usize = 40;
+/// The most pods of a namespace whose logs are kept.
+const MAX_LOGS: usize = 40;
 
 /// Writes what the cluster says into `out/e2e/STORY/` and prints the key parts.
 ///
@@ -45,7 +47,7 @@ async fn kubectl(line: &[&str]) -> String {
 
 async fn logs(folder: &Path, namespace: &str, selector: &str, what: &str) -> Result<()> {
     let names = kubectl(&["-n", namespace, "get", "pods", "-l", selector, "-o", "name"]).await;
-    for pod in names.lines().filter(|line| line.starts_with("pod/")) {
+    for pod in names.lines().filter(|line| line.starts_with("pod/")).take(MAX_LOGS) {
         let short = pod.trim_start_matches("pod/");
         let now = kubectl(&["-n", namespace, "logs", pod, "--all-containers", "--tail=20000"]).await;
         write(folder, &format!("{what}-{short}.log"), &now)?;

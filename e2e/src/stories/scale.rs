@@ -177,8 +177,7 @@ async fn bare_rate(scene: &Scene<'_>) -> Result<f64> {
         .try_for_each(|_| async { Ok(()) })
         .await?;
     let rate = f64::from(BARE) / start.elapsed().as_secs_f64();
-    let now = DeleteParams { grace_period_seconds: Some(0), ..Default::default() };
-    pods.delete_collection(&now, &ListParams::default().labels("bare=true")).await?;
+    delete_pods(scene, "bare=true").await?;
     Ok(rate)
 }
 
@@ -229,24 +228,40 @@ async fn statuses_are_small(scene: &Scene<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Takes away what would else go one by one.
+/// Deletes pods at once, in parallel, until none with these labels is left. One request for all of them would be
+/// broken off by the API server before it is through.
+async fn delete_pods(scene: &Scene<'_>, labels: &str) -> Result<()> {
+    let ours = ListParams::default().labels(labels);
+    let pods = scene.pods();
+    eventually(secs(600), format!("no pods with {labels}"), || async {
+        let left = pods.list_metadata(&ours).await.map_err(|e| e.to_string())?.items;
+        stream::iter(left.iter().map(ResourceExt::name_any))
+            .for_each_concurrent(BARE_AT_ONCE, |name| {
+                let pods = pods.clone();
+                let now = DeleteParams { grace_period_seconds: Some(0), ..Default::default() };
+                // what fails is found by the next look
+                async move { drop(pods.delete(&name, &now).await) }
+            })
+            .await;
+        if left.is_empty() { Ok(()) } else { Err(format!("{} were left", left.len())) }
+    })
+    .await
+}
+
 async fn clean(scene: &Scene<'_>) -> Result<()> {
     scene.kubectl(&["delete", "pj,pp", "--all", "--wait=false"]).await?;
-    let now = DeleteParams { grace_period_seconds: Some(0), ..Default::default() };
-    let pods = scene.pods();
-    eventually(secs(300), "no pods of the pools", || async {
-        let ours = ListParams::default().labels(LABEL_POOL);
-        pods.delete_collection(&now, &ours).await.map_err(|e| e.to_string())?;
-        let left = pods.list_metadata(&ours).await.map_err(|e| e.to_string())?.items.len();
-        if left == 0 { Ok(()) } else { Err(format!("{left} are left")) }
-    })
-    .await?;
+    delete_pods(scene, LABEL_POOL).await?;
+    delete_pods(scene, "bare=true").await?;
     let nodes: Api<Node> = Api::all(scene.lab.client.clone());
-    nodes
-        .delete_collection(
-            &DeleteParams::default(),
-            &ListParams::default().labels(&format!("{NODE_LABEL}={CLASS}")),
-        )
-        .await?;
+    let ours = ListParams::default().labels(&format!("{NODE_LABEL}={CLASS}"));
+    let names: Vec<String> =
+        nodes.list_metadata(&ours).await?.items.iter().map(ResourceExt::name_any).collect();
+    stream::iter(names)
+        .for_each_concurrent(BARE_AT_ONCE, |name| {
+            let nodes = nodes.clone();
+            // a node that is left over does no harm
+            async move { drop(nodes.delete(&name, &DeleteParams::default()).await) }
+        })
+        .await;
     Ok(())
 }
