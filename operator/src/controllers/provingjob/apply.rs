@@ -83,13 +83,18 @@ pub(super) async fn remove(me: &Controller, object: &ProvingJob) -> Result<(), E
     }
 }
 
-/// Writes down what a proven block leaves. The inner error: another object has the name.
+/// Writes down what a proven block leaves, once. The inner error: another object has the name.
 async fn write_down(
     me: &Controller,
     object: &ProvingJob,
     publication: Publication,
     root: Option<TaskId>,
 ) -> Result<Result<(), Why>, Error> {
+    let uid = object.uid().unwrap_or_default();
+    // the status that says so was not written yet
+    if me.ctx.jobs.is_published(&uid, root) {
+        return Ok(Ok(()));
+    }
     let Publication { proof, report, root_proof: _, attribution: _ } = publication;
     if let Err(why) = write_map(me, object, proof, |_| false).await? {
         return Ok(Err(why));
@@ -103,12 +108,13 @@ async fn write_down(
         if let Err(why) = write_map(me, object, report, of_this_tree).await? {
             return Ok(Err(why));
         }
-        me.ctx.jobs.report_written(&object.uid().unwrap_or_default());
     }
+    me.ctx.jobs.published(&uid, root);
     Ok(Ok(()))
 }
 
-/// Creates a ConfigMap, or replaces this job's own, unless `keep` wants it as it is.
+/// Creates a ConfigMap, or replaces this job's own, unless `keep` wants it as it is. It is read first: after a restart
+/// it may be there, and a create that is refused is a write to the API server all the same.
 async fn write_map(
     me: &Controller,
     object: &ProvingJob,
@@ -118,12 +124,11 @@ async fn write_map(
     let api: Api<ConfigMap> = me.api(object);
     let name = wanted.name_any();
     let params = PostParams { field_manager: Some(crate::api::MANAGER.into()), ..PostParams::default() };
-    match api.create(&params, &wanted).await {
-        Ok(_) => return Ok(Ok(())),
-        Err(kube::Error::Api(status)) if status.code == 409 => {}
-        Err(error) => return Err(Error::write("create the result's ConfigMap", error)),
-    }
-    let found = api.get(&name).await.map_err(|e| Error::write("read the result's ConfigMap", e))?;
+    let found = api.get_opt(&name).await.map_err(|e| Error::write("read the result's ConfigMap", e))?;
+    let Some(found) = found else {
+        let made = api.create(&params, &wanted).await;
+        return made.map(|_| Ok(())).map_err(|e| Error::write("create the result's ConfigMap", e));
+    };
     let ours = found.owner_references().iter().any(|owner| Some(&owner.uid) == object.metadata.uid.as_ref());
     if !ours {
         let message =

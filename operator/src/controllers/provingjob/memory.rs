@@ -54,7 +54,7 @@ impl Default for Memory {
 struct Entry {
     known: Known,
     work: Option<AbortHandle>,
-    written: Option<Written>,
+    latest: Option<Latest>,
     /// Visits that failed since the last that did not.
     failures: u32,
 }
@@ -67,11 +67,15 @@ impl Drop for Entry {
     }
 }
 
-struct Written {
-    /// The version that was read when it was written.
-    from: Option<String>,
-    after: Arc<ProvingJob>,
-    at: Timestamp,
+/// A job as the API server answered last. A watch may be seconds behind it, and half a minute after an outage of the
+/// API server, when it pauses before it begins anew.
+struct Latest {
+    /// The versions that it is known to replace, oldest first, from the one that the watch was seen at. As many as
+    /// were written since: few, for a watch that stands still is begun anew within minutes.
+    replaces: Vec<String>,
+    job: Arc<ProvingJob>,
+    /// When this process wrote its status last.
+    written: Option<Timestamp>,
 }
 
 /// What background work found out about a job.
@@ -83,6 +87,8 @@ pub(super) struct Known {
     pub root: Option<TaskId>,
     /// Why the last try to submit failed.
     pub failure: Option<Failure>,
+    /// The tree whose result this process has written down, or found written down.
+    pub published: Option<TaskId>,
     /// The report that had been written down is gone.
     pub report_lost: bool,
     /// By target.
@@ -236,31 +242,57 @@ impl Memory {
         }
     }
 
-    /// Notes that the report is written down (again).
-    pub(super) fn report_written(&self, uid: &str) {
-        if let Some(entry) = lock(&self.jobs).get_mut(uid) {
-            entry.known.report_lost = false;
-        }
+    /// Notes that the result of this tree is written down (again).
+    pub(super) fn published(&self, uid: &str, root: Option<TaskId>) {
+        let mut jobs = lock(&self.jobs);
+        let known = &mut jobs.entry(uid.to_owned()).or_default().known;
+        (known.published, known.report_lost) = (root, false);
     }
 
-    /// The job as this process wrote it last, if the version at hand is the one before.
+    /// Whether that was noted and is so, as far as is known.
+    pub(super) fn is_published(&self, uid: &str, root: Option<TaskId>) -> bool {
+        root.is_some() && lock(&self.jobs).get(uid).is_some_and(|entry| entry.known.published == root)
+    }
+
+    /// The job as it was answered last, if the version at hand is one that it replaces.
     pub(super) fn freshest(&self, job: &Arc<ProvingJob>) -> Arc<ProvingJob> {
-        let jobs = lock(&self.jobs);
-        let written =
-            job.metadata.uid.as_ref().and_then(|uid| jobs.get(uid)).and_then(|e| e.written.as_ref());
-        match written {
-            Some(written) if written.from == job.metadata.resource_version => written.after.clone(),
-            _ => job.clone(),
+        let mut jobs = lock(&self.jobs);
+        let latest =
+            job.metadata.uid.as_ref().and_then(|uid| jobs.get_mut(uid)).and_then(|e| e.latest.as_mut());
+        let Some(latest) = latest else { return job.clone() };
+        let at_hand = job.resource_version();
+        if latest.job.resource_version() == at_hand {
+            latest.replaces.clear();
+            return job.clone();
+        }
+        match latest.replaces.iter().rposition(|version| Some(version) == at_hand.as_ref()) {
+            Some(at) => {
+                // a watch does not go back
+                latest.replaces.drain(..at);
+                latest.job.clone()
+            }
+            None => job.clone(),
         }
     }
 
     pub(super) fn last_write(&self, uid: &str) -> Option<Timestamp> {
-        lock(&self.jobs).get(uid).and_then(|entry| entry.written.as_ref()).map(|written| written.at)
+        lock(&self.jobs).get(uid)?.latest.as_ref()?.written
     }
 
-    pub(super) fn wrote(&self, uid: &str, from: Option<String>, after: ProvingJob, at: Timestamp) {
+    /// Notes a job as the API server answered it; `from` is the version that it replaces, `written` when its status
+    /// was written by this answer.
+    pub(super) fn answered(&self, from: &ProvingJob, after: ProvingJob, written: Option<Timestamp>) {
+        let (Some(uid), Some(from)) = (from.uid(), from.resource_version()) else { return };
         let mut jobs = lock(&self.jobs);
-        jobs.entry(uid.to_owned()).or_default().written = Some(Written { from, after: Arc::new(after), at });
+        let latest = &mut jobs.entry(uid).or_default().latest;
+        let before = latest.take();
+        let written = written.or_else(|| before.as_ref().and_then(|before| before.written));
+        let mut replaces = match before {
+            Some(before) if before.job.resource_version().as_ref() == Some(&from) => before.replaces,
+            _ => vec![],
+        };
+        replaces.push(from);
+        *latest = Some(Latest { replaces, job: Arc::new(after), written });
     }
 
     /// Forgets the jobs that are gone, and stops what is under way for them.
@@ -330,7 +362,7 @@ fn note(known: &mut Known, found: Found, now: Timestamp, jitter: f64) {
                 }
             }
         }
-        Found::ReportLost => known.report_lost = true,
+        Found::ReportLost => (known.published, known.report_lost) = (None, true),
     }
 }
 
@@ -343,6 +375,7 @@ pub(super) fn until(next: Option<Timestamp>, now: Timestamp) -> Option<std::time
 mod tests {
     use super::*;
     use crate::api::conditions::reason;
+    use crate::controllers::provingjob::fixtures;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_000_000 + second).unwrap()
@@ -364,6 +397,29 @@ mod tests {
         }
         note(&mut known, Found::Submitted(TaskId([1; 32])), at(0), 1.0);
         assert_eq!((known.failure, known.root), (None, Some(TaskId([1; 32]))));
+    }
+
+    #[test]
+    fn a_watch_that_is_behind_by_any_number_of_writes_is_not_believed() {
+        let memory = Memory::default();
+        let job = |version: &str| {
+            let mut job = fixtures::job(fixtures::spec(serde_json::json!({})));
+            job.metadata.resource_version = Some(version.into());
+            Arc::new(job)
+        };
+        let seen = |version: &str| memory.freshest(&job(version)).resource_version().unwrap();
+        assert_eq!(seen("1"), "1", "nothing was written");
+        for (from, after) in [("1", "2"), ("2", "3"), ("3", "4")] {
+            memory.answered(&job(from), (*job(after)).clone(), Some(at(0)));
+        }
+        for (watched, expected) in [("1", "4"), ("1", "4"), ("3", "4"), ("4", "4"), ("5", "5")] {
+            assert_eq!(seen(watched), expected, "{watched}");
+        }
+        memory.answered(&job("5"), (*job("6")).clone(), None);
+        for (watched, expected) in [("3", "3"), ("5", "6"), ("7", "7")] {
+            assert_eq!(seen(watched), expected, "after an edit of somebody else: {watched}");
+        }
+        assert_eq!(memory.last_write(&job("1").uid().unwrap()), Some(at(0)), "a read is no write");
     }
 
     #[test]

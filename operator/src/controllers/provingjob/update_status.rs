@@ -13,7 +13,7 @@ use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
 use std::time::Duration;
 
-/// After a write that came too late, the newer version is on its way.
+/// After a write that came too late, the newer version is looked at.
 const CONFLICT: Duration = Duration::from_secs(1);
 
 /// Shows what was applied.
@@ -56,15 +56,28 @@ pub(super) async fn write(
     match api.patch_status(&object.name_any(), &params, &Patch::Apply(&patch)).await {
         Ok(mut after) => {
             after.metadata.managed_fields = None;
-            let uid = object.uid().unwrap_or_default();
-            me.ctx.jobs.wrote(&uid, object.resource_version(), after, now);
+            me.ctx.jobs.answered(object, after, Some(now));
             tell(me, object, shown).await;
             Ok(true)
         }
-        // edited or deleted meanwhile: an event of that calls for a visit
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(false),
+        // deleted meanwhile: an event of that calls for a visit
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
+        Err(kube::Error::Api(status)) if status.code == 409 => {
+            read_again(me, &api, object).await?;
+            Ok(false)
+        }
         Err(error) => Err(Error::write("write the status", error)),
     }
+}
+
+/// Edited meanwhile. The watch will say so, maybe much later: until then every visit would decide on what is past.
+async fn read_again(me: &Controller, api: &Api<ProvingJob>, object: &ProvingJob) -> Result<(), Error> {
+    let found = api.get_opt(&object.name_any()).await.map_err(|e| Error::write("read the job again", e))?;
+    if let Some(mut found) = found.filter(|found| found.uid() == object.uid()) {
+        found.metadata.managed_fields = None;
+        me.ctx.jobs.answered(object, found, None);
+    }
+    Ok(())
 }
 
 fn patch(object: &ProvingJob, status: &ProvingJobStatus) -> serde_json::Value {

@@ -127,9 +127,14 @@ impl Lab {
 
     /// A visit so many seconds after the start, and the end of the work that it began.
     pub async fn visit(&self, name: &str, after: i64) -> Outcome {
+        self.visit_as(name, self.job(name), after).await
+    }
+
+    /// A visit of the job as a watch that may be behind has it.
+    pub async fn visit_as(&self, name: &str, seen: ProvingJob, after: i64) -> Outcome {
         self.elapsed.store(after, Ordering::SeqCst);
         let now = (self.me.clock)();
-        let visit = visit(&self.me, Arc::new(self.job(name)), now);
+        let visit = visit(&self.me, Arc::new(seen), now);
         let outcome = tokio::time::timeout(PATIENCE, visit).await.expect("the visit ends").unwrap();
         let uid = self.job_uid(name);
         until("the work beside the visits ends", || {

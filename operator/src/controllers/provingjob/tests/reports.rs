@@ -71,6 +71,14 @@ async fn proven(url: &str, more: Value) -> Lab {
     lab
 }
 
+const STATUS: &str = "patch provingjobs/a/status";
+
+/// What of a log asks the API server to change something, without events.
+fn writes(log: &[String]) -> Vec<&str> {
+    let changes = |line: &&str| !line.starts_with("get ") && !line.contains("event");
+    log.iter().map(String::as_str).filter(changes).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_report_is_written_down_then_sent_until_it_is_taken() {
     let (receiver, url) = Receiver::start(&[500, 503]).await;
@@ -78,8 +86,8 @@ async fn a_report_is_written_down_then_sent_until_it_is_taken() {
     lab.api.take_log();
     lab.visit("a", 1).await;
     let log = lab.api.take_log();
-    let patched = "patch provingjobs/a/status".to_owned();
-    assert_eq!(log[..3], ["create configmaps/a-proof".into(), "create configmaps/a-report".into(), patched]);
+    let written = writes(&log);
+    assert_eq!(written, ["create configmaps/a-proof", "create configmaps/a-report", STATUS]);
     assert_eq!(receiver.posts(), 0, "nothing is sent before the intent is in the status");
     assert_eq!(lab.condition("a", condition::REPORTED), "False Sending");
     assert_eq!(lab.condition("a", condition::PROVEN), "True RootVerified");
@@ -101,6 +109,78 @@ async fn a_report_is_written_down_then_sent_until_it_is_taken() {
     let posts = receiver.posts.lock().unwrap();
     assert!(posts.iter().all(|(_, body)| *body == posts[0].1), "the same bytes at each attempt");
     check_post(&posts[0].0, &posts[0].1, &status.root_task.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_a_coordinator_refuses_only_attempts_are_written() {
+    let (receiver, url) = Receiver::start(&[503; 20]).await;
+    let lab = proven(&url, json!({})).await;
+    lab.api.take_log();
+    lab.settle("a", 1).await;
+    assert_eq!(receiver.posts(), 1);
+    let log = lab.api.take_log();
+    assert!(log.is_empty(), "{log:?}");
+    // the pause is a second at most, then two, then four: of ten visits some only wait
+    let mut log = vec![];
+    for second in 2..12 {
+        let before = receiver.posts();
+        lab.visit("a", second).await;
+        lab.visit("a", second).await;
+        let asked = lab.api.take_log();
+        let attempts = receiver.posts() - before;
+        assert_eq!(writes(&asked), vec![STATUS; attempts], "{second} s: {asked:?}");
+        log.extend(asked);
+    }
+    let attempts = receiver.posts() - 1;
+    assert!((2..=4).contains(&attempts), "{attempts} attempts after the first");
+    assert_eq!(writes(&log).len(), attempts, "{log:?}");
+    assert_eq!(lab.status("a").reports[0].attempts as usize, receiver.posts());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_that_stands_still_costs_no_write() {
+    let (receiver, url) = Receiver::start(&[503; 20]).await;
+    let lab = proven(&url, json!({})).await;
+    // all that this watch ever says: the job before its result was written down
+    let stale = lab.job("a");
+    lab.api.take_log();
+    for visit in 1..=10 {
+        lab.visit_as("a", stale.clone(), 100 * visit).await;
+    }
+    let log = lab.api.take_log();
+    let status = lab.status("a").reports[0].clone();
+    // the ninth attempt is noted by a visit that does not come
+    assert_eq!((receiver.posts(), status.attempts), (9, 8));
+    let mut expected = vec!["create configmaps/a-proof", "create configmaps/a-report", STATUS];
+    expected.extend([STATUS; 8]);
+    assert_eq!(writes(&log), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_status_that_is_refused_does_not_write_the_result_again() {
+    let (receiver, url) = Receiver::start(&[]).await;
+    let mut lab = proven(&url, json!({})).await;
+    let stale = lab.job("a");
+    lab.api.take_log();
+    // somebody else's edit, which the watch does not tell
+    lab.edit("a", "priority", json!(1));
+    lab.visit_as("a", stale.clone(), 1).await;
+    let log = lab.api.take_log();
+    assert_eq!(writes(&log), ["create configmaps/a-proof", "create configmaps/a-report", STATUS]);
+    assert_eq!(log.last().unwrap(), "get provingjobs/a", "what is there is looked at");
+    lab.visit_as("a", stale.clone(), 2).await;
+    let log = lab.api.take_log();
+    assert_eq!(writes(&log), [STATUS], "{log:?}");
+    assert_eq!(lab.condition("a", condition::REPORTED), "False Sending");
+    // the operator dies, and a status was not written: what is there is read, and left as it is
+    lab.restart();
+    let mut unwritten = lab.api.get("provingjobs/a").unwrap();
+    unwritten.as_object_mut().unwrap().remove("status");
+    lab.api.put("provingjobs", unwritten);
+    lab.visit("a", 3).await;
+    let log = lab.settle("a", 4).await;
+    assert!(!log.iter().any(|line| line.starts_with("create") || line.starts_with("replace")), "{log:?}");
+    assert_eq!((receiver.posts(), lab.condition("a", condition::COMPLETE)), (1, "True Done".into()));
 }
 
 fn check_post(headers: &HeaderMap, body: &Bytes, root: &str) {
