@@ -10,13 +10,17 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use prometheus::core::Collector;
 use prometheus::{
     Encoder, Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
+use std::cell::RefCell;
 
 /// All counters of one dispatcher.
 pub struct Metrics {
     registry: Registry,
+    /// The names of all of them, as Prometheus reads them.
+    pub names: Vec<String>,
     /// Tasks by kind and state, over all jobs that are not over.
     pub tasks: IntGaugeVec,
     /// Jobs by state.
@@ -25,6 +29,8 @@ pub struct Metrics {
     pub completions: IntCounterVec,
     /// Attempts that failed, by reason.
     pub failures: IntCounterVec,
+    /// Failures counted against a task, by reason; those of workers that were killed for lack of memory too.
+    pub charges: IntCounterVec,
     /// Leases lost: expired, or their worker is gone.
     pub leases_lost: IntCounter,
     /// Results that came for a lease that was lost, by whether they counted.
@@ -67,12 +73,27 @@ pub struct Metrics {
     pub recovered: IntCounter,
 }
 
-fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, collector: C) -> C {
-    // fails only for a name that is taken or bad, which the test below finds
-    if let Err(error) = registry.register(Box::new(collector.clone())) {
-        tracing::error!(%error, "a metric can't be registered");
+/// A registry, and the names in it: it tells only of metrics that have a value.
+#[derive(Default)]
+pub(crate) struct Register {
+    registry: Registry,
+    names: RefCell<Vec<String>>,
+}
+
+impl Register {
+    /// Registers a metric.
+    ///
+    /// # Errors
+    /// The name is taken.
+    pub(crate) fn add<C: Collector + Clone + 'static>(&self, collector: C) -> Result<C, prometheus::Error> {
+        self.names.borrow_mut().extend(collector.desc().into_iter().map(|desc| desc.fq_name.clone()));
+        self.registry.register(Box::new(collector.clone()))?;
+        Ok(collector)
     }
-    collector
+
+    pub(crate) fn into_parts(self) -> (Registry, Vec<String>) {
+        (self.registry, self.names.into_inner())
+    }
 }
 
 impl Metrics {
@@ -81,25 +102,22 @@ impl Metrics {
     /// # Errors
     /// Never with the names in this file.
     pub fn new() -> Result<Self, prometheus::Error> {
-        let r = &Registry::new();
-        let counter = |name: &str, help: &str| {
-            IntCounter::new(format!("arborist_{name}"), help).map(|c| register(r, c))
+        let r = Register::default();
+        let name = |name: &str| format!("arborist_{name}");
+        let counter = |n: &str, help: &str| r.add(IntCounter::new(name(n), help)?);
+        let gauge = |n: &str, help: &str| r.add(IntGauge::new(name(n), help)?);
+        let seconds = |n: &str, help: &str| r.add(Gauge::new(name(n), help)?);
+        let counters = |n: &str, help: &str, labels: &[&str]| {
+            r.add(IntCounterVec::new(Opts::new(name(n), help), labels)?)
         };
-        let gauge =
-            |name: &str, help: &str| IntGauge::new(format!("arborist_{name}"), help).map(|c| register(r, c));
-        let seconds =
-            |name: &str, help: &str| Gauge::new(format!("arborist_{name}"), help).map(|c| register(r, c));
-        let counters = |name: &str, help: &str, labels: &[&str]| {
-            IntCounterVec::new(Opts::new(format!("arborist_{name}"), help), labels).map(|c| register(r, c))
-        };
-        let gauges = |name: &str, help: &str, labels: &[&str]| {
-            IntGaugeVec::new(Opts::new(format!("arborist_{name}"), help), labels).map(|c| register(r, c))
-        };
-        Ok(Self {
+        let gauges =
+            |n: &str, help: &str, labels: &[&str]| r.add(IntGaugeVec::new(Opts::new(name(n), help), labels)?);
+        let metrics = Self {
             tasks: gauges("tasks", "Tasks of jobs that are not over", &["kind", "state"])?,
             jobs: gauges("jobs", "Jobs in the books", &["state"])?,
             completions: counters("completions_total", "Results counted", &["kind", "origin"])?,
             failures: counters("failures_total", "Attempts that failed", &["reason"])?,
+            charges: counters("charges_total", "Failures counted against a task", &["reason"])?,
             leases_lost: counter("leases_lost_total", "Leases that expired or whose worker is gone")?,
             late_results: counters("late_results_total", "Results for lost leases", &["counted"])?,
             backups: counter("backups_total", "Second copies of slow tasks")?,
@@ -120,8 +138,11 @@ impl Metrics {
             first_dispatch: seconds("first_dispatch_seconds", "Last job: submit to first lease")?,
             recovery: seconds("recovery_seconds", "Start to serving")?,
             recovered: counter("proofs_found_total", "Proofs found in the store")?,
-            registry: r.clone(),
-        })
+            registry: Registry::default(),
+            names: vec![],
+        };
+        let (registry, names) = r.into_parts();
+        Ok(Self { registry, names, ..metrics })
     }
 
     /// Everything in Prometheus' text format.

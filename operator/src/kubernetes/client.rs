@@ -141,21 +141,17 @@ where
 }
 
 /// The resources that this operator asks for, with subresources; all else is `other`.
-const RESOURCES: [&str; 15] = [
+const RESOURCES: [&str; 11] = [
     "configmaps",
     "endpointslices",
     "events",
     "leases",
-    "nodes",
     "pods",
-    "pods/eviction",
     "proverpools",
-    "proverpools/scale",
     "proverpools/status",
     "provingjobs",
     "provingjobs/status",
     "secrets",
-    "selfsubjectaccessreviews",
     "tokenreviews",
 ];
 
@@ -234,7 +230,7 @@ mod tests {
             (&post, "/api/v1/namespaces/a/pods", "", ("create", "pods")),
             (&delete, "/api/v1/namespaces/a/pods/p", "", ("delete", "pods")),
             (&delete, "/api/v1/namespaces/a/pods", "", ("deletecollection", "pods")),
-            (&post, "/api/v1/namespaces/a/pods/p/eviction", "", ("create", "pods/eviction")),
+            (&post, "/api/v1/namespaces/a/pods/p/eviction", "", ("create", "other")),
             (
                 &patch,
                 "/apis/arborist.dev/v1alpha1/namespaces/a/provingjobs/j/status",

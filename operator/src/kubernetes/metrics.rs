@@ -3,7 +3,7 @@
 //! Labels are bounded: verbs, resources, outcomes and states from fixed lists, never a name or a text.
 
 use crate::controllers::Outcome;
-use prometheus::core::Collector;
+use crate::metrics::Register;
 use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
@@ -16,6 +16,8 @@ const SECONDS: [f64; 10] = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 4.0
 /// All counters of one operator; the dispatcher's are its own.
 pub struct Metrics {
     registry: Registry,
+    /// The names of all of them, as Prometheus reads them.
+    pub names: Vec<String>,
     /// 1 while this process leads and may write.
     pub leader: IntGauge,
     /// How often this process became the leader.
@@ -34,6 +36,10 @@ pub struct Metrics {
     pub pods: IntGaugeVec,
     /// Worker pods wanted by all pools.
     pub pods_wanted: IntGauge,
+    /// Workers whose process was killed for lack of memory.
+    pub memory_kills: IntCounter,
+    /// ProverPools by the conditions that are True; one pool may have several, or none.
+    pub pools: IntGaugeVec,
     /// ProvingJobs by state.
     pub jobs: IntGaugeVec,
     /// Tries to deliver a report, by result.
@@ -48,22 +54,20 @@ impl Metrics {
     /// # Errors
     /// Never with the names in this file.
     pub fn new() -> Result<Self, prometheus::Error> {
-        let registry = Registry::new();
-        let r = &registry;
+        let r = Register::default();
         let name = |name: &str| format!("arborist_{name}");
-        let counter = |n: &str, help: &str| add(r, IntCounter::new(name(n), help)?);
-        let gauge = |n: &str, help: &str| add(r, IntGauge::new(name(n), help)?);
+        let counter = |n: &str, help: &str| r.add(IntCounter::new(name(n), help)?);
+        let gauge = |n: &str, help: &str| r.add(IntGauge::new(name(n), help)?);
         let counters = |n: &str, help: &str, labels: &[&str]| {
-            add(r, IntCounterVec::new(Opts::new(name(n), help), labels)?)
+            r.add(IntCounterVec::new(Opts::new(name(n), help), labels)?)
         };
-        let gauges = |n: &str, help: &str, labels: &[&str]| {
-            add(r, IntGaugeVec::new(Opts::new(name(n), help), labels)?)
-        };
+        let gauges =
+            |n: &str, help: &str, labels: &[&str]| r.add(IntGaugeVec::new(Opts::new(name(n), help), labels)?);
         let seconds = |n: &str, help: &str, labels: &[&str]| {
             let opts = HistogramOpts::new(name(n), help).buckets(SECONDS.to_vec());
-            add(r, HistogramVec::new(opts, labels)?)
+            r.add(HistogramVec::new(opts, labels)?)
         };
-        Ok(Self {
+        let metrics = Self {
             leader: gauge("leader", "1 while this operator leads and may write")?,
             elected: counter("elected_total", "Times this operator became the leader")?,
             renewals: counters("leader_renewals_total", "Renewals of the Lease", &["result"])?,
@@ -77,11 +81,19 @@ impl Metrics {
             reconcile_seconds: seconds("reconcile_seconds", "Time of a reconcile", &["controller"])?,
             pods: gauges("worker_pods", "Worker pods", &["state"])?,
             pods_wanted: gauge("worker_pods_wanted", "Worker pods wanted")?,
+            memory_kills: counter(
+                "workers_out_of_memory_total",
+                "Workers killed for using more memory than they have",
+            )?,
+            pools: gauges("pools", "ProverPools by the conditions that are True", &["condition"])?,
             jobs: gauges("proving_jobs", "ProvingJobs", &["state"])?,
             reports: counters("reports_total", "Tries to deliver a report", &["result"])?,
             token_reviews: counters("token_reviews_total", "Workers' tokens checked", &["source"])?,
-            registry,
-        })
+            registry: Registry::default(),
+            names: vec![],
+        };
+        let (registry, names) = r.into_parts();
+        Ok(Self { registry, names, ..metrics })
     }
 
     /// Counts a reconcile of a controller that took `took`.
@@ -106,14 +118,10 @@ impl Metrics {
     }
 }
 
-fn add<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> Result<C, prometheus::Error> {
-    registry.register(Box::new(collector.clone()))?;
-    Ok(collector)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     #[test]
     fn names_are_their_own_and_differ_from_the_dispatchers() {
@@ -130,14 +138,57 @@ mod tests {
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
         }
-        let dispatcher = crate::metrics::Metrics::new().unwrap();
-        dispatcher.set_tasks(&[Default::default(); 5]);
-        let names = |text: &str| -> Vec<String> {
-            text.lines()
-                .filter_map(|l| l.strip_prefix("# TYPE ")?.split(' ').next().map(str::to_owned))
-                .collect()
-        };
-        let theirs = names(&dispatcher.text());
-        assert!(names(&text).iter().all(|name| !theirs.contains(name)));
+        let dispatchers = crate::metrics::Metrics::new().unwrap().names;
+        assert!(metrics.names.iter().all(|name| !dispatchers.contains(name)));
+    }
+
+    /// All names, without `arborist_`.
+    fn all() -> BTreeSet<String> {
+        let (ours, dispatchers) =
+            (Metrics::new().unwrap().names, crate::metrics::Metrics::new().unwrap().names);
+        let plain = |name: String| name.strip_prefix("arborist_").unwrap().to_owned();
+        ours.into_iter().chain(dispatchers).map(plain).collect()
+    }
+
+    fn file(path: &str) -> String {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        std::fs::read_to_string(root.join(path)).unwrap()
+    }
+
+    #[test]
+    fn alerts_dashboard_and_guides_name_what_there_is() {
+        let known = all();
+        for path in [
+            "charts/arborist/templates/prometheusrule.yaml",
+            "charts/arborist/dashboards/arborist.json",
+            "docs/operate.md",
+            "docs/troubleshoot.md",
+            "docs/security.md",
+            "docs/install.md",
+        ] {
+            let text = file(path);
+            let mut found = 0;
+            for rest in text.split("arborist_").skip(1) {
+                let name: String = rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
+                let parts = ["_bucket", "_sum", "_count"];
+                let family = parts.iter().find_map(|part| name.strip_suffix(part)).unwrap_or(&name);
+                // the table's head is no name
+                assert!(name.is_empty() || known.contains(family), "{path}: arborist_{name}");
+                found += usize::from(!name.is_empty());
+            }
+            assert!(found > 0 || path.starts_with("docs/"), "{path} names no metric");
+        }
+    }
+
+    #[test]
+    fn every_metric_is_in_the_guides_table_and_nothing_else() {
+        let guide = file("docs/operate.md");
+        let table = guide.split("| metric (`arborist_…`)").nth(1).unwrap().split("\n\n").next().unwrap();
+        let cells = table.lines().skip(2).map(|row| row.split('|').nth(1).unwrap());
+        let described: Vec<_> =
+            cells.flat_map(|cell| cell.split('`').skip(1).step_by(2).map(str::to_owned)).collect();
+        let once: BTreeSet<_> = described.iter().cloned().collect();
+        assert_eq!(once.len(), described.len(), "one is there twice");
+        assert_eq!(once, all());
     }
 }

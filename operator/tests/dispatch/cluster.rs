@@ -86,6 +86,7 @@ fn a_worker_killed_for_its_memory_is_charged_though_it_is_back_already() {
         assert_eq!(demand(&lab), [(Kind::Vm, LARGER, 0, 1)]);
         assert_eq!(lab.dispatcher.task(&task(&lease)).unwrap().attempts, 1);
     }
+    assert_eq!(lab.metric("arborist_charges_total{reason=\"out_of_memory\"}"), 1);
     assert_eq!(again.next().revoked.len(), 1, "it would die of it again");
     let mut large = Worker::login(&lab.dispatcher, Hello { memory_mib: 4096, ..hello("large") });
     let lease = large.leases(1).remove(0);

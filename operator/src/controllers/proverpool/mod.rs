@@ -118,6 +118,10 @@ async fn hear(shop: Arc<Shop>, mut news: UnboundedReceiver<Change>) {
         };
         if let Some(pod) = change.pod() {
             let losses = losses::losses(&change, jiff::Timestamp::now());
+            if let Some(metrics) = &shop.metrics {
+                let kills = losses.iter().filter(|loss| matches!(loss, losses::Loss::OutOfMemory(_))).count();
+                metrics.memory_kills.inc_by(kills as u64);
+            }
             losses::tell(&*shop.workforce, pod.worker(), losses);
         }
         shop.fleet.wake.notify_one();

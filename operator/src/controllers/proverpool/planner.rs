@@ -2,11 +2,13 @@
 //! moves. Nothing is asked of the API server here.
 
 use super::census::Moment;
-use super::fleet::{Pass, Totals};
+use super::fleet::Totals;
 use super::validate::PoolKey;
 use super::{Guarded, Shop};
 use crate::api::ProverPool;
+use crate::api::conditions::{is_true, pool as condition};
 use crate::controllers::Scope;
+use crate::kubernetes::Metrics;
 use kube::runtime::reflector::{ObjectRef, Store};
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,20 +45,18 @@ pub(super) async fn run(shop: Arc<Shop>, desks: Vec<Desk>, stop: CancellationTok
             settled_for += 1;
             continue;
         }
-        let pass = pass(&shop, &desks);
+        let pools: Vec<_> = desks.iter().flat_map(|desk| pools(&desk.store)).collect();
+        let pass = shop.fleet.plan(&pools, &*shop.workforce, &shop.book, &shop.settings, Moment::now());
         settled_for = u32::from(pass.settled);
-        count(&shop, &pass.totals);
+        if let Some(metrics) = &shop.metrics {
+            count(metrics, &pools, &pass.totals);
+        }
         for key in pass.visit {
             visit(&desks, &key);
         }
         // a rate, not a wait: what comes meanwhile is seen by the next pass
         tokio::time::sleep(COALESCE).await;
     }
-}
-
-fn pass(shop: &Shop, desks: &[Desk]) -> Pass {
-    let pools: Vec<(PoolKey, Arc<ProverPool>)> = desks.iter().flat_map(|desk| pools(&desk.store)).collect();
-    shop.fleet.plan(&pools, &*shop.workforce, &shop.book, &shop.settings, Moment::now())
 }
 
 /// The pools of a scope that can be read and stay.
@@ -80,8 +80,7 @@ fn visit(desks: &[Desk], key: &PoolKey) {
     }
 }
 
-fn count(shop: &Shop, totals: &Totals) {
-    let Some(metrics) = &shop.metrics else { return };
+fn count(metrics: &Metrics, pools: &[(PoolKey, Arc<ProverPool>)], totals: &Totals) {
     let states = [
         ("idle", totals.idle),
         ("busy", totals.busy),
@@ -93,4 +92,48 @@ fn count(shop: &Shop, totals: &Totals) {
         metrics.pods.with_label_values(&[state]).set(pods.into());
     }
     metrics.pods_wanted.set(totals.wanted.into());
+    for type_ in condition::ALL {
+        let says = |pool: &ProverPool| pool.status.as_ref().is_some_and(|s| is_true(&s.conditions, type_));
+        let pools = pools.iter().filter(|(_, pool)| says(pool)).count();
+        metrics.pools.with_label_values(&[type_]).set(i64::try_from(pools).unwrap_or(i64::MAX));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn pools_count_under_each_condition_that_is_true() {
+        let pool = |name: &str, conditions: Value| {
+            let pool = json!({
+                "apiVersion": "arborist.dev/v1alpha1", "kind": "ProverPool",
+                "metadata": {"name": name, "namespace": "prod"},
+                "spec": {"circuits": ["vm"], "template": {"resources": {"cpu": "1", "memory": "1Gi"}}},
+                "status": {"conditions": conditions},
+            });
+            let pool: ProverPool = serde_json::from_value(pool).unwrap();
+            (PoolKey::of(&pool).unwrap(), Arc::new(pool))
+        };
+        let says = |type_: &str, status: &str| {
+            json!({
+                "type": type_, "status": status, "reason": "R", "message": "", "observedGeneration": 1,
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            })
+        };
+        let pools = [
+            pool("a", json!([says("Ready", "True"), says("Scaling", "True"), says("Starved", "False")])),
+            pool("b", json!([says("Ready", "True"), says("Scaling", "Unknown")])),
+            pool("new", json!([])),
+        ];
+        let metrics = Metrics::new().unwrap();
+        count(&metrics, &pools, &Totals { wanted: 3, ..Totals::default() });
+        for (condition, expected) in [("Ready", 2), ("Scaling", 1), ("Starved", 0), ("CapacityLimited", 0)] {
+            let line = format!("arborist_pools{{condition=\"{condition}\"}} {expected}");
+            assert!(metrics.text().lines().any(|l| l == line), "{line}\n{}", metrics.text());
+        }
+        count(&metrics, &pools[1..], &Totals::default());
+        assert!(metrics.text().contains("arborist_pools{condition=\"Scaling\"} 0"), "a pool that went");
+    }
 }

@@ -3,7 +3,7 @@
 use super::chores::Chore;
 use super::lease;
 use crate::dispatch::net::{Peer, SendBuffers};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, reason_label};
 use crate::store::journal::{JournalError, JournalHandle};
 use arborist_circuits::Statements;
 use arborist_core::circuit::Kind;
@@ -212,6 +212,9 @@ impl EngineRoom {
                 }
             }
             Command::Persist(record) => {
+                if let Record::Charged { reason, .. } = &record {
+                    self.metrics.charges.with_label_values(&[reason_label(reason)]).inc();
+                }
                 if let Record::Done { job, node, found, maker, .. } = &record
                     && let Some(tree) = core.engine.prepared_job(*job)
                 {
