@@ -9,6 +9,7 @@ mod healthcheck;
 mod input;
 mod jobs_http;
 mod logging;
+mod memory;
 mod operator;
 pub mod outputs;
 mod progress;

@@ -5,6 +5,7 @@ use super::block::{self, ShapeArgs};
 use super::input::write_whole;
 use super::jobs_http;
 use super::logging::{self, LogArgs};
+use super::memory;
 use super::prove::{parse_duration, parse_prover};
 use super::serve::{BackendName, Plan, PluginArgs, ProfileName, Served};
 use super::signals::Signals;
@@ -82,6 +83,7 @@ const ADMIN_TOKEN_FILE: &str = "admin-token";
 /// It could not start, or was fenced.
 pub fn run(args: &Args) -> Result<(), CliError> {
     logging::to_stderr(&args.log);
+    memory::small_pages();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -7,6 +7,7 @@ mod process;
 use self::process::Process;
 use super::CliError;
 use super::logging::{self, LogArgs};
+use super::memory;
 use super::prove::parse_duration;
 use super::serve::{BackendName, Plan, PluginArgs, ProfileName};
 use super::signals::Signals;
@@ -15,6 +16,9 @@ use crate::kubernetes::endpoints::Address;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// Threads of the runtime at most, on a large machine too: each keeps memory of its own.
+const MAX_THREADS: usize = 4;
 
 /// Options of `arborist operator`. Each can be given in the environment instead.
 #[derive(Debug, Clone, clap::Args)]
@@ -96,10 +100,12 @@ pub struct Args {
 /// It led and was followed by another, or something that it can't do without failed.
 pub fn run(args: &Args) -> Result<(), CliError> {
     logging::to_stderr(&args.log);
+    memory::small_pages();
     end_with_network_threads();
     // the API server's client and those of jobs' sources share it; an earlier call has set the same one
     let _already_installed = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(std::thread::available_parallelism().map_or(2, |cores| cores.get().min(MAX_THREADS)))
         .enable_all()
         .build()
         .map_err(|e| CliError::failed("start the runtime", e))?;
