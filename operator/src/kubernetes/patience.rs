@@ -1,10 +1,22 @@
 //! Pauses between tries of what has to work in the end.
 
+use kube::runtime::watcher::ExponentialBackoff;
 use std::time::Duration;
 
 /// The first pause; each next one is twice as long.
 const FIRST: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(10);
+
+/// Pauses of a watch that was interrupted, from 0.2 to 5 s. kube's default grows to half a minute: for so long a new job
+/// would wait, and leases of pods that are gone, though the API server is back.
+pub fn of_watches() -> ExponentialBackoff {
+    let backoff = backon::ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(200))
+        .with_max_delay(Duration::from_secs(5))
+        .with_jitter()
+        .without_max_times();
+    ExponentialBackoff::from(backoff)
+}
 
 /// Pauses that grow from half a second to ten.
 #[derive(Debug, Clone)]

@@ -28,6 +28,7 @@ use self::workforce::Workforce;
 use super::{Context, Outcome, Scope, Settings};
 use crate::api::ProverPool;
 use crate::api::conditions::reason;
+use crate::kubernetes::patience;
 use crate::kubernetes::pods::{Change, PodBook};
 use crate::kubernetes::{Metrics, Trust};
 use futures::StreamExt;
@@ -132,7 +133,7 @@ async fn hear(shop: Arc<Shop>, mut news: UnboundedReceiver<Change>) {
 fn control(shop: &Arc<Shop>, scope: &Scope) -> (Desk, impl Future<Output = ()> + use<>) {
     let (visit, mut visits) = tokio::sync::mpsc::unbounded_channel();
     let api = scope.api::<Guarded>(&shop.client);
-    let controller = Controller::new(api, watcher::Config::default());
+    let controller = Controller::new(api, watcher::Config::default()).trigger_backoff(patience::of_watches());
     let desk = Desk { scope: scope.clone(), store: controller.store(), visit };
     let visits = futures::stream::poll_fn(move |task| visits.poll_recv(task));
     let stop = shop.stop.clone();

@@ -67,8 +67,8 @@ impl Drop for Entry {
     }
 }
 
-/// A job as the API server answered last. A watch may be seconds behind it, and half a minute after an outage of the
-/// API server, when it pauses before it begins anew.
+/// A job as the API server answered last. A watch may be behind it by several writes: after an outage of the API server it
+/// pauses for seconds before it begins anew.
 struct Latest {
     /// The versions that it is known to replace, oldest first, from the one that the watch was seen at. As many as
     /// were written since: few, for a watch that stands still is begun anew within minutes.

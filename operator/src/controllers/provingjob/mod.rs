@@ -39,6 +39,7 @@ use crate::api::conditions::{cut, is_true, job as condition, reason};
 use crate::controllers::{Context, Outcome, Scope};
 use crate::dispatch::{JobError, Progress};
 use crate::egress::Reach;
+use crate::kubernetes::patience;
 use crate::report::backoff::pause;
 use crate::report::{HttpReporter, Reporter};
 use arborist_core::engine::Notice;
@@ -127,7 +128,7 @@ async fn serve(
     me.ctx.jobs.add_scope(scope.clone(), reader.clone());
     let (gone, mut was_gone) = mpsc::unbounded::<()>();
     let jobs = watcher(scope.api::<Guarded>(&me.ctx.client), watcher::Config::default())
-        .default_backoff()
+        .backoff(patience::of_watches())
         .modify(|job| job.managed_fields_mut().clear())
         .reflect(writer)
         // after the store has seen them. The end of a list counts too: what was deleted while nobody watched is gone
@@ -137,7 +138,14 @@ async fn serve(
                 let _ = gone.unbounded_send(());
             }
         })
-        .applied_objects();
+        .applied_objects()
+        // said and waited for already: the controller would let visits wait for it that others call for
+        .filter(|event| {
+            if let Err(error) = event {
+                tracing::warn!(%error, "the watch of ProvingJobs was interrupted");
+            }
+            future::ready(event.is_ok())
+        });
     let controller = Runner::for_stream(jobs, reader)
         .with_config(controller::Config::default().concurrency(CONCURRENCY))
         .reconcile_on(triggered)

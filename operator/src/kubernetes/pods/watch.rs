@@ -4,12 +4,12 @@ use super::record::WorkerPod;
 use super::{Change, LABEL_NAME, PodBook};
 use crate::api::{LABEL_MANAGED_BY, MANAGER};
 use crate::controllers::Scope;
+use crate::kubernetes::patience;
 use futures::TryStreamExt;
 use kube::Client;
 use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{Config, Event, ExponentialBackoff, watcher};
+use kube::runtime::watcher::{Config, Event, watcher};
 use std::collections::HashSet;
-use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// Pods asked for in one page of a list: a page is what is in memory at once, 3 MB of JSON.
@@ -27,14 +27,8 @@ pub async fn watch(
     let selector =
         [(LABEL_MANAGED_BY, MANAGER), LABEL_NAME].map(|(key, value)| format!("{key}={value}")).join(",");
     let config = Config::default().labels(&selector).page_size(PAGE);
-    // leases of pods that are gone wait for this watch: it comes back sooner than kube's default
-    let backoff = backon::ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(200))
-        .with_max_delay(Duration::from_secs(5))
-        .with_jitter()
-        .without_max_times();
     let mut events =
-        Box::pin(watcher(scope.api::<WorkerPod>(&client), config).backoff(ExponentialBackoff::from(backoff)));
+        Box::pin(watcher(scope.api::<WorkerPod>(&client), config).backoff(patience::of_watches()));
     let mut reader = Reader { scope, book, listing: None, synced: false };
     loop {
         let event = tokio::select! {

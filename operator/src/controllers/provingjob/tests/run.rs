@@ -17,6 +17,8 @@ async fn a_listed_job_is_proven_and_one_that_can_not_be_read_does_not_stop_it() 
     broken["metadata"]["uid"] = json!("uid-of-broken");
     broken["spec"]["chainId"] = json!("five");
     lab.api.put("provingjobs", broken);
+    // the API server is in trouble when the operator starts
+    lab.api.state().errors.extend([500, 503].map(|code| ("get provingjobs".to_owned(), code)));
     let ctx = context(&lab.dispatcher, &lab.client, "fake");
     assert_eq!(ctx.jobs.pending(&ctx.settings.scopes).len(), 1);
     let stop = CancellationToken::new();
