@@ -137,6 +137,7 @@ async fn open(args: &Args) -> Result<Lab> {
         scale: args.scale.clone(),
     };
     let lab = Lab::open(settings).await?;
+    lab.refuse_others().await?;
     lab.namespaces_gone().await?;
     lab.install_crds().await?;
     Ok(lab)
@@ -145,7 +146,7 @@ async fn open(args: &Args) -> Result<Lab> {
 /// Runs one story: installs what it needs, makes its namespace, and leaves a dump if it fails.
 async fn tell(lab: &Lab, story: &'static Story, round: u32, chosen: &[&Story]) -> End {
     if story.needs_faults && lab.settings.cluster_tool.is_none() {
-        return End::Skipped("needs faults of nodes or processes: only on the local cluster");
+        return End::Skipped("takes processes or nodes away: only on the local cluster");
     }
     let mut hasher = DefaultHasher::new();
     (story.name, round, lab.run).hash(&mut hasher);

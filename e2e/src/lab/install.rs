@@ -32,30 +32,19 @@ pub const SELECTOR: &str = "app.kubernetes.io/name=arborist,app.kubernetes.io/co
 const METRICS_PORT: u16 = 7701;
 
 impl Lab {
-    /// Installs the CRDs and makes the operator's namespace.
+    /// Makes the operator's namespace, with the tests' mark, and installs the CRDs.
     ///
     /// # Errors
     /// helm or the API server refused.
     pub async fn install_crds(&self) -> Result<()> {
         let chart = self.file("charts/arborist-crds");
-        let line = [
-            "upgrade",
-            "--install",
-            "arborist-crds",
-            &chart,
-            "-n",
-            NAMESPACE,
-            "--create-namespace",
-            "--wait",
-        ];
+        self.make_namespace(NAMESPACE).await?;
+        let line = ["upgrade", "--install", "arborist-crds", &chart, "-n", NAMESPACE, "--wait"];
         shell::run("helm", &line, "").await?;
         let wait = ["wait", "--for=condition=Established", "--timeout=60s", "crd/proverpools.arborist.dev"];
         shell::run("kubectl", &wait, "").await?;
         let wait = ["wait", "--for=condition=Established", "--timeout=60s", "crd/provingjobs.arborist.dev"];
         shell::run("kubectl", &wait, "").await?;
-        let labels =
-            ["label", "--overwrite", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted"];
-        shell::run("kubectl", &labels, "").await?;
         Ok(())
     }
 
@@ -134,7 +123,8 @@ impl Lab {
         Ok(all.iter().any(|class| class.annotations().get(default).is_some_and(|v| v == "true")))
     }
 
-    /// Removes the operator; pools and jobs stay.
+    /// Removes the operator with its volume; pools and jobs stay. Only of a cluster that [`Lab::refuse_others`] found to be
+    /// the tests'.
     ///
     /// # Errors
     /// helm refused, or pods do not go.
@@ -212,15 +202,6 @@ impl Lab {
             if right { Ok(()) } else { Err(format!("{ready} are ready, {pods} pods")) }
         })
         .await
-    }
-
-    /// The value of a metric of an operator's pod, summed over its labels that contain `labels`; none if it has no
-    /// such series.
-    ///
-    /// # Errors
-    /// The pod does not answer.
-    pub async fn metric(&self, pod: &str, name: &str, labels: &[&str]) -> Result<Option<f64>> {
-        Ok(sum(&self.metrics(pod).await?, name, labels))
     }
 
     /// What an operator's pod says at /metrics, read through the API server.

@@ -3,9 +3,11 @@
 //! Everything is done as a user would do it (kubectl, helm) or looked at through the API server, so it works on any
 //! cluster. Only faults of nodes and of the control plane need the local cluster of `e2e/cluster`.
 
+pub mod books;
 pub mod desk;
 pub mod dump;
 pub mod faults;
+pub mod guard;
 pub mod install;
 pub mod namespaces;
 pub mod objects;

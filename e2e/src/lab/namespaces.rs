@@ -1,5 +1,6 @@
 //! Namespaces of the stories.
 
+use super::install::NAMESPACE;
 use super::wait::{eventually, secs};
 use super::{Lab, Scene, shell};
 use anyhow::{Context, Result};
@@ -8,11 +9,12 @@ use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
-/// On each namespace that the tests make.
-const LABEL: &str = "arborist.dev/e2e";
+/// The label of each namespace that the tests make, the operator's too; its value is `true`. What is in a namespace without
+/// it is somebody else's.
+pub const MARK: &str = "arborist.dev/e2e";
 
 impl Lab {
-    /// Makes a namespace for a story, guarded by the strictest pod security.
+    /// Makes a namespace for a story or for the operator, guarded by the strictest pod security.
     ///
     /// # Errors
     /// The API server refuses it, or it gets no service account.
@@ -24,7 +26,7 @@ impl Lab {
             self.namespace_gone(name).await?;
         }
         let namespace: Namespace = serde_json::from_value(json!({
-            "metadata": {"name": name, "labels": {LABEL: "true", "pod-security.kubernetes.io/enforce": "restricted"}},
+            "metadata": {"name": name, "labels": {MARK: "true", "pod-security.kubernetes.io/enforce": "restricted"}},
         }))?;
         match namespaces.create(&PostParams::default(), &namespace).await {
             Err(kube::Error::Api(error)) if error.code == 409 => {}
@@ -71,19 +73,21 @@ impl Lab {
         .await
     }
 
-    /// Deletes all namespaces of stories and waits until they are gone.
+    /// Deletes all namespaces of stories and waits until they are gone. The operator's stays.
     ///
     /// # Errors
     /// They do not go within two minutes.
     pub async fn namespaces_gone(&self) -> Result<()> {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
-        let ours = ListParams::default().labels(LABEL);
-        let names = namespaces.list(&ours).await.context("list namespaces")?;
-        for namespace in &names {
-            self.delete_namespace(&namespace.name_any()).await?;
+        let ours = ListParams::default().labels(&format!("{MARK}=true"));
+        let found = namespaces.list(&ours).await.context("list namespaces")?;
+        let mut names: Vec<String> = found.iter().map(ResourceExt::name_any).collect();
+        names.retain(|name| name != NAMESPACE);
+        for name in &names {
+            self.delete_namespace(name).await?;
         }
-        for namespace in &names {
-            self.namespace_gone(&namespace.name_any()).await?;
+        for name in &names {
+            self.namespace_gone(name).await?;
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use super::wait::{Look, eventually};
 use super::{Lab, shell};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use arborist_operator::api::conditions::{Condition, Status};
 use arborist_operator::api::{LABEL_POOL, ProverPool, ProvingJob};
 use k8s_openapi::api::core::v1::Pod;
@@ -154,16 +154,23 @@ impl Scene<'_> {
         .await
     }
 
-    /// Waits until at least so many proofs of the job are done, and not all of them.
+    /// Waits until at least so many proofs of the job are done, and not all of them: what comes then meets it at work.
     ///
     /// # Errors
-    /// Not within the limit.
+    /// Not within the limit, or all of them are done: there is nothing left to meet.
     pub async fn under_way(&self, name: &str, at_least: i64, limit: Duration) -> Result<()> {
-        self.until_job(name, limit, &format!("at least {at_least} proofs done"), |job| {
-            let (done, _) = counts(job);
-            if done >= at_least { Ok(()) } else { Err(format!("{done} proofs are done")) }
-        })
-        .await
+        let wanted = format!("at least {at_least} proofs done, and not all");
+        let (done, all) = self
+            .until_job(name, limit, &wanted, |job| match counts(job) {
+                (done, all) if done >= at_least || (all > 0 && done >= all) => Ok((done, all)),
+                (done, _) => Err(format!("{done} proofs are done")),
+            })
+            .await?;
+        ensure!(
+            done < all,
+            "pj/{name} was over too soon: {done} of {all} proofs were done at the first look"
+        );
+        Ok(())
     }
 
     /// Waits until all of the pool's workers, so many, prove.

@@ -9,6 +9,9 @@ use arborist_operator::api::LABEL_POOL;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
+/// So few that one small node has room for all of them.
+const WORKERS: usize = 2;
+
 /// Workers spread over the nodes.
 pub fn spread() -> Value {
     json!({"template": {"topologySpreadConstraints": [
@@ -26,8 +29,9 @@ pub async fn worker_node(scene: &Scene<'_>, pool: &str) -> Result<String> {
 }
 
 pub async fn tell(scene: &Scene<'_>) -> Result<()> {
-    scene.apply(&[fixed_pool("workers", 4, spread()), job("work", 24, scene.seed, json!({}))]).await?;
-    scene.all_busy("workers", 4, secs(60)).await?;
+    let workers = fixed_pool("workers", WORKERS as i32, spread());
+    scene.apply(&[workers, job("work", 24, scene.seed, json!({}))]).await?;
+    scene.all_busy("workers", WORKERS as i32, secs(60)).await?;
     let node = worker_node(scene, "workers").await?;
     // other people's pods on the node stay
     let ours = format!("--pod-selector={LABEL_POOL}");
@@ -35,9 +39,9 @@ pub async fn tell(scene: &Scene<'_>) -> Result<()> {
         ["drain", &node, &ours, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=60s"];
     let drained = shell::run("kubectl", &line, "").await;
     let moved = scene
-        .until_workers("workers", secs(60), "four ready workers on other nodes", |pods| {
+        .until_workers("workers", secs(60), "as many ready workers on other nodes", |pods| {
             let moved = pods.iter().filter(|p| is_ready(p) && node_of(p) != Some(&node)).count();
-            if moved == 4 && pods.len() == 4 { Ok(()) } else { Err(format!("{moved} are there")) }
+            if moved == WORKERS && pods.len() == WORKERS { Ok(()) } else { Err(format!("{moved} are there")) }
         })
         .await;
     // whatever went wrong, the node is not left like this

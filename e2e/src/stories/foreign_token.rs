@@ -42,7 +42,8 @@ async fn refused(scene: &Scene<'_>, leader: &str) -> Result<f64> {
     Ok(causes.iter().filter_map(|cause| sum(&text, REFUSED, &[cause])).sum())
 }
 
-/// The same pod as a worker's in everything but the audience of its token.
+/// The same pod as a worker's in everything but the audience of its token. It has a worker's name too, or the operator's
+/// NetworkPolicy would not let it get as far as the login.
 fn stranger(mut spec: Value) -> Result<Value> {
     let volumes = spec.get_mut("volumes").and_then(Value::as_array_mut).context("no volumes")?;
     let sources =
@@ -57,5 +58,9 @@ fn stranger(mut spec: Value) -> Result<Value> {
             map.remove(field);
         }
     }
-    Ok(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "stranger"}, "spec": spec}))
+    Ok(json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "stranger", "labels": {"app.kubernetes.io/name": "arborist-worker"}},
+        "spec": spec,
+    }))
 }

@@ -46,7 +46,9 @@ pub struct Story {
     pub about: &'static str,
     /// What it finds in place.
     pub needs: Needs,
-    /// Whether it needs faults that only the local cluster can have.
+    /// Whether it needs what `e2e/cluster` can do and a cluster reached through its API can't: kill the API server, a
+    /// kubelet or a process in a pod, cut a node off, simulate nodes. Such a story is skipped on every other cluster, kind's
+    /// too, where it would take Docker to do the same.
     pub needs_faults: bool,
     /// Tells it.
     pub tell: for<'a> fn(&'a Scene<'a>) -> BoxFuture<'a, Result<()>>,
@@ -111,7 +113,7 @@ pub const STORIES: &[Story] = &[
     story!(missing_image, FAKE, "an image that does not exist is named in the pool's condition"),
     story!(foreign_token, FAKE, "a worker with a token for somebody else is refused and counted"),
     story!(kill_worker, FAKE, "busy workers are killed: their tasks are made by others"),
-    story!(oom, FAKE, "a worker killed for its memory: the task goes to a larger one"),
+    story!(oom, FAKE, "workers killed for their memory: the operator learns it, larger ones make the proofs"),
     story!(
         coordinator_down,
         FAKE,

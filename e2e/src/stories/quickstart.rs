@@ -4,8 +4,8 @@
 use crate::lab::desk::Desk;
 use crate::lab::objects::NODE_LABEL;
 use crate::lab::report::checked;
-use crate::lab::scene::{counts, node_of};
-use crate::lab::wait::{Look, secs};
+use crate::lab::scene::{counts, holds, job_conditions, node_of};
+use crate::lab::wait::{Look, eventually, secs};
 use crate::lab::{Scene, install, shell};
 use crate::stories::coordinator_down::target;
 use anyhow::{Context, Result, ensure};
@@ -14,8 +14,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
 use kube::{Api, ResourceExt};
-use serde_json::json;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 const JOB: &str = "quickstart";
 /// Two transactions with two calls each.
@@ -25,6 +27,11 @@ const LARGE: [(&str, &str); 2] = [("32", "64Gi"), ("8", "16Gi")];
 /// What they ask for on machines that are too small for that.
 const SMALL: [(&str, &str); 2] = [("1", "2Gi"), ("1", "1Gi")];
 const STATUS_LIMIT: usize = 2_000;
+/// The sample's pools, which are called as the class of the nodes that they are for.
+const POOLS: [&str; 2] = ["vm", "rollup"];
+
+/// The pool and the node of each worker that was seen on one, by its name in reports.
+type Places = BTreeMap<String, (&'static str, String)>;
 
 pub async fn tell(scene: &Scene<'_>) -> Result<()> {
     let tested = ["test", install::RELEASE, "-n", install::NAMESPACE, "--timeout", "60s"];
@@ -33,14 +40,11 @@ pub async fn tell(scene: &Scene<'_>) -> Result<()> {
     scene.apply(&[target(&desk)]).await?;
     scene.apply_text(&sample(scene)?).await?;
     let sizes = if scene.lab.small_machines { SMALL } else { LARGE };
-    for (pool, (cpu, memory)) in ["vm", "rollup"].into_iter().zip(sizes) {
+    for (pool, (cpu, memory)) in POOLS.into_iter().zip(sizes) {
         let wanted = format!("workers of {cpu} cores and {memory}");
         scene.until_workers(pool, secs(300), &wanted, |pods| as_large(pods, cpu, memory)).await?;
     }
-    for pool in ["vm", "rollup"] {
-        on_labelled_nodes(scene, pool).await?;
-    }
-    let done = scene.complete(JOB, secs(600)).await?;
+    let (done, places) = complete(scene).await?;
     scene.kubectl(&["wait", "--for=condition=Complete", "pj/quickstart", "--timeout=10s"]).await?;
     ensure!(counts(&done) == (PROOFS, PROOFS), "{:?} proofs", counts(&done));
     let status = serde_json::to_string(&done.status)?.len();
@@ -48,18 +52,21 @@ pub async fn tell(scene: &Scene<'_>) -> Result<()> {
     println!("{}", scene.kubectl(&["get", "pj,pp,pods"]).await?.trim_end());
 
     verified_outside(scene, &done).await?;
-    told_once(&desk, &done)?;
+    let report = told_once(&desk, &done)?;
+    on_labelled_nodes(scene, &report, &places).await?;
     // a minute's delay is a user's setting, not what is shown here
-    for pool in ["pp/vm", "pp/rollup"] {
-        scene.patch(pool, &json!({"scaling": {"scaleDownDelay": "1s"}})).await?;
+    for pool in POOLS {
+        scene.patch(&format!("pp/{pool}"), &json!({"scaling": {"scaleDownDelay": "1s"}})).await?;
     }
-    for pool in ["vm", "rollup"] {
+    for pool in POOLS {
         scene
             .until_workers(pool, secs(90), "no workers once the work is done", |pods| {
                 if pods.is_empty() { Ok(()) } else { Err(format!("{} are there", pods.len())) }
             })
             .await?;
     }
+    let posts = desk.posts().len();
+    ensure!(posts == 1, "{posts} reports came in by the time that all workers were gone");
     Ok(())
 }
 
@@ -103,13 +110,38 @@ fn as_large(pods: &[Pod], cpu: &str, memory: &str) -> Look<()> {
     if pods.is_empty() { Err("there is none".into()) } else { Ok(()) }
 }
 
-async fn on_labelled_nodes(scene: &Scene<'_>, class: &str) -> Result<()> {
+/// Waits for the job, and notes meanwhile where its workers are: some may be gone before it is complete.
+async fn complete(scene: &Scene<'_>) -> Result<(ProvingJob, Places)> {
+    let (jobs, places) = (scene.jobs(), Mutex::new(Places::new()));
+    let done = eventually(secs(600), format!("Complete (pj/{JOB})"), || async {
+        for pool in POOLS {
+            let workers = scene.workers(pool).await.map_err(|e| format!("{e:#}"))?;
+            let placed = workers.iter().filter_map(|pod| {
+                let name = format!("{}/{}", scene.namespace, pod.name_any());
+                Some((name, (pool, node_of(pod)?.to_owned())))
+            });
+            places.lock().unwrap_or_else(PoisonError::into_inner).extend(placed);
+        }
+        let job = jobs.get(JOB).await.map_err(|e| e.to_string())?;
+        holds(job_conditions(&job), "Complete").map(|()| job)
+    })
+    .await?;
+    Ok((done, places.into_inner().unwrap_or_else(PoisonError::into_inner)))
+}
+
+/// Checks that whoever made proofs, by the report, was on a node with the label that its pool asks for.
+async fn on_labelled_nodes(scene: &Scene<'_>, report: &Value, places: &Places) -> Result<()> {
     let nodes: Api<Node> = Api::all(scene.lab.client.clone());
-    for pod in scene.workers(class).await? {
-        let Some(name) = node_of(&pod) else { continue };
-        let node = nodes.get(name).await?;
-        let found = node.labels().get(NODE_LABEL).map(String::as_str);
-        ensure!(found == Some(class), "{} is on {name}, which is for {found:?}", pod.name_any());
+    let shares = report["attribution"]["shares"].as_array().context("no attribution")?;
+    ensure!(!shares.is_empty(), "the report credits nobody");
+    for share in shares {
+        let worker = share["worker"].as_str().context("a share of nobody")?;
+        let (pool, node) =
+            places.get(worker).with_context(|| format!("{worker} was never seen on a node"))?;
+        let labels = nodes.get(node).await?.labels().clone();
+        let found = labels.get(NODE_LABEL).map(String::as_str);
+        ensure!(found == Some(*pool), "{worker} was on {node}, which is for {found:?}");
+        println!("   {worker} on {node}: {} proofs", share["proofs"]);
     }
     Ok(())
 }
@@ -149,8 +181,8 @@ fn write_proof(map: &ConfigMap, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The coordinator has one report, signed, and what it says is what the job's status says.
-fn told_once(desk: &Desk, done: &ProvingJob) -> Result<()> {
+/// The coordinator has one report, signed, and what it says is what the job's status says; the report.
+fn told_once(desk: &Desk, done: &ProvingJob) -> Result<Value> {
     let posts = desk.posts();
     ensure!(posts.len() == 1, "{} reports came in", posts.len());
     let (report, _) = checked(&posts[0])?;
@@ -171,5 +203,5 @@ fn told_once(desk: &Desk, done: &ProvingJob) -> Result<()> {
     ensure!(credited == PROOFS, "{credited} proofs are credited");
     let content = report["rootProof"]["content"].as_str().context("the report has no proof in it")?;
     ensure!(STANDARD.decode(content)?.len() as i64 == root.bytes, "the report's proof has another size");
-    Ok(())
+    Ok(report)
 }

@@ -64,7 +64,7 @@ fn cases(desk: &Desk, url: &str, sha256: &str) -> Vec<Case> {
             name: "no-block",
             spec: source(json!({"uri": {"url": no_block, "sha256": of_text}})),
             reason: reason::BAD_BLOCK,
-            names: String::new(),
+            names: "not a block in JSON".into(),
         },
         Case {
             name: "source-gone",

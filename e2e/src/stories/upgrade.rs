@@ -9,7 +9,7 @@ use kube::ResourceExt;
 use serde_json::json;
 use std::collections::BTreeSet;
 
-const TRANSACTIONS: u32 = 12;
+const TRANSACTIONS: u32 = 20;
 
 pub async fn tell(scene: &Scene<'_>) -> Result<()> {
     scene
@@ -25,6 +25,8 @@ pub async fn tell(scene: &Scene<'_>) -> Result<()> {
     let after = scene.lab.leader().await?.name_any();
     ensure!(before != after, "the operator's pod is still {before}");
     scene.complete("work", secs(120)).await?;
+    let made = scene.lab.counted(&scene.lab.leader().await?.name_any()).await?.made;
+    ensure!(made > 0, "the job was over before the upgrade");
     ensure!(names(scene).await? == workers, "workers were replaced");
     each_once(&scene.worker_logs("workers").await?, proofs(TRANSACTIONS.into()))
 }
