@@ -15,6 +15,10 @@ help: ## Say what there is
 check-tools:
 	@hack/check-tools.sh
 
+# Of what only some targets need: check-tools-images, check-tools-test.
+check-tools-%:
+	@hack/check-tools.sh $*
+
 .PHONY: build
 build: check-tools ## Build both programs, optimised, into target/release
 	$(CARGO) build --release --locked -p arborist-operator -p arborist-worker
@@ -24,13 +28,13 @@ demo: build ## Prove a real block with 0, 1, 2 and 3 calls on this machine, then
 	@echo; echo '$$ arborist block new --transactions 4 --calls 0,1,2,3 --out $(DEMO)/block.json'
 	@mkdir -p $(DEMO)
 	@$(RELEASE)/arborist block new --transactions 4 --calls 0,1,2,3 --out $(DEMO)/block.json
-	@echo; echo '$$ arborist prove --block $(DEMO)/block.json --workers 2 --out $(DEMO)'
+	@echo; echo '$$ arborist prove --block $(DEMO)/block.json --workers 2 --prover demo --out $(DEMO)'
 	@$(RELEASE)/arborist prove --block $(DEMO)/block.json --workers 2 --prover demo --out $(DEMO)
 	@echo; echo '$$ arborist verify $(DEMO)'
 	@$(RELEASE)/arborist verify $(DEMO)
 
 .PHONY: test
-test: check-tools tools-s3 ## All tests, with real worker processes, real proofs and a real S3 server
+test: check-tools-test tools-s3 ## All tests, with real worker processes, real proofs and a real S3 server
 	$(CARGO) build --locked --workspace --all-targets
 	$(CARGO) test --locked --workspace
 
@@ -54,7 +58,7 @@ lint: check-tools ## Formatting, clippy, documentation, generated files, depende
 	else echo 'cargo-deny is not installed: dependency rules (deny.toml) not checked; cargo install cargo-deny --locked'; fi
 
 .PHONY: images
-images: check-tools ## Build both images as OCI archives into out/images, without Docker
+images: check-tools-images ## Build both images as OCI archives into out/images, on Linux, without Docker
 	@hack/images.sh
 
 .PHONY: manifests
@@ -66,22 +70,22 @@ chart-lint: ## Charts: helm lint, many values rendered and checked against Kuber
 	@HELM=$$(hack/tool.sh helm) KUBECONFORM=$$(hack/tool.sh kubeconform) KUBE_SWAGGER=$$(hack/tool.sh swagger) hack/chart-lint.sh
 
 .PHONY: cluster-up cluster-down
-cluster-up: ## Bring up a real cluster of three nodes on this machine, without Docker (as root)
+cluster-up: ## Bring up a real cluster of three nodes on this machine, without Docker (root, cgroup v1, Go)
 	@e2e/cluster/cluster up
 
 cluster-down: ## Remove every trace of it
 	@e2e/cluster/cluster down
 
 .PHONY: demo-cluster
-demo-cluster: check-tools ## helm install and a sample job on a cluster of its own, live, then verify
+demo-cluster: check-tools-images ## helm install and a sample job on a cluster of its own (kind, else as cluster-up), live, then verify
 	@e2e/demo.sh
 
 .PHONY: e2e
-e2e: check-tools ## End-to-end tests on KUBECONFIG's cluster, on kind, or on the local cluster (as root)
+e2e: check-tools-images ## End-to-end tests on KUBECONFIG's cluster, on kind, or else as cluster-up
 	@e2e/run.sh $(E2E)
 
 .PHONY: e2e-scale
-e2e-scale: check-tools ## 1,000 simulated nodes, 5,000 running worker pods, then 10,000 pods that need not run
+e2e-scale: check-tools-images ## 1,000 simulated nodes, 5,000 running worker pods, then 10,000 pods that need not run
 	@e2e/run.sh --story scale --scale-nodes 1000 --scale-pods 5000
 	@e2e/run.sh --story scale --scale-nodes 20 --scale-pods 200 --scale-pending 9800
 

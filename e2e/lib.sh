@@ -31,6 +31,21 @@ step() { # step NAME COMMAND…
     echo "== $name: $((SECONDS - from)) s"
 }
 
+# Before anything is built, which takes minutes: can this machine bring the cluster up, and are the clients there?
+check_machine() {
+    local program
+    if [[ $cluster == local ]]; then
+        "$tool" check || {
+            echo "Or install Docker and kind: they are used where Docker answers." >&2
+            return 1
+        }
+        return
+    fi
+    for program in kubectl helm; do
+        command -v "$program" >/dev/null || { echo "missing: $program" >&2; return 1; }
+    done
+}
+
 bring_up() {
     case $cluster in
         given) ;;
@@ -47,7 +62,7 @@ local_up() {
 }
 
 kind_up() {
-    export KUBECONFIG=$PWD/out/e2e/kind.kubeconfig
+    export KUBECONFIG=$PWD/out/e2e/$kind_name.kubeconfig
     mkdir -p out/e2e
     if ! kind get clusters | grep -qx "$kind_name"; then
         mine=yes

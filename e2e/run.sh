@@ -9,6 +9,7 @@ cd "$(dirname "$0")/.."
 source e2e/lib.sh
 
 mkdir -p "$images"
+step "check the machine" check_machine
 step "build the tests" cargo build --locked -p arborist-e2e
 step "build the images" build_images
 step "build the S3 server's image" build_s3_image

@@ -80,6 +80,11 @@ renders no-volume 'sizeLimit: 10Gi' --set store.builtIn.persistence.enabled=fals
 renders namespaced '--watch-namespace=team-b' --set 'watch.namespaces={team-a,team-b}'
 renders two-operators 'kind: PodDisruptionBudget' --set replicas=2 "${s3[@]}"
 renders other-name 'name: prover-arborist-metrics' --set fullnameOverride=prover-arborist
+# the command of docs/process-backend.md and of the sample
+renders process '--plugin-arg=--threads-from-request' --set operator.backend=process \
+    --set 'operator.extraArgs={--plugin=/opt/prover/prover,--plugin-arg=--threads-from-request,--plugin-keys=/opt/keys/keys.json}' \
+    --set 'operator.extraVolumes[0].name=keys,operator.extraVolumes[0].configMap.name=prover-keys' \
+    --set 'operator.extraVolumeMounts[0].name=keys,operator.extraVolumeMounts[0].mountPath=/opt/keys'
 renders everything 'kind: PrometheusRule' --values hack/chart-lint-everything.yaml
 conforms manifests/install.yaml manifests/samples/*.yaml || fail 'manifests: not valid'
 
@@ -90,6 +95,8 @@ refused 'not used while store.builtIn.persistence.enabled is false' \
     --set store.builtIn.persistence.enabled=false --set store.builtIn.persistence.existingClaim=x
 refused 'replicaCount' --set replicaCount=2
 refused '/store/url' --set store.url=http://example.org
+refused 'operator.backend: with `process`' --set operator.backend=process
+refused 'operator.backend: with `process`' --set operator.backend=process --set 'operator.extraArgs={--plugin-arg=x}'
 refused '/operator/backend' --set operator.backend=groth16
 
 [[ $failed == 0 ]] && echo 'charts: fine'

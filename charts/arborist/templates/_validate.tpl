@@ -13,4 +13,7 @@
 {{- if and .Values.store.builtIn.persistence.existingClaim (not .Values.store.builtIn.persistence.enabled) -}}
 {{- fail "store.builtIn.persistence.existingClaim: not used while store.builtIn.persistence.enabled is false. Set enabled to true, or remove existingClaim." -}}
 {{- end -}}
+{{- if and (eq .Values.operator.backend "process") (not (regexMatch "(^| )--plugin[= ]" (printf "%s " (join " " .Values.operator.extraArgs)))) -}}
+{{- fail "operator.backend: with `process` the operator checks root proofs with your plug-in and does not start without it. Name the program in its image: operator.extraArgs={--plugin=/opt/prover/prover}; docs/process-backend.md has the rest." -}}
+{{- end -}}
 {{- end -}}

@@ -56,7 +56,7 @@ build_tool() { # build_tool TOOL
 
 command_build() { # command_build [TOOL…]
     local tool
-    command -v go >/dev/null || die "Go is needed to build the cluster's binaries (any 1.26 release)"
+    require_go
     [[ $cache == /* ]] || die "ARBORIST_CACHE is an absolute path"
     mkdir -p "$cache/bin"
     for tool in "${@:-${all_tools[@]}}"; do

@@ -8,6 +8,23 @@ needed_commands=(
     pgrep:procps nsenter:util-linux unshare:util-linux python3:python3
 )
 
+# `up` looks at the same things, but after what calls it has built images for minutes.
+command_check() {
+    require_root
+    case $(cluster_state) in
+        up) echo "the cluster is up" ;;
+        half) die "a cluster is half up, or was not taken down: \`cluster status\` shows it, \`cluster down\` removes it" ;;
+        down)
+            require_go
+            check_machine
+            echo "this machine can run the cluster" ;;
+    esac
+}
+
+require_go() {
+    command -v go >/dev/null || die "Go is needed to build the cluster's binaries (any 1.26 release)"
+}
+
 check_machine() {
     check_names
     check_packages
@@ -41,7 +58,8 @@ check_packages() {
 
 check_cgroups() {
     [[ $(stat -f -c %T /sys/fs/cgroup) != cgroup2fs ]] ||
-        die "this machine has cgroup version 2 only, which these nodes were not made for: use kind instead"
+        die "this machine has cgroup version 2 only (most distributions since 2021), which these nodes were not made for.
+With Docker and kind installed the same tests and the demo run on kind. e2e/cluster/README.md says what is needed"
     local controller
     for controller in cpu cpuacct cpuset memory devices freezer blkio pids; do
         [[ -w /sys/fs/cgroup/$controller/tasks ]] || die "no cgroup (version 1) hierarchy /sys/fs/cgroup/$controller"
