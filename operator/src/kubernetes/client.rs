@@ -11,15 +11,17 @@ use std::error::Error;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
-use tokio::time::timeout;
+use tokio::time::{Sleep, timeout};
 use tower::buffer::BufferLayer;
-use tower::retry::RetryLayer;
+use tower::layer::util::{Identity, Stack};
+use tower::retry::{Policy, RetryLayer};
+use tower::util::{Either, option_layer};
 use tower::{BoxError, Layer, Service};
 
 /// Requests that may wait for the connection.
 const WAITING: usize = 1024;
-/// Tries after an answer of 429, 503 or 504, and the pauses between them; a longer one that the server asks
-/// for is kept to. What fails then is for the controllers to try again, with their own patience.
+/// Tries after an answer of 429, 503 or 504 (of creates: 429 only), and the pauses between them; a longer one that
+/// the server asks for is kept to. What fails then is for the controllers to try again, with their own patience.
 const RETRIES: u32 = 4;
 const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
 
@@ -58,14 +60,48 @@ impl Clients {
         let mut config = Config::infer().await?;
         // done here, below the counters
         config.default_retry = false;
-        let stack = || -> Result<_, ClientError> {
-            let retry = RetryPolicy::new(RETRY_PAUSE.0, RETRY_PAUSE.1, RETRIES, true)?;
-            Ok(ClientBuilder::try_from(config.clone())?
-                .with_layer(&Counting(metrics.clone()))
-                .with_layer(&BufferLayer::new(WAITING))
-                .with_layer(&RetryLayer::new(retry)))
+        let client = |gate| -> Result<Client, ClientError> {
+            Ok(ClientBuilder::try_from(config.clone())?.with_layer(&layers(metrics, gate)?).build())
         };
-        Ok(Self { open: stack()?.build(), gated: stack()?.with_layer(gate).build() })
+        Ok(Self { open: client(None)?, gated: client(Some(gate))? })
+    }
+}
+
+/// What is between a client and its connection, innermost first.
+type Layers =
+    Stack<Counting, Stack<Either<Gate, Identity>, Stack<BufferLayer<Request<Body>>, RetryLayer<Repeats>>>>;
+
+/// The gate is below the queue and the repeats: each try of a write asks it at the moment when it would leave.
+fn layers(metrics: &Arc<Metrics>, gate: Option<&Gate>) -> Result<Layers, ClientError> {
+    let retry = RetryPolicy::new(RETRY_PAUSE.0, RETRY_PAUSE.1, RETRIES, true)?;
+    let above = Stack::new(BufferLayer::new(WAITING), RetryLayer::new(Repeats(retry)));
+    Ok(Stack::new(Counting(metrics.clone()), Stack::new(option_layer(gate.cloned()), above)))
+}
+
+/// Repeats what the API server could not take. After a 503 or 504 it may have taken it all the same: so a create is not
+/// repeated then, which would be refused for the name that the first one took, as if nothing had been made. Reviews make
+/// nothing.
+#[derive(Clone)]
+struct Repeats(RetryPolicy);
+
+impl<B> Policy<Request<Body>, Response<B>, BoxError> for Repeats {
+    type Future = Sleep;
+
+    fn retry(
+        &mut self,
+        request: &mut Request<Body>,
+        result: &mut Result<Response<B>, BoxError>,
+    ) -> Option<Sleep> {
+        let (verb, resource) = describe(request.method(), request.uri().path(), "");
+        let doubtful = matches!(result, Ok(answer) if answer.status() != StatusCode::TOO_MANY_REQUESTS);
+        match verb == "create" && doubtful && !resource.ends_with("reviews") {
+            true => None,
+            false => self.0.retry(request, result),
+        }
+    }
+
+    fn clone_request(&mut self, request: &Request<Body>) -> Option<Request<Body>> {
+        Policy::<_, Response<B>, BoxError>::clone_request(&mut self.0, request)
     }
 }
 
@@ -219,6 +255,11 @@ fn code(status: StatusCode) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kubernetes::gate::is_closed;
+    use crate::kubernetes::testing::{FakeApi, status};
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::Api;
+    use kube::api::{Patch, PatchParams};
 
     #[test]
     fn verbs_and_resources_are_those_of_rbac() {
@@ -295,12 +336,8 @@ mod tests {
                 Ok::<_, BoxError>(answer)
             }
         });
-        let retry = RetryPolicy::new(RETRY_PAUSE.0, RETRY_PAUSE.1, RETRIES, true).unwrap();
-        let client = ClientBuilder::new(service, "default")
-            .with_layer(&Counting(metrics.clone()))
-            .with_layer(&BufferLayer::new(WAITING))
-            .with_layer(&RetryLayer::new(retry))
-            .build();
+        let client =
+            ClientBuilder::new(service, "default").with_layer(&layers(&metrics, None).unwrap()).build();
         let request = Request::get("/api/v1/namespaces/a/pods/p").body(vec![]).unwrap();
         assert_eq!(client.request_text(request).await.unwrap(), "{\"major\":\"1\"}");
         let text = metrics.text();
@@ -308,6 +345,48 @@ mod tests {
             let line =
                 format!("arborist_api_requests_total{{code=\"{code}\",resource=\"pods\",verb=\"get\"}} 1");
             assert!(text.contains(&line), "{line}\n{text}");
+        }
+    }
+
+    fn layered(api: &FakeApi, gate: Option<&Gate>) -> Client {
+        api.builder(layers(&Arc::new(Metrics::new().unwrap()), gate).unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_repeat_of_a_write_leaves_after_the_gate_has_closed() {
+        let (api, gate) = (FakeApi::default(), Gate::default());
+        gate.open_until(tokio::time::Instant::now() + Duration::from_secs(60));
+        let path = "/api/v1/namespaces/a/configmaps/m";
+        let closing = gate.clone();
+        api.answer(Method::PATCH, path, move |_| {
+            closing.close();
+            status(503, "ServiceUnavailable")
+        });
+        let maps: Api<ConfigMap> = Api::namespaced(layered(&api, Some(&gate)), "a");
+        let patch = Patch::Apply(ConfigMap::default());
+        let error = maps.patch("m", &PatchParams::apply("test"), &patch).await.unwrap_err();
+        assert!(is_closed(&error), "{error}");
+        assert_eq!(api.count(Method::PATCH, path), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_create_that_may_have_been_taken_is_not_repeated() {
+        let pods = "/api/v1/namespaces/a/pods";
+        let reviews = "/apis/authentication.k8s.io/v1/tokenreviews";
+        let cases = [
+            (Method::POST, pods, 503, 1),
+            (Method::POST, pods, 504, 1),
+            (Method::POST, pods, 429, 5),
+            (Method::POST, reviews, 503, 5),
+            (Method::DELETE, pods, 504, 5),
+            (Method::GET, pods, 503, 5),
+        ];
+        for (method, path, code, tries) in cases {
+            let api = FakeApi::default();
+            api.answer(method.clone(), path, move |_| status(code, "Busy"));
+            let request = Request::builder().method(method.clone()).uri(path).body(vec![]).unwrap();
+            assert!(layered(&api, None).request_text(request).await.is_err());
+            assert_eq!(api.count(method.clone(), path), tries, "{method} {path} {code}");
         }
     }
 }
