@@ -8,7 +8,8 @@ use super::{Guarded, Shop};
 use crate::api::ProverPool;
 use crate::api::conditions::{is_true, pool as condition};
 use crate::controllers::Scope;
-use crate::kubernetes::Metrics;
+use crate::kubernetes::{Metrics, Trust};
+use kube::Resource;
 use kube::runtime::reflector::{ObjectRef, Store};
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +46,9 @@ pub(super) async fn run(shop: Arc<Shop>, desks: Vec<Desk>, stop: CancellationTok
             settled_for += 1;
             continue;
         }
+        if let Some(trust) = &shop.trust {
+            serve_namespaces(trust, &desks);
+        }
         let pools: Vec<_> = desks.iter().flat_map(|desk| pools(&desk.store)).collect();
         let pass = shop.fleet.plan(&pools, &*shop.workforce, &shop.book, &shop.settings, Moment::now());
         settled_for = u32::from(pass.settled);
@@ -57,6 +61,12 @@ pub(super) async fn run(shop: Arc<Shop>, desks: Vec<Desk>, stop: CancellationTok
         // a rate, not a wait: what comes meanwhile is seen by the next pass
         tokio::time::sleep(COALESCE).await;
     }
+}
+
+/// Tells which namespaces have pools: also of those that can't be read, whose workers are to trust this operator too.
+fn serve_namespaces(trust: &Trust, desks: &[Desk]) {
+    let pools: Vec<_> = desks.iter().flat_map(|desk| desk.store.state()).collect();
+    trust.serves(pools.iter().filter_map(|pool| pool.meta().namespace.as_deref()));
 }
 
 /// The pools of a scope that can be read and stay.

@@ -16,8 +16,8 @@ use std::time::Duration;
 /// A step that failed is tried again after so long.
 const AGAIN: Duration = Duration::from_secs(60);
 
-/// A new leader does nothing for so long: until each pool was looked at it is not known which namespaces have to hear
-/// of a new authority.
+/// A new leader does nothing for so long: until the pools are known it is not known which namespaces have to hear of a
+/// new authority.
 const FIRST: Duration = Duration::from_secs(300);
 
 /// The authority in the Secret, the one that signs, and the certificates that are published.
@@ -145,6 +145,9 @@ mod tests {
         let api = FakeApi::default();
         let keeper = keeper(&api).await;
         let trust = keeper.trust();
+        assert_eq!(trust.spread_since(), None, "which namespaces have pools is not known yet");
+        trust.serves([]);
+        assert_eq!(trust.spread_since(), Some(Timestamp::UNIX_EPOCH), "none has");
         for _ in 0..3 {
             trust.ensure_bundle("theirs").await.unwrap();
         }
@@ -167,7 +170,7 @@ mod tests {
     async fn a_rotation_publishes_waits_signs_and_forgets() {
         let api = FakeApi::default();
         let keeper = keeper(&api).await;
-        keeper.trust().ensure_bundle("theirs").await.unwrap();
+        keeper.trust().serves(["theirs"]);
         let first = keeper.authority().ca_pem();
         let now = Timestamp::now();
         assert!(keeper.step(now).await.unwrap() > now, "nothing to do for months");
@@ -201,6 +204,7 @@ mod tests {
     async fn a_standby_takes_up_what_the_leader_did() {
         let api = FakeApi::default();
         let (leader, standby) = (keeper(&api).await, keeper(&api).await);
+        leader.trust().serves([]);
         let time = Timestamp::now() + (24 * 250).hours();
         leader.step(time).await.unwrap();
         leader.step(time + 61.minutes()).await.unwrap();
@@ -208,6 +212,27 @@ mod tests {
         standby.refresh().await.unwrap();
         assert_eq!(standby.authority().ca_pem(), leader.authority().ca_pem());
         assert_eq!(standby.trust().bundle(), leader.trust().bundle());
+    }
+
+    #[tokio::test]
+    async fn a_new_leader_that_made_no_pod_tells_the_namespaces_before_it_signs() {
+        let api = FakeApi::default();
+        let before = keeper(&api).await;
+        before.trust().ensure_bundle("theirs").await.unwrap();
+        let first = published(&api);
+        let leader = keeper(&api).await;
+        let time = Timestamp::now() + (24 * 250).hours();
+        leader.step(time).await.unwrap();
+        assert!(
+            leader.step(time + 61.minutes()).await.unwrap() > time,
+            "which namespaces have pools is not known"
+        );
+        assert!(leader.authority().ca_pem().starts_with(&first), "the first one signs");
+        leader.trust().serves(["theirs"]);
+        assert_eq!(leader.trust().spread_since(), None, "it has not been told");
+        leader.trust().spread().await.unwrap();
+        assert!(leader.trust().spread_since().is_some());
+        assert!(published(&api).starts_with(&first) && published(&api).len() > first.len());
     }
 
     #[tokio::test]

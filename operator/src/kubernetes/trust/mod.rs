@@ -31,7 +31,10 @@ pub struct Trust {
 
 struct State {
     bundle: String,
-    namespaces: HashMap<String, Published>,
+    /// What each namespace was told last; `None`: nothing yet by this process.
+    namespaces: HashMap<String, Option<Published>>,
+    /// Whether the namespaces that have pools are known: to a new leader they are not at first.
+    counted: bool,
 }
 
 /// What a namespace was told last.
@@ -46,7 +49,7 @@ struct Published {
 impl Trust {
     /// Publishes these certificates (PEM, one or more) through this client.
     pub fn new(client: Client, bundle: String) -> Self {
-        Self { client, state: Mutex::new(State { bundle, namespaces: HashMap::new() }) }
+        Self { client, state: Mutex::new(State { bundle, namespaces: HashMap::new(), counted: false }) }
     }
 
     /// The certificates that workers trust, in PEM.
@@ -59,6 +62,18 @@ impl Trust {
         self.lock().bundle = bundle;
     }
 
+    /// All namespaces that have pools now: their workers have to hear of a new authority before it signs, also where
+    /// this process has made no pod.
+    pub fn serves<'a>(&self, namespaces: impl IntoIterator<Item = &'a str>) {
+        let mut state = self.lock();
+        for namespace in namespaces {
+            if !state.namespaces.contains_key(namespace) {
+                state.namespaces.insert(namespace.to_owned(), None);
+            }
+        }
+        state.counted = true;
+    }
+
     /// Makes sure that a namespace has the ConfigMap `arborist-ca` with the present certificates, before worker
     /// pods are made there. Costs nothing when it has.
     ///
@@ -68,7 +83,7 @@ impl Trust {
         let (bundle, hash) = {
             let state = self.lock();
             let hash = blake3::hash(state.bundle.as_bytes());
-            let known = state.namespaces.get(namespace);
+            let known = state.namespaces.get(namespace).and_then(Option::as_ref);
             if known.is_some_and(|known| known.bundle == hash && known.written.elapsed() < REFRESH) {
                 return Ok(());
             }
@@ -78,16 +93,15 @@ impl Trust {
         let how = PatchParams::apply(MANAGER).force();
         api.patch(CA_CONFIG_MAP, &how, &Patch::Apply(config_map(bundle))).await?;
         let mut state = self.lock();
+        let known = state.namespaces.get(namespace).and_then(Option::as_ref);
         let since =
-            state.namespaces.get(namespace).filter(|known| known.bundle == hash).map(|known| known.since);
-        let since = since.unwrap_or_else(Timestamp::now);
-        state
-            .namespaces
-            .insert(namespace.to_owned(), Published { bundle: hash, written: Instant::now(), since });
+            known.filter(|known| known.bundle == hash).map_or_else(Timestamp::now, |known| known.since);
+        let published = Published { bundle: hash, written: Instant::now(), since };
+        state.namespaces.insert(namespace.to_owned(), Some(published));
         Ok(())
     }
 
-    /// Brings the present certificates to every namespace that has had earlier ones. A namespace that is gone is
+    /// Brings the present certificates to every namespace that has pools or has had earlier ones. A namespace that is gone is
     /// forgotten.
     ///
     /// # Errors
@@ -107,13 +121,17 @@ impl Trust {
         result
     }
 
-    /// Since when every namespace has had the present certificates; `None` while one has not.
+    /// Since when every namespace has had the present certificates; `None` while one has not, and until
+    /// [`Trust::serves`] was called.
     pub fn spread_since(&self) -> Option<Timestamp> {
         let state = self.lock();
         let hash = blake3::hash(state.bundle.as_bytes());
-        let all: Option<Vec<Timestamp>> =
-            state.namespaces.values().map(|known| (known.bundle == hash).then_some(known.since)).collect();
-        all.map(|all| all.into_iter().max().unwrap_or(Timestamp::UNIX_EPOCH))
+        let since = |known: &Option<Published>| {
+            known.as_ref().filter(|known| known.bundle == hash).map(|known| known.since)
+        };
+        let all: Vec<Timestamp> =
+            state.namespaces.values().map(since).collect::<Option<_>>().filter(|_| state.counted)?;
+        Some(all.into_iter().max().unwrap_or(Timestamp::UNIX_EPOCH))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
