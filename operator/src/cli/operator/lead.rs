@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// A leader whose dispatcher does not start lets another one try after so long.
 const START_PATIENCE: Duration = Duration::from_secs(30);
@@ -100,7 +100,7 @@ impl Leading<'_> {
 
     /// Everything that runs while this process leads; none of it may end before `stop`.
     fn start_parts(&self, served: &Served, stop: &CancellationToken) -> Parts {
-        let Process { args, clients, metrics, .. } = self.process;
+        let Process { args, clients, metrics, gate, .. } = self.process;
         let client = clients.gated.clone();
         let reporter = Reporter { controller: MANAGER.into(), instance: Some(args.pod_name.clone()) };
         let context = Arc::new(Context::new(
@@ -112,12 +112,13 @@ impl Leading<'_> {
             self.keys.authority.trust().clone(),
             metrics.clone(),
         ));
-        let mut parts = Parts::default();
+        let mut parts = Parts::until(stop);
         parts.spawn("the leader's address", until(stop.clone(), args.address().keep(client)));
         let authority = self.keys.authority.clone();
         parts.spawn("the certificate authority", until(stop.clone(), async move { authority.keep().await }));
         let book = self.process.book.clone();
-        parts.spawn("the controller of ProverPools", proverpool::run(context.clone(), book, stop.clone()));
+        let pools = proverpool::run(context.clone(), book, gate.clone(), stop.clone());
+        parts.spawn("the controller of ProverPools", pools);
         for scope in args.scopes() {
             parts.spawn(
                 "the controller of ProvingJobs",
@@ -139,13 +140,19 @@ impl Leading<'_> {
 }
 
 /// Tasks that have to run all the time: there is no half an operator.
-#[derive(Default)]
 struct Parts {
     tasks: JoinSet<()>,
     names: HashMap<Id, &'static str>,
+    /// Without them nothing may go on that they set going: a leader that lost the Lease drops them as they are.
+    _stop: DropGuard,
 }
 
 impl Parts {
+    /// None yet. When they are dropped, `stop` is cancelled.
+    fn until(stop: &CancellationToken) -> Self {
+        Self { tasks: JoinSet::new(), names: HashMap::new(), _stop: stop.clone().drop_guard() }
+    }
+
     fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         let id = self.tasks.spawn(task).id();
         self.names.insert(id, name);
@@ -183,7 +190,7 @@ mod tests {
     #[tokio::test]
     async fn a_part_that_ends_or_crashes_is_named() {
         let stop = CancellationToken::new();
-        let mut parts = Parts::default();
+        let mut parts = Parts::until(&stop);
         parts.spawn("the patient one", until(stop.clone(), std::future::pending()));
         parts.spawn("the short one", async {});
         assert_eq!(parts.first_end().await, "the short one");
@@ -194,11 +201,27 @@ mod tests {
         assert_eq!(parts.first_end().await, "the patient one");
     }
 
+    /// Reports on their way run beside the controllers: they hear of nothing else.
+    #[tokio::test]
+    async fn what_parts_set_going_ends_when_they_are_dropped() {
+        let stop = CancellationToken::new();
+        let beside = tokio::spawn({
+            let stop = stop.clone();
+            async move { stop.cancelled().await }
+        });
+        let mut parts = Parts::until(&stop);
+        parts.spawn("a controller", std::future::pending());
+        let leading = async move { parts.first_end().await };
+        // as the Lease's loss does
+        assert!(timeout(Duration::from_millis(1), leading).await.is_err());
+        timeout(Duration::from_secs(10), beside).await.unwrap().unwrap();
+    }
+
     #[tokio::test(start_paused = true)]
     async fn at_the_end_parts_may_finish_and_the_deaf_are_ended() {
         let (finished, hears) = std::sync::mpsc::channel();
         let stop = CancellationToken::new();
-        let mut parts = Parts::default();
+        let mut parts = Parts::until(&stop);
         let heeds = stop.clone();
         parts.spawn("heeds", async move {
             heeds.cancelled().await;

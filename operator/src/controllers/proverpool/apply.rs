@@ -38,7 +38,12 @@ pub(super) fn run(shop: &Arc<Shop>, key: &PoolKey, prepared: &Arc<Prepared>, bui
     if stop_creating {
         shop.fleet.with(key, |memory| memory.creating.cancel());
     }
-    let gone = [delete, drained(shop, retire)].concat();
+    // a worker that is drained for a pod that can't be deleted would do nothing until it can
+    if !shop.gate.is_open() {
+        return Applied::default();
+    }
+    let (logged_in, gone) = logged_in(shop, delete);
+    let gone = [gone, drained(shop, [retire, logged_in].concat())].concat();
     let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     let applied = Applied { created: number(create.len()), deleted: number(gone.len()) };
     if !create.is_empty() {
@@ -48,6 +53,16 @@ pub(super) fn run(shop: &Arc<Shop>, key: &PoolKey, prepared: &Arc<Prepared>, bui
         start_deleting(shop, key, gone);
     }
     applied
+}
+
+/// Pods in which nothing ran at the last plan: those whose worker has logged in since, which may prove by now, and those
+/// that may be deleted.
+fn logged_in(shop: &Shop, delete: Vec<Arc<PodRecord>>) -> (Vec<Arc<PodRecord>>, Vec<Arc<PodRecord>>) {
+    if delete.iter().all(|pod| pod.phase.is_over()) {
+        return (vec![], delete);
+    }
+    let workers: HashSet<String> = shop.workforce.workers().into_iter().map(|worker| worker.name).collect();
+    delete.into_iter().partition(|pod| !pod.phase.is_over() && workers.contains(pod.worker()))
 }
 
 /// Those that the engine drained: it decides in one step that a worker holds nothing and gets nothing new.
@@ -119,9 +134,9 @@ impl Batch {
         };
         match api.create(&PostParams::default(), &template.named(name)).await {
             Ok(_) => book.made(&key.namespace, &key.name, name),
-            // the name is taken: another one comes with the next visit
+            // somebody else has the name, as no create is sent twice: another one comes with the next visit
             Err(Error::Api(status)) if status.code == 409 => book.refused(&key.namespace, &key.name, name),
-            Err(Error::Api(status)) if status.code != 504 => {
+            Err(Error::Api(status)) if !matches!(status.code, 502..=504) => {
                 book.refused(&key.namespace, &key.name, name);
                 self.refuse(Refusal::Said(status.message.clone()));
             }
@@ -174,13 +189,19 @@ async fn delete(shop: &Shop, api: &Api<Pod>, key: &PoolKey, pod: Arc<PodRecord>)
     }
     let only = Preconditions { uid: Some(pod.uid.to_string()), resource_version: None };
     let how = DeleteParams { preconditions: Some(only), ..DeleteParams::default() };
-    match api.delete(pod.name(), &how).await {
-        Ok(_) => {}
-        Err(Error::Api(status)) if matches!(status.code, 404 | 409) => {}
-        Err(error) => {
+    let answer = api.delete(pod.name(), &how).await;
+    let gone = match &answer {
+        Ok(_) => true,
+        Err(Error::Api(status)) => matches!(status.code, 404 | 409),
+        Err(_) => false,
+    };
+    shop.fleet.with(key, |memory| memory.delete_failed = !gone);
+    match answer {
+        Err(error) if !gone => {
             tracing::warn!(pod = pod.worker(), %error, "a pod is not deleted; it is tried again");
             tokio::time::sleep(DELETE_AGAIN).await;
             shop.fleet.with(key, |memory| memory.deleted.remove(&pod.uid));
         }
+        _ => {}
     }
 }

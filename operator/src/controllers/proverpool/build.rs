@@ -29,6 +29,7 @@ pub(super) fn run(pool: &ValidPool, template: &Template, seen: &Seen) -> Built {
         template: &template.hash,
         deleted: &seen.deleted,
         allowed: seen.allowed,
+        delete_failed: seen.delete_failed,
     });
     let create = (0..create).map(|_| random_name(&pool.key)).collect();
     Built { create, stop_creating, delete, retire }

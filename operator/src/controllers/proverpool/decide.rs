@@ -9,7 +9,8 @@
 //! | surplus, idle | more than are wanted now, idle for the scale-down delay: older template first, longest idle first | once drained |
 //! | outdated, idle | of an older template, a quarter of the pool at a time | once drained |
 //!
-//! A pod whose worker holds a lease is in none of them.
+//! A pod whose worker holds a lease is in none of them. No worker is drained while pods can't be deleted: it would do
+//! nothing until they can.
 
 use super::census::{Census, Member, Standing};
 use crate::kubernetes::pods::PodRecord;
@@ -45,6 +46,8 @@ pub(super) struct Input<'a> {
     pub(super) deleted: &'a HashSet<Box<str>>,
     /// So many may be made now: fewer while the API server refuses them.
     pub(super) allowed: u32,
+    /// The last deletion failed: it is tried with one pod at a time until one succeeds.
+    pub(super) delete_failed: bool,
 }
 
 /// What is to be done.
@@ -68,6 +71,10 @@ pub(super) fn steps(input: &Input) -> Steps {
     have -= surplus_empty(input, &members, have, &mut steps);
     have -= surplus_idle(input, &members, have, &mut steps);
     replace_idle(input, &members, have, &mut steps);
+    if input.delete_failed {
+        // those that are drained already come first
+        steps.retire.truncate(usize::from(input.deleted.is_empty()));
+    }
     steps.create = input.wanted.saturating_sub(have).min(input.allowed);
     steps.stop_creating = have > input.wanted && input.census.expected > 0;
     steps

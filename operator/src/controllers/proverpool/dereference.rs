@@ -15,6 +15,8 @@ pub(super) struct Seen {
     /// The most that were wanted lately.
     pub(super) lately: u32,
     pub(super) deleted: HashSet<Box<str>>,
+    /// The last deletion failed.
+    pub(super) delete_failed: bool,
     /// So many pods may be made now.
     pub(super) allowed: u32,
     /// What the API server said when it refused to make a pod, if it did the last time.
@@ -39,6 +41,7 @@ pub(super) fn run(shop: &Shop, pool: &ValidPool, template: &Template, now: Momen
         planned,
         lately: memory.window.most(now.instant, pool.scale_down_delay),
         deleted: memory.deleted.clone(),
+        delete_failed: memory.delete_failed,
         allowed: memory.refusals.allowed(now.instant),
         refusal: (memory.refusals.streak > 0).then(|| memory.refusals.message.clone()),
         limited: memory.is_limited(now.instant),

@@ -35,6 +35,10 @@ pub(super) struct PoolMemory {
     pub(super) absent: Arc<Absent>,
     pub(super) window: Window,
     pub(super) startups: Startups,
+    /// Pods seen since they were made whose worker has not logged in yet, by uid: the others' starts can't be measured.
+    starting: HashSet<Box<str>>,
+    /// Pods just made whose worker has logged in: when it comes back that is no start.
+    started: HashSet<Box<str>>,
     /// Some of its pods could not be counted on: none beyond those that are there are, until then.
     pub(super) limited_until: Option<Instant>,
     pub(super) refusals: Refusals,
@@ -42,28 +46,49 @@ pub(super) struct PoolMemory {
     pub(super) creating: CancellationToken,
     /// Pods that were deleted, by uid: the watch has not told yet.
     pub(super) deleted: HashSet<Box<str>>,
-    /// The status written last, and when.
-    pub(super) written: Option<(ProverPoolStatus, Instant)>,
+    /// The last deletion that was answered failed.
+    pub(super) delete_failed: bool,
+    /// The status written last.
+    pub(super) written: Option<Written>,
     /// What the pool was last visited for.
     pub(super) visited_for: u64,
     /// Visits that failed in a row.
     pub(super) failures: u32,
 }
 
+/// A status that was written.
+pub(super) struct Written {
+    pub(super) status: ProverPoolStatus,
+    pub(super) when: Instant,
+    /// The pool's version after it.
+    pub(super) version: Option<u64>,
+}
+
+/// A pod first seen within so many seconds of its making has not logged in before.
+const JUST_MADE: u64 = 10;
+
 impl PoolMemory {
     /// Notes who is not logged in, and how long those took that are now.
     pub(super) fn note(&mut self, pods: &PoolPods, workers: &Workers, now: Moment) {
         let mut absent = Absent::with_capacity(self.absent.len());
+        let (mut starting, mut started) = (HashSet::new(), HashSet::new());
         for pod in pods.pods.iter().filter(|pod| !pod.phase.is_over()) {
+            let age = (now.millis / 1000).saturating_sub(u64::try_from(pod.created).unwrap_or(0));
             let since = self.absent.get(pod.worker()).copied();
-            if !workers.contains_key(pod.worker()) {
+            let there = workers.contains_key(pod.worker());
+            if there && self.starting.contains(&pod.uid) && pod.restarts == 0 {
+                self.startups.add(u32::try_from(age).unwrap_or(u32::MAX));
+            }
+            if age <= JUST_MADE && (there || self.started.contains(&pod.uid)) {
+                started.insert(pod.uid.clone());
+            } else if !there && (self.starting.contains(&pod.uid) || since.is_none() && age <= JUST_MADE) {
+                starting.insert(pod.uid.clone());
+            }
+            if !there {
                 absent.insert(pod.worker().to_owned(), since.unwrap_or(now.instant));
-            } else if since.is_some() && pod.restarts == 0 {
-                let seconds = (now.millis / 1000).saturating_sub(u64::try_from(pod.created).unwrap_or(0));
-                self.startups.add(u32::try_from(seconds).unwrap_or(u32::MAX));
             }
         }
-        self.absent = Arc::new(absent);
+        (self.absent, self.starting, self.started) = (Arc::new(absent), starting, started);
         // a pod that is being deleted, or gone, is no longer counted by anybody
         if !self.deleted.is_empty() {
             let there: HashSet<&str> =

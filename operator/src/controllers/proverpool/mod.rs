@@ -30,7 +30,7 @@ use crate::api::ProverPool;
 use crate::api::conditions::reason;
 use crate::kubernetes::patience;
 use crate::kubernetes::pods::{Change, PodBook};
-use crate::kubernetes::{Metrics, Trust};
+use crate::kubernetes::{Gate, Metrics, Trust};
 use futures::StreamExt;
 use kube::Client;
 use kube::core::DeserializeGuard;
@@ -59,6 +59,7 @@ struct Shop {
     trust: Option<Arc<Trust>>,
     metrics: Option<Arc<Metrics>>,
     workforce: Arc<dyn Workforce>,
+    gate: Gate,
     book: PodBook,
     fleet: Fleet,
     /// Pods being made and deleted.
@@ -68,9 +69,9 @@ struct Shop {
 
 /// Serves the ProverPools of all scopes until `stop`. The book is kept by [`watch`](crate::kubernetes::pods::watch), one for each scope.
 ///
-/// The leader runs it, once for all scopes: pools of different namespaces serve the same jobs. When it returns nothing of
-/// it writes any more.
-pub async fn run(ctx: Arc<Context>, pods: PodBook, stop: CancellationToken) {
+/// The leader runs it, once for all scopes: pools of different namespaces serve the same jobs. While `gate`, the client's,
+/// is closed pods are left as they are. When it returns nothing of it writes any more.
+pub async fn run(ctx: Arc<Context>, pods: PodBook, gate: Gate, stop: CancellationToken) {
     let shop = Arc::new(Shop {
         client: ctx.client.clone(),
         settings: ctx.settings.clone(),
@@ -78,6 +79,7 @@ pub async fn run(ctx: Arc<Context>, pods: PodBook, stop: CancellationToken) {
         trust: Some(ctx.trust.clone()),
         metrics: Some(ctx.metrics.clone()),
         workforce: Arc::new(ctx.dispatcher.clone()),
+        gate,
         book: pods,
         fleet: Fleet::default(),
         tasks: TaskTracker::new(),

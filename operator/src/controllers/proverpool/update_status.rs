@@ -5,6 +5,7 @@ use super::Shop;
 use super::apply::Applied;
 use super::dereference::Seen;
 use super::findings;
+use super::memory::Written;
 use super::pod::selector;
 use super::validate::{Invalid, PoolKey, ValidPool};
 use crate::api::conditions::{Condition, MAX_MESSAGE, Status, cut, merge, pool as types};
@@ -51,10 +52,24 @@ pub(super) async fn invalid(
     write(shop, pool, key, old, status).await
 }
 
-/// The status as it was written last: the watch may not have told of it.
+/// The status as it is: what was written last while the watch has not told of that, else what the watch tells, which
+/// others may have changed.
 fn latest(shop: &Shop, key: &PoolKey, pool: &ProverPool) -> ProverPoolStatus {
-    let written = shop.fleet.with(key, |memory| memory.written.as_ref().map(|(status, _)| status.clone()));
-    written.unwrap_or_else(|| pool.status.clone().unwrap_or_default())
+    let told = version(pool);
+    let is_newer = |written: &&Written| written.version.is_none() || told < written.version;
+    let written = shop
+        .fleet
+        .with(key, |memory| memory.written.as_ref().filter(is_newer).map(|written| written.status.clone()));
+    let mut status = written.unwrap_or_else(|| pool.status.clone().unwrap_or_default());
+    // others' conditions stay theirs, and the order is ours
+    let of = |type_: &&str| status.conditions.iter().find(|condition| condition.type_ == **type_).cloned();
+    status.conditions = types::ALL.iter().filter_map(of).collect();
+    status
+}
+
+/// A pool's version. Versions of one object can be compared: the API server counts.
+fn version(pool: &ProverPool) -> Option<u64> {
+    pool.metadata.resource_version.as_ref()?.parse().ok()
 }
 
 /// What is so.
@@ -100,7 +115,7 @@ async fn write(
     old: ProverPoolStatus,
     status: ProverPoolStatus,
 ) -> Result<Option<Duration>, kube::Error> {
-    let last = shop.fleet.with(key, |memory| memory.written.as_ref().map(|(_, when)| *when));
+    let last = shop.fleet.with(key, |memory| memory.written.as_ref().map(|written| written.when));
     if status == old && (last.is_some() || pool.status.is_some()) {
         return Ok(None);
     }
@@ -112,10 +127,14 @@ async fn write(
     let patch = json!({
         "apiVersion": ProverPool::api_version(&()),
         "kind": ProverPool::kind(&()),
+        // not that of a pool made anew under the same name
+        "metadata": {"uid": pool.metadata.uid},
         "status": status,
     });
-    api.patch_status(&key.name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(patch)).await?;
-    shop.fleet.with(key, |memory| memory.written = Some((status.clone(), Instant::now())));
+    let how = PatchParams::apply(MANAGER).force();
+    let after = api.patch_status(&key.name, &how, &Patch::Apply(patch)).await?;
+    let written = Written { status: status.clone(), when: Instant::now(), version: version(&after) };
+    shop.fleet.with(key, |memory| memory.written = Some(written));
     for event in events(&old.conditions, &status) {
         // an event tells of what the status says anyway: one that is lost is no reason to fail
         if let Err(error) = shop.recorder.publish(&event, &pool.object_ref(&())).await {

@@ -42,6 +42,7 @@ fn seen(wanted: u32, busy: usize, others: Vec<(Value, Value)>) -> Seen {
         },
         lately: wanted,
         deleted: HashSet::new(),
+        delete_failed: false,
         allowed: 0,
         refusal: None,
         limited: false,

@@ -20,10 +20,19 @@ struct Scene {
     expected: usize,
     deleted: Vec<&'static str>,
     allowed: u32,
+    delete_failed: bool,
 }
 
 fn scene(pods: &[&'static str], wanted: u32) -> Scene {
-    Scene { pods: pods.to_vec(), wanted, lately: None, expected: 0, deleted: vec![], allowed: u32::MAX }
+    Scene {
+        pods: pods.to_vec(),
+        wanted,
+        lately: None,
+        expected: 0,
+        deleted: vec![],
+        allowed: u32::MAX,
+        delete_failed: false,
+    }
 }
 
 impl Scene {
@@ -71,6 +80,7 @@ impl Scene {
             template: "new",
             deleted: &deleted,
             allowed: self.allowed,
+            delete_failed: self.delete_failed,
         })
     }
 }
@@ -175,6 +185,21 @@ fn pods_of_an_older_template_are_replaced_when_idle_a_few_at_a_time() {
     // nothing runs in these: they go at once, and are made anew
     let empty = scene(&["old-pending", "old-stuck", "old-starting", "busy"], 4).steps();
     assert_eq!((empty.delete.len(), empty.create), (3, 3));
+}
+
+/// A drained worker whose pod stays does nothing for as long as that lasts.
+#[test]
+fn while_pods_can_not_be_deleted_no_more_than_one_worker_is_drained() {
+    for (pods, deleted, retired) in [
+        (&["idle300", "idle90", "busy"] as &[&str], vec![], vec!["0-idle300"]),
+        (&["idle300", "drained", "drained"], vec![], vec!["1-drained"]),
+        (&["idle300", "drained"], vec!["drained"], vec![]),
+    ] {
+        let failing = Scene { delete_failed: true, deleted, ..scene(pods, 0) };
+        assert_eq!(names(&failing.steps().retire), retired, "{pods:?}");
+    }
+    let other = Scene { delete_failed: true, ..scene(&["old-pending", "over"], 1) }.steps();
+    assert_eq!((other.delete.len(), other.create), (2, 1), "nobody's work is lost with these");
 }
 
 #[test]

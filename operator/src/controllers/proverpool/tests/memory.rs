@@ -73,11 +73,34 @@ fn starts_are_measured_from_the_making_to_the_login() {
     assert_eq!(note(at(12), 1), (12, 2));
     assert_eq!(note(at(14), 2), (14, 1));
     assert_eq!(note(at(30), 3), (14, 0), "the median");
-    // a worker that comes back is no start
+    // a worker that comes back is no start, however soon
     assert_eq!(note(at(400), 2), (14, 1));
     let restarted = json!({"phase": "Running", "containerStatuses": [{"restartCount": 1}]});
     memory.note(&pods(restarted), &logged_in(3), at(500));
     assert_eq!(memory.startup(&pool).as_secs(), 14);
+}
+
+/// A new operator knows of no worker until the first one has found it; a connection may end at any time.
+#[test]
+fn a_worker_that_finds_back_is_no_start() {
+    let workers = || -> Workers {
+        let worker = worker("a", WorkerState::Live, 0, None);
+        [(worker.name.clone(), worker)].into()
+    };
+    let there = || PoolPods { pods: vec![record("a", "t", on_node(), running())], expected: 0 };
+    // second of the visit, whether the worker is logged in, median
+    let failover = [(3 * 3600, false, None), (3 * 3600 + 2, true, None)];
+    let blip = [(0, false, None), (4, true, Some(4)), (6, false, Some(4)), (300, true, Some(4))];
+    let known_late = [(5, true, None), (7, false, None), (400, true, None)];
+    let slow = [(1, false, None), (500, false, None), (900, true, Some(900))];
+    for visits in [&failover[..], &blip, &known_late, &slow] {
+        let mut memory = PoolMemory::default();
+        for (second, logged_in, median) in visits {
+            let workers = if *logged_in { workers() } else { Workers::new() };
+            memory.note(&there(), &workers, at(*second));
+            assert_eq!(memory.startups.median(), *median, "{visits:?} at {second} s");
+        }
+    }
 }
 
 #[test]

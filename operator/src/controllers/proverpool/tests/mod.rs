@@ -1,6 +1,7 @@
 mod census;
 mod conditions;
 mod decide;
+mod faults;
 mod fixtures;
 mod losses;
 mod memory;

@@ -6,9 +6,9 @@ use crate::controllers::Outcome;
 use crate::controllers::proverpool::census::Moment;
 use crate::controllers::proverpool::fleet::Fleet;
 use crate::controllers::proverpool::{Shop, reconcile, serve};
-use crate::kubernetes::Trust;
 use crate::kubernetes::pods::PodBook;
-use crate::kubernetes::testing::{FakeApi, Mood, status};
+use crate::kubernetes::testing::FakeApi;
+use crate::kubernetes::{Gate, Trust};
 use arborist_core::circuit::Kind;
 use arborist_core::engine::WorkerState;
 use http::Method;
@@ -19,14 +19,14 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-const PODS: &str = "/api/v1/namespaces/prod/pods";
+pub(super) const PODS: &str = "/api/v1/namespaces/prod/pods";
 const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/prod/events";
-const STATUS: &str = "/apis/arborist.dev/v1alpha1/namespaces/prod/proverpools/vm/status";
+pub(super) const STATUS: &str = "/apis/arborist.dev/v1alpha1/namespaces/prod/proverpools/vm/status";
 
 /// One pool, the API server and the engine.
 pub(super) struct Stage {
-    api: FakeApi,
-    force: Arc<FakeForce>,
+    pub(super) api: FakeApi,
+    pub(super) force: Arc<FakeForce>,
     pub(super) shop: Arc<Shop>,
     pub(super) pool: ProverPool,
     /// Pods that were made.
@@ -51,6 +51,7 @@ impl Stage {
             trust: Some(Arc::new(Trust::new(client, "certificates".into()))),
             metrics: None,
             workforce: force.clone(),
+            gate: open_gate(),
             book: PodBook::default(),
             fleet: Fleet::default(),
             tasks: TaskTracker::new(),
@@ -61,19 +62,19 @@ impl Stage {
         Self { api, force, shop, pool, made }
     }
 
-    fn plan(&self) {
+    pub(super) fn plan(&self) {
         let pools = vec![(key("vm"), Arc::new(self.pool.clone()))];
         self.shop.fleet.plan(&pools, &*self.force, &self.shop.book, &self.shop.settings, Moment::now());
     }
 
     /// A visit, and all that it sets going.
-    async fn visit(&self) -> Outcome {
+    pub(super) async fn visit(&self) -> Outcome {
         let outcome = reconcile(&self.pool, &self.shop).await.unwrap();
         self.settle().await;
         outcome
     }
 
-    async fn settle(&self) {
+    pub(super) async fn settle(&self) {
         self.shop.tasks.close();
         self.shop.tasks.wait().await;
         self.shop.tasks.reopen();
@@ -85,10 +86,12 @@ impl Stage {
     }
 
     /// A visit whose status is written however short ago the last one was.
-    async fn round_with_status(&self) -> Value {
+    pub(super) async fn round_with_status(&self) -> Value {
         self.shop.fleet.with(&key("vm"), |memory| {
             let earlier = Instant::now().checked_sub(Duration::from_secs(60));
-            memory.written = memory.written.take().map(|(status, when)| (status, earlier.unwrap_or(when)));
+            if let (Some(written), Some(earlier)) = (&mut memory.written, earlier) {
+                written.when = earlier;
+            }
         });
         self.round().await;
         self.api.get(STATUS).unwrap()["status"].clone()
@@ -104,22 +107,31 @@ impl Stage {
     }
 
     /// The watch tells of a pod that has the pool's present template.
-    fn tell(&self, name: &str, spec: Value, status: Value) {
+    pub(super) fn tell(&self, name: &str, spec: Value, status: Value) {
         let pod = pod("vm", name, &template_of(&self.pool), spec, status);
         self.api.put(&format!("{PODS}/{name}"), pod.clone());
         self.shop.book.tell_of(pod);
     }
 
     /// A pod whose worker is logged in; idle for long when it has no lease.
-    fn tell_worker(&self, name: &str, leases: u32) {
+    pub(super) fn tell_worker(&self, name: &str, leases: u32) {
         self.tell(name, on_node(), running());
         let idle_since = (leases == 0).then(|| at(0));
         self.force.lock().workers.push(worker(name, WorkerState::Live, leases, idle_since));
     }
 
     /// Names of the pods there are.
-    fn there(&self, names: &[&'static str]) -> Vec<&'static str> {
+    pub(super) fn there(&self, names: &[&'static str]) -> Vec<&'static str> {
         names.iter().copied().filter(|name| self.api.get(&format!("{PODS}/{name}")).is_some()).collect()
+    }
+
+    /// As the watch would tell of it.
+    pub(super) fn hear_of_the_pool(&mut self) {
+        self.pool = serde_json::from_value(self.api.get(STATUS).unwrap()).unwrap();
+    }
+
+    pub(super) fn requests_but_of_status(&self) -> usize {
+        self.requests() - self.api.count(Method::PATCH, STATUS) - self.api.count(Method::POST, EVENTS)
     }
 
     fn requests(&self) -> usize {
@@ -128,7 +140,13 @@ impl Stage {
     }
 }
 
-fn condition<'a>(status: &'a Value, type_: &str) -> (&'a str, &'a str, &'a str) {
+fn open_gate() -> Gate {
+    let gate = Gate::default();
+    gate.open_until(tokio::time::Instant::now() + Duration::from_secs(86400));
+    gate
+}
+
+pub(super) fn condition<'a>(status: &'a Value, type_: &str) -> (&'a str, &'a str, &'a str) {
     let all = status["conditions"].as_array().unwrap();
     let found = all.iter().find(|condition| condition["type"] == type_).unwrap();
     let text = |field: &str| found[field].as_str().unwrap();
@@ -180,60 +198,6 @@ async fn without_a_plan_for_the_present_spec_nothing_is_done() {
     stage.pool.metadata.generation = Some(2);
     assert!(matches!(stage.visit().await, Outcome::Waiting { .. }));
     assert_eq!(stage.requests(), 0);
-}
-
-#[tokio::test]
-async fn a_refusal_is_told_and_tried_again_later_one_at_a_time() {
-    let stage = Stage::new(json!({}));
-    stage.demand(0, 100);
-    let quota = "exceeded quota: prod, requested: pods=1, used: pods=10, limited: pods=10";
-    stage.api.answer(Method::POST, PODS, move |_| {
-        let (code, mut body) = status(403, "Forbidden");
-        body["message"] = json!(quota);
-        (code, body)
-    });
-    stage.round().await;
-    let tries = stage.api.count(Method::POST, PODS);
-    assert!((1..=32).contains(&tries), "those in flight: {tries}");
-    let found = stage.round_with_status().await;
-    assert_eq!(stage.api.count(Method::POST, PODS), tries, "not before the pause is over");
-    let (status, reason, message) = condition(&found, "Ready");
-    assert_eq!((status, reason), ("False", "PodCreationFailed"));
-    assert!(message.contains(quota), "{message}");
-    assert_eq!(condition(&found, "CapacityLimited").1, "PodCreationFailed");
-    assert_eq!(condition(&found, "Starved").1, "AllPoolsLimited");
-    // an edit of the pool may be what was missing
-    let mut stage = stage;
-    stage.pool.metadata.generation = Some(2);
-    stage.round().await;
-    assert!(stage.api.count(Method::POST, PODS) > tries);
-}
-
-#[tokio::test]
-async fn a_name_that_is_taken_and_an_answer_that_is_lost_are_no_end() {
-    let stage = Stage::new(json!({}));
-    stage.demand(0, 2);
-    stage.api.answer(Method::POST, PODS, |_| status(409, "AlreadyExists"));
-    stage.round().await;
-    assert_eq!(stage.shop.book.of_pool("prod", "vm").expected, 0, "another name is tried");
-    stage.api.answer(Method::POST, PODS, |_| status(504, "Timeout"));
-    stage.round().await;
-    assert_eq!(stage.shop.book.of_pool("prod", "vm").expected, 2, "they may have been made");
-}
-
-#[tokio::test]
-async fn requests_that_reach_nobody_make_nothing() {
-    let stage = Stage::new(json!({}));
-    stage.demand(0, 2);
-    stage.plan();
-    stage.api.set(Mood::Down);
-    reconcile(&stage.pool, &stage.shop).await.unwrap_err();
-    stage.settle().await;
-    assert_eq!(stage.shop.book.of_pool("prod", "vm").expected, 0, "the certificates were not published");
-    stage.api.set(Mood::Well);
-    stage.shop.fleet.with(&key("vm"), |memory| memory.refusals.clear());
-    stage.round().await;
-    assert_eq!(stage.made().len(), 2);
 }
 
 #[tokio::test]
@@ -374,7 +338,7 @@ async fn silence() {
 }
 
 /// Waits until `is`, for ten seconds at most.
-async fn until(what: &str, is: impl Fn() -> bool) {
+pub(super) async fn until(what: &str, is: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while !is() {
         assert!(Instant::now() < deadline, "{what}");
@@ -387,7 +351,7 @@ async fn the_whole_controller_makes_pods_for_work_and_tells_of_losses() {
     let stage = Stage::new(json!({}));
     let list = json!({
         "apiVersion": "arborist.dev/v1alpha1", "kind": "ProverPoolList", "metadata": {"resourceVersion": "1"},
-        "items": [stage.pool],
+        "items": [stage.pool, {"metadata": {"name": "unreadable", "namespace": "staging"}, "spec": 5}],
     });
     stage.api.answer(Method::GET, "/apis/arborist.dev/v1alpha1/proverpools", move |_| (200, list.clone()));
     stage.force.lock().workers.push(worker("of-a-pod-that-is-gone", WorkerState::Disconnected, 1, None));
@@ -401,6 +365,11 @@ async fn the_whole_controller_makes_pods_for_work_and_tells_of_losses() {
     stage.shop.book.tell_all();
     until("two pods are made", || stage.made().len() == 2).await;
     assert_eq!(stage.force.lock().told, ["dead prod/of-a-pod-that-is-gone"]);
+    let trust = stage.shop.trust.as_ref().unwrap();
+    assert_eq!(trust.spread_since(), None, "a namespace without new pods has not heard of this operator");
+    trust.spread().await.unwrap();
+    assert!(stage.api.get("/api/v1/namespaces/staging/configmaps/arborist-ca").is_some());
+    assert!(trust.spread_since().is_some());
     stage.tell_worker("vm-a", 1);
     stage.shop.book.tell_gone("prod/vm-a");
     until("its loss is told", || stage.force.lock().told.contains(&"dead prod/vm-a".to_owned())).await;

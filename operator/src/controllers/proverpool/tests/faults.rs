@@ -1,0 +1,166 @@
+//! Visits while the API server refuses, fails, is slow to tell, or has others who write.
+
+use super::fixtures::*;
+use super::rounds::{PODS, STATUS, Stage, condition, until};
+use crate::controllers::proverpool::reconcile;
+use crate::kubernetes::testing::{Mood, status};
+use arborist_core::engine::WorkerState;
+use http::Method;
+use serde_json::{Value, json};
+use std::sync::{Arc, Mutex};
+
+#[tokio::test]
+async fn a_refusal_is_told_and_tried_again_later_one_at_a_time() {
+    let stage = Stage::new(json!({}));
+    stage.demand(0, 100);
+    let quota = "exceeded quota: prod, requested: pods=1, used: pods=10, limited: pods=10";
+    stage.api.answer(Method::POST, PODS, move |_| {
+        let (code, mut body) = status(403, "Forbidden");
+        body["message"] = json!(quota);
+        (code, body)
+    });
+    stage.round().await;
+    let tries = stage.api.count(Method::POST, PODS);
+    assert!((1..=32).contains(&tries), "those in flight: {tries}");
+    let found = stage.round_with_status().await;
+    assert_eq!(stage.api.count(Method::POST, PODS), tries, "not before the pause is over");
+    let (status, reason, message) = condition(&found, "Ready");
+    assert_eq!((status, reason), ("False", "PodCreationFailed"));
+    assert!(message.contains(quota), "{message}");
+    assert_eq!(condition(&found, "CapacityLimited").1, "PodCreationFailed");
+    assert_eq!(condition(&found, "Starved").1, "AllPoolsLimited");
+    // an edit of the pool may be what was missing
+    let mut stage = stage;
+    stage.pool.metadata.generation = Some(2);
+    stage.round().await;
+    assert!(stage.api.count(Method::POST, PODS) > tries);
+}
+
+#[tokio::test]
+async fn a_name_that_is_taken_and_an_answer_that_is_lost_are_no_end() {
+    let stage = Stage::new(json!({}));
+    stage.demand(0, 2);
+    stage.api.answer(Method::POST, PODS, |_| status(409, "AlreadyExists"));
+    stage.round().await;
+    assert_eq!(stage.shop.book.of_pool("prod", "vm").expected, 0, "another name is tried");
+    stage.api.answer(Method::POST, PODS, |_| status(504, "Timeout"));
+    stage.round().await;
+    assert_eq!(stage.shop.book.of_pool("prod", "vm").expected, 2, "they may have been made");
+    let busy = Stage::new(json!({}));
+    busy.demand(0, 2);
+    busy.api.answer(Method::POST, PODS, |_| status(503, "ServiceUnavailable"));
+    busy.round().await;
+    assert_eq!(busy.shop.book.of_pool("prod", "vm").expected, 2, "so may these");
+}
+
+#[tokio::test]
+async fn requests_that_reach_nobody_make_nothing() {
+    let stage = Stage::new(json!({}));
+    stage.demand(0, 2);
+    stage.plan();
+    stage.api.set(Mood::Down);
+    reconcile(&stage.pool, &stage.shop).await.unwrap_err();
+    stage.settle().await;
+    assert_eq!(stage.shop.book.of_pool("prod", "vm").expected, 0, "the certificates were not published");
+    stage.api.set(Mood::Well);
+    stage.shop.fleet.with(&key("vm"), |memory| memory.refusals.clear());
+    stage.round().await;
+    assert_eq!(stage.made().len(), 2);
+}
+
+/// The kubelet's news is slower than a worker's login.
+#[tokio::test]
+async fn a_pod_whose_worker_has_just_logged_in_is_not_deleted_unasked() {
+    let mut stage = Stage::new(json!({"scaling": {"min": 3, "scaleDownDelay": "0s"}}));
+    for name in ["pending", "proves", "waits"] {
+        stage.tell(name, on_node(), json!({"phase": "Pending"}));
+    }
+    stage.pool = pool("vm", json!({"template": {"image": "new"}}));
+    stage.pool.metadata.generation = Some(2);
+    stage.plan();
+    let workers = [worker("proves", WorkerState::Live, 1, None), worker("waits", WorkerState::Live, 0, None)];
+    stage.force.lock().workers.extend(workers);
+    stage.visit().await;
+    assert_eq!(stage.there(&["pending", "proves", "waits"]), ["proves"]);
+    assert_eq!(stage.force.lock().told, ["drained prod/waits"]);
+}
+
+#[tokio::test]
+async fn no_worker_is_drained_while_its_pod_can_not_be_deleted() {
+    let stage = Stage::new(json!({}));
+    for name in ["idle", "idle-too"] {
+        stage.tell_worker(name, 0);
+    }
+    stage.shop.gate.close();
+    stage.round().await;
+    assert_eq!(stage.force.lock().told, [""; 0], "this operator may not write");
+    assert_eq!(stage.requests_but_of_status(), 0);
+}
+
+#[tokio::test]
+async fn a_deletion_that_fails_ends_the_draining_until_one_succeeds() {
+    let stage = Stage::new(json!({}));
+    stage.tell_worker("idle", 0);
+    stage.plan();
+    stage.api.answer(Method::DELETE, &format!("{PODS}/idle"), |_| status(500, "InternalError"));
+    reconcile(&stage.pool, &stage.shop).await.unwrap();
+    let failed = || stage.shop.fleet.with(&key("vm"), |memory| memory.delete_failed);
+    until("the deletion has failed", failed).await;
+    stage.tell_worker("idle-too", 0);
+    stage.plan();
+    reconcile(&stage.pool, &stage.shop).await.unwrap();
+    assert_eq!(stage.force.lock().told, ["drained prod/idle"]);
+    stage.settle().await;
+    stage.api.answer(Method::DELETE, &format!("{PODS}/idle"), |_| {
+        (200, json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}))
+    });
+    stage.round().await;
+    assert!(!failed());
+    stage.round().await;
+    assert_eq!(stage.there(&["idle-too"]).len(), 0);
+}
+
+#[tokio::test]
+async fn a_status_that_somebody_changed_is_mended() {
+    let mut stage = Stage::new(json!({}));
+    stage.demand(0, 1);
+    stage.round().await;
+    let before = stage.pool.clone();
+    stage.hear_of_the_pool();
+    let settled = stage.round_with_status().await;
+    let writes = stage.api.count(Method::PATCH, STATUS);
+    // the watch lags: what was written counts
+    (stage.pool.metadata.resource_version, stage.pool.status) = (Some("0".into()), before.status);
+    stage.round_with_status().await;
+    assert_eq!(stage.api.count(Method::PATCH, STATUS), writes);
+    let mut edited = stage.api.get(STATUS).unwrap();
+    edited["status"]["wanted"] = json!(77);
+    let foreign = json!({"type": "Audited", "status": "True", "reason": "ByHand", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+    edited["status"]["conditions"].as_array_mut().unwrap().insert(0, foreign);
+    stage.api.put(STATUS, edited);
+    stage.hear_of_the_pool();
+    assert_eq!(stage.round_with_status().await["wanted"], settled["wanted"]);
+    assert_eq!(stage.api.count(Method::PATCH, STATUS), writes + 1);
+    // another's condition is no reason to write
+    let mut audited = stage.api.get(STATUS).unwrap();
+    audited["status"]["conditions"].as_array_mut().unwrap().reverse();
+    stage.api.put(STATUS, audited);
+    stage.hear_of_the_pool();
+    stage.round_with_status().await;
+    assert_eq!(stage.api.count(Method::PATCH, STATUS), writes + 1);
+}
+
+#[tokio::test]
+async fn a_status_is_that_of_the_pool_it_was_made_for() {
+    let stage = Stage::new(json!({}));
+    let uids: Arc<Mutex<Vec<Value>>> = Arc::default();
+    let log = uids.clone();
+    stage.api.answer(Method::PATCH, STATUS, move |body| {
+        log.lock().unwrap().push(body["metadata"]["uid"].clone());
+        status(409, "Conflict")
+    });
+    stage.plan();
+    reconcile(&stage.pool, &stage.shop).await.unwrap_err();
+    assert_eq!(*uids.lock().unwrap(), ["uid-of-vm"]);
+    assert!(stage.shop.fleet.with(&key("vm"), |memory| memory.written.is_none()));
+}
