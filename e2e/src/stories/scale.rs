@@ -44,20 +44,16 @@ async fn grow(scene: &Scene<'_>) -> Result<()> {
     scene.apply(&[simulated(size.pods, scene), real()]).await?;
     let large = job("large", size.transactions, scene.seed, json!({}));
     scene.apply(&[large]).await?;
-    let wanted = usize::try_from(size.pods)?;
-    let limit = Duration::from_secs(120 + u64::from(size.pods) / 5);
-    let born = born(scene, wanted, limit).await?;
+    let mut born = born_rate(scene, "simulated", size.pods).await?;
     let bare = bare_rate(scene).await?;
-    running(scene, wanted, limit).await?;
+    running(scene, "simulated", size.pods).await?;
     if size.pending > 0 {
         let nowhere = json!({"template": {"nodeSelector": {NODE_LABEL: "nowhere"}}});
         scene.apply(&[fixed_pool("pending", i32::try_from(size.pending)?, nowhere)]).await?;
-        let limit = Duration::from_secs(120 + u64::from(size.pending) / 5);
-        let all = usize::try_from(size.pending)?;
-        eventually(limit, format!("{all} pods that no node takes"), || {
-            there(scene, "pending", all, |_| true)
-        })
-        .await?;
+        let rate = born_rate(scene, "pending", size.pending).await?;
+        if size.pending > size.pods {
+            born = rate;
+        }
     }
     let per_task = writes_per_task(scene, &leader.name_any()).await?;
     let after = resident_bytes(&leader, "arborist")?;
@@ -139,27 +135,32 @@ fn node_is_ready(node: &Node) -> bool {
 async fn there(
     scene: &Scene<'_>,
     pool: &str,
-    wanted: usize,
+    wanted: u32,
     like: fn(&Pod) -> bool,
 ) -> Result<Vec<Pod>, String> {
     let pods = scene.workers(pool).await.map_err(|e| format!("{e:#}"))?;
     let found = pods.iter().filter(|p| like(p)).count();
-    if found >= wanted { Ok(pods) } else { Err(format!("{found} of {} pods", pods.len())) }
+    if found >= wanted as usize { Ok(pods) } else { Err(format!("{found} of {} pods", pods.len())) }
 }
 
-/// Waits for all pods to be made; how many a second, by their own creation times.
-async fn born(scene: &Scene<'_>, wanted: usize, limit: Duration) -> Result<f64> {
-    let what = format!("{wanted} pods made");
-    let pods = eventually(limit, what, || there(scene, "simulated", wanted, |_| true)).await?;
+/// What thousands of pods may take.
+fn limit(pods: u32) -> Duration {
+    Duration::from_secs(120 + u64::from(pods) / 5)
+}
+
+/// Waits for all pods of the pool to be made; how many a second, by their own creation times.
+async fn born_rate(scene: &Scene<'_>, pool: &str, wanted: u32) -> Result<f64> {
+    let what = format!("{wanted} pods of {pool} made");
+    let pods = eventually(limit(wanted), what, || there(scene, pool, wanted, |_| true)).await?;
     let times = pods.iter().filter_map(|p| Some(p.creation_timestamp()?.0.as_second()));
     let (first, last) = times.fold((i64::MAX, i64::MIN), |(a, b), t| (a.min(t), b.max(t)));
     // times are whole seconds: the first and the last are both part of the span
     Ok(pods.len() as f64 / (last - first + 1) as f64)
 }
 
-async fn running(scene: &Scene<'_>, wanted: usize, limit: Duration) -> Result<()> {
+async fn running(scene: &Scene<'_>, pool: &str, wanted: u32) -> Result<()> {
     let phase = |pod: &Pod| pod.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Running");
-    eventually(limit, format!("{wanted} pods running"), || there(scene, "simulated", wanted, phase)).await?;
+    eventually(limit(wanted), format!("{wanted} pods running"), || there(scene, pool, wanted, phase)).await?;
     Ok(())
 }
 
