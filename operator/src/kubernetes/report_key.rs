@@ -6,6 +6,7 @@ use ed25519_dalek::SigningKey;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
+use std::sync::Arc;
 
 /// The key of the Secret with the 32-byte seed.
 const SEED: &str = "seed";
@@ -45,6 +46,17 @@ pub async fn open(client: &Client, namespace: &str) -> Result<SigningKey, Report
     read(&secret.await?)
 }
 
+/// The key as it stands now, or the `known` one when that can't be said: who stood by for long may know an older one.
+pub async fn refreshed(client: &Client, namespace: &str, known: &Arc<SigningKey>) -> Arc<SigningKey> {
+    match open(client, namespace).await {
+        Ok(key) => Arc::new(key),
+        Err(error) => {
+            tracing::warn!(%error, "the report key is the one of this operator's start");
+            known.clone()
+        }
+    }
+}
+
 fn read(secret: &Secret) -> Result<SigningKey, ReportKeyError> {
     let value =
         |key: &str| secret.data.as_ref().and_then(|data| data.get(key)).map(|value| value.0.as_slice());
@@ -77,6 +89,20 @@ mod tests {
         let public =
             api.get(PATH).unwrap()["data"]["public"].as_str().map(|text| STANDARD.decode(text).unwrap());
         assert_eq!(public.as_deref(), Some(again.verifying_key().as_bytes().as_slice()));
+    }
+
+    #[tokio::test]
+    async fn a_key_that_was_changed_is_read_anew_and_the_known_one_serves_when_it_can_not_be_read() {
+        let api = FakeApi::default();
+        let client = api.client();
+        let known = Arc::new(open(&client, "ours").await.unwrap());
+        assert_eq!(refreshed(&client, "ours", &known).await, known);
+        for (seed, expected) in [(vec![1; 32], [1; 32]), (vec![1; 31], known.to_bytes())] {
+            let mut secret = api.get(PATH).unwrap();
+            secret["data"] = json!({"seed": STANDARD.encode(seed)});
+            api.put(PATH, secret);
+            assert_eq!(refreshed(&client, "ours", &known).await.to_bytes(), expected);
+        }
     }
 
     #[tokio::test]

@@ -80,10 +80,11 @@ async fn judge(answer: Response) -> Result<Receipt, ReportError> {
 }
 
 /// Whether a status is about this report, so that sending it again won't help. Credentials, path and method are
-/// about the way to the target: an edit of its Secret mends them, and so they are tried again.
+/// about the way to the target: an edit of its Secret mends them, and so they are tried again. That the first request of
+/// this idempotency key is still being worked on (409, 423, 425) passes by itself.
 fn is_refusal(status: StatusCode) -> bool {
     status.is_client_error()
-        && !matches!(status.as_u16(), 401 | 403 | 404 | 405 | 407 | 408 | 421 | 425 | 429)
+        && !matches!(status.as_u16(), 401 | 403 | 404 | 405 | 407 | 408 | 409 | 421 | 423 | 425 | 429)
 }
 
 /// The first line of an answer as it may be shown. An answer that breaks off is as good as none: the status counts.
@@ -116,7 +117,6 @@ mod tests {
     fn only_what_is_about_the_report_is_a_refusal() {
         for (status, refused) in [
             (400, true),
-            (409, true),
             (410, true),
             (413, true),
             (422, true),
@@ -124,6 +124,8 @@ mod tests {
             (403, false),
             (404, false),
             (408, false),
+            (409, false),
+            (423, false),
             (425, false),
             (429, false),
             (301, false),

@@ -7,7 +7,9 @@ use crate::cli::serve::{Plan, Served};
 use crate::controllers::{Context, proverpool, provingjob};
 use crate::kubernetes::login::TokenReviewLogin;
 use crate::kubernetes::patience::Patience;
+use crate::kubernetes::report_key;
 use axum::Router;
+use ed25519_dalek::SigningKey;
 use kube::runtime::events::{Recorder, Reporter};
 use std::collections::HashMap;
 use std::future::Future;
@@ -40,14 +42,17 @@ impl Leading<'_> {
     /// # Errors
     /// The dispatcher does not start, or a part that has to run ended.
     pub async fn run(&self) -> Result<(), CliError> {
-        let Some(served) = self.asked.run_until_cancelled(self.start_dispatcher()).await else {
+        let Process { args, clients, .. } = self.process;
+        let report_key = report_key::refreshed(&clients.open, &args.namespace, &self.keys.report);
+        let started = futures::future::join(self.start_dispatcher(), report_key);
+        let Some((served, report_key)) = self.asked.run_until_cancelled(started).await else {
             return Ok(());
         };
         let served = served?;
         let dispatcher = &served.dispatcher;
         self.process.health.leads(dispatcher.clone());
         let stop = CancellationToken::new();
-        let mut parts = self.start_parts(&served, &stop);
+        let mut parts = self.start_parts(&served, report_key, &stop);
         let result = tokio::select! {
             () = self.asked.cancelled() => Ok(()),
             ended = parts.first_end() => Err(CliError::Failed(format!("{ended} ended; the operator starts anew"))),
@@ -99,7 +104,7 @@ impl Leading<'_> {
     }
 
     /// Everything that runs while this process leads; none of it may end before `stop`.
-    fn start_parts(&self, served: &Served, stop: &CancellationToken) -> Parts {
+    fn start_parts(&self, served: &Served, report_key: Arc<SigningKey>, stop: &CancellationToken) -> Parts {
         let Process { args, clients, metrics, gate, .. } = self.process;
         let client = clients.gated.clone();
         let reporter = Reporter { controller: MANAGER.into(), instance: Some(args.pod_name.clone()) };
@@ -108,7 +113,7 @@ impl Leading<'_> {
             served.dispatcher.clone(),
             args.settings(),
             Recorder::new(client.clone(), reporter),
-            self.keys.report.clone(),
+            report_key,
             self.keys.authority.trust().clone(),
             metrics.clone(),
         ));

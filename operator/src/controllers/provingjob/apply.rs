@@ -1,7 +1,7 @@
 //! Step 4: what was built is done.
 
 use super::build::{Built, Picture, Start};
-use super::memory::Found;
+use super::memory::{Again, Found};
 use super::publish::{Publication, REPORT_JSON};
 use super::stage::{Reporting, Stage, Why};
 use super::wishes::Change;
@@ -9,7 +9,7 @@ use super::{Controller, Error, deliver, prepare};
 use crate::api::ProvingJob;
 use crate::api::conditions::reason;
 use crate::dispatch::JobError;
-use crate::report::Body;
+use crate::report::{Body, ReportError};
 use arborist_core::engine::JobId;
 use arborist_core::ids::TaskId;
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -152,30 +152,49 @@ fn begin(me: &Arc<Controller>, start: Start) {
             (job.uid.clone(), job.namespace.clone(), job.name.clone())
         }
     };
-    let worker = me.clone();
+    let (worker, crashed) = (me.clone(), crash_of(&start));
     let work = async move {
         match start {
             Start::Prepare(job) => prepare::prepare(&worker, &job).await,
             Start::Deliver { job, target, root } => deliver::deliver(&worker, &job, &target, root).await,
         }
     };
-    me.beside(&uid, &namespace, &name, work);
+    me.beside(&uid, &namespace, &name, crashed, work);
+}
+
+/// What is noted of work that crashed: tried again, after a pause.
+fn crash_of(start: &Start) -> Found {
+    let message = "the operator crashed at this: its log says how".to_owned();
+    match start {
+        Start::Prepare(job) => Found::NotSubmitted {
+            reason: reason::PENDING,
+            message,
+            generation: job.generation,
+            again: Again::Always,
+        },
+        Start::Deliver { job, target, .. } => Found::Sent {
+            target: target.name.clone(),
+            generation: job.generation,
+            result: Err(ReportError::Unavailable(message)),
+        },
+    }
 }
 
 impl Controller {
-    /// Runs `work` until it ends or the controller stops, and notes what came of it.
+    /// Runs `work` until it ends or the controller stops, and notes what came of it, `crashed` after a crash.
     fn beside(
         self: &Arc<Self>,
         uid: &str,
         namespace: &str,
         name: &str,
+        crashed: Found,
         work: impl Future<Output = Found> + Send + 'static,
     ) {
         let (me, key) = (self.clone(), uid.to_owned());
         let object = super::reference(namespace, name);
         let task = async move {
-            match me.stop.run_until_cancelled(super::uncrashed(work)).await.flatten() {
-                Some(found) => me.remember(&key, found),
+            match me.stop.run_until_cancelled(super::uncrashed(work)).await {
+                Some(found) => me.remember(&key, found.unwrap_or(crashed)),
                 None => me.ctx.jobs.let_go(&key),
             }
             // nobody listens any more when the controller has stopped

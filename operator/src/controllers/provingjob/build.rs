@@ -109,7 +109,7 @@ pub(super) fn build(
     let start = start(job, &stage, seen, publish.is_some(), now);
     let expires = expires(object, &stage, job.ttl, now);
     Ok(Built {
-        changes: seen.tree.as_ref().map(|tree| tell(job, &stage, tree, &seen.others)).unwrap_or_default(),
+        changes: seen.tree.as_ref().map(|tree| tell(job, &stage, tree, seen)).unwrap_or_default(),
         again: again(job, &stage, seen, start.is_some(), now).into_iter().chain(expires).min(),
         delete: expires == Some(Duration::ZERO),
         picture: Picture {
@@ -126,7 +126,7 @@ pub(super) fn build(
     })
 }
 
-fn tell(job: &Validated, stage: &Stage, tree: &Tree, others: &[Wish]) -> Vec<(JobId, Change)> {
+fn tell(job: &Validated, stage: &Stage, tree: &Tree, seen: &Seen) -> Vec<(JobId, Change)> {
     if !matches!(stage, Stage::Proving(_) | Stage::Checking) {
         return vec![];
     }
@@ -135,7 +135,8 @@ fn tell(job: &Validated, stage: &Stage, tree: &Tree, others: &[Wish]) -> Vec<(Jo
         priority: job.priority,
         suspended: job.suspended,
     };
-    changes(&tree.view, together(mine, others)).into_iter().map(|change| (id_of(tree), change)).collect()
+    let changes = changes(&tree.view, together(mine, &seen.others), seen.engine_now);
+    changes.into_iter().map(|change| (id_of(tree), change)).collect()
 }
 
 fn start(job: &Validated, stage: &Stage, seen: &Seen, publishing: bool, now: Timestamp) -> Option<Start> {
@@ -152,7 +153,7 @@ fn start(job: &Validated, stage: &Stage, seen: &Seen, publishing: bool, now: Tim
         Stage::Proven(Reporting::Sending(_) | Reporting::Failing(_)) if !publishing => {
             let due = |target: &&ReportTarget| {
                 let delivery = seen.known.deliveries.get(&target.name).cloned().unwrap_or_default();
-                is_open(&delivery, job, now) && until(delivery.next, now).is_none()
+                is_open(&delivery, job, seen, now) && until(delivery.next, now).is_none()
             };
             let target = job.targets.iter().find(due)?.clone();
             Some(Start::Deliver { job: Box::new(job.clone()), target, root: seen.root? })
@@ -161,8 +162,8 @@ fn start(job: &Validated, stage: &Stage, seen: &Seen, publishing: bool, now: Tim
     }
 }
 
-fn is_open(delivery: &Delivery, job: &Validated, now: Timestamp) -> bool {
-    delivery.delivered_at.is_none() && !is_lost(delivery, job, now)
+fn is_open(delivery: &Delivery, job: &Validated, seen: &Seen, now: Timestamp) -> bool {
+    delivery.delivered_at.is_none() && !is_lost(delivery, job, seen.known.working, now)
 }
 
 fn receipts(job: &Validated, seen: &Seen) -> Vec<ReportReceipt> {
@@ -187,7 +188,7 @@ fn again(job: &Validated, stage: &Stage, seen: &Seen, started: bool, now: Timest
         Stage::Proven(Reporting::Unpublished(_)) => Some(LOOK_WAITING),
         Stage::Proven(Reporting::Sending(_) | Reporting::Failing(_)) => working.or_else(|| {
             let open = job.targets.iter().filter_map(|target| seen.known.deliveries.get(&target.name));
-            open.filter(|d| is_open(d, job, now)).filter_map(|d| until(d.next, now)).min()
+            open.filter(|d| is_open(d, job, seen, now)).filter_map(|d| until(d.next, now)).min()
         }),
     };
     let deadline = job.deadline.map(|deadline| left(deadline, now)).filter(|left| !left.is_zero());

@@ -32,7 +32,7 @@ pub(super) async fn keep(me: &Controller, deleted: &Notify) {
 pub(super) async fn collect(me: &Controller) {
     let (memory, dispatcher) = (&me.ctx.jobs, &me.ctx.dispatcher);
     memory.forget_gone();
-    let _no_submit = memory.submits.write().await;
+    let look = memory.submits.look().await;
     let Some(jobs) = memory.all_jobs(&me.ctx.settings.scopes) else { return };
     let readable = || jobs.iter().filter_map(|job| job.0.as_ref().ok());
     count(me, readable());
@@ -60,6 +60,10 @@ pub(super) async fn collect(me: &Controller) {
         })
         .collect();
     for id in orphans(&trees, &wanted) {
+        // asked at the last moment: between this and the cancelling nothing is waited for
+        if trees.iter().any(|tree| tree.id == id && look.has_met(&tree.block)) {
+            continue;
+        }
         match dispatcher.cancel(id).await {
             Ok(()) => tracing::info!(job = id.0, "cancelled: no ProvingJob wants it any more"),
             Err(error) => tracing::warn!(job = id.0, %error, "a tree that nobody wants was not cancelled"),

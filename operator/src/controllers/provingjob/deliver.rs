@@ -12,12 +12,35 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::Api;
 use url::Url;
 
+/// Why a report could not be sent, whatever its target would have said: no attempt, and tried again.
+#[derive(Debug, thiserror::Error)]
+enum Hindrance {
+    #[error("read {what}")]
+    Api { what: String, source: kube::Error },
+    #[error("another operator (epoch {0}) has taken over")]
+    Fenced(u64),
+}
+
+impl Hindrance {
+    fn api(what: String, source: kube::Error) -> Self {
+        Self::Api { what, source }
+    }
+}
+
 /// Sends the report that was written down.
 pub(super) async fn deliver(me: &Controller, job: &Validated, target: &ReportTarget, root: TaskId) -> Found {
     let result = match written_down(me, job).await {
         Ok(Some(body)) => send(me, job, target, root, body).await,
         Ok(None) => return Found::ReportLost,
-        Err(error) => Err(error),
+        Err(hindrance) => Err(hindrance),
+    };
+    let result = match result {
+        Ok(result) => result,
+        Err(error) => {
+            let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+            tracing::warn!(job = %job.full_name(), target = target.name, %error, source, "not sent");
+            return Found::NotSent { target: target.name.clone() };
+        }
     };
     let counted = match &result {
         Ok(_) => "delivered",
@@ -36,10 +59,10 @@ fn unavailable(text: impl Into<String>) -> ReportError {
     ReportError::Unavailable(text.into())
 }
 
-async fn written_down(me: &Controller, job: &Validated) -> Result<Option<Bytes>, ReportError> {
+async fn written_down(me: &Controller, job: &Validated) -> Result<Option<Bytes>, Hindrance> {
     let api: Api<ConfigMap> = Api::namespaced(me.ctx.client.clone(), &job.namespace);
     let name = map_name(&job.name, "report");
-    let map = api.get_opt(&name).await.map_err(|e| unavailable(format!("ConfigMap {name}: {e}")))?;
+    let map = api.get_opt(&name).await.map_err(|e| Hindrance::api(format!("ConfigMap {name}"), e))?;
     let json = map.and_then(|map| map.data).and_then(|mut data| data.remove(REPORT_JSON));
     Ok(json.map(Bytes::from))
 }
@@ -50,21 +73,25 @@ async fn send(
     target: &ReportTarget,
     root: TaskId,
     body: Bytes,
-) -> Result<String, ReportError> {
-    let address = address(me, job, target).await?;
+) -> Result<Result<String, ReportError>, Hindrance> {
+    let api: Api<Secret> = Api::namespaced(me.ctx.client.clone(), &job.namespace);
+    let name = &target.secret_name;
+    let secret = api.get_opt(name).await.map_err(|e| Hindrance::api(format!("Secret {name}"), e))?;
+    // a Secret that is missing or spoilt is the job's own: that counts as an attempt, or it would never be over
+    let address = match address(name, secret) {
+        Ok(address) => address,
+        Err(error) => return Ok(Err(error)),
+    };
     let key = idempotency_key(&job.uid, &root, &target.name);
     let report = SignedReport::new(body, &me.ctx.report_key, key);
     if let Some(epoch) = me.ctx.dispatcher.fenced() {
-        return Err(unavailable(format!("another operator (epoch {epoch}) has taken over")));
+        return Err(Hindrance::Fenced(epoch));
     }
-    me.reporter.send(&address, &report).await.map(|receipt| receipt.answer)
+    Ok(me.reporter.send(&address, &report).await.map(|receipt| receipt.answer))
 }
 
 /// The target as its Secret says.
-async fn address(me: &Controller, job: &Validated, target: &ReportTarget) -> Result<Target, ReportError> {
-    let api: Api<Secret> = Api::namespaced(me.ctx.client.clone(), &job.namespace);
-    let name = &target.secret_name;
-    let secret = api.get_opt(name).await.map_err(|e| unavailable(format!("Secret {name}: {e}")))?;
+fn address(name: &str, secret: Option<Secret>) -> Result<Target, ReportError> {
     let secret = secret.ok_or_else(|| unavailable(format!("there is no Secret {name} in this namespace")))?;
     let mut data = secret.data.unwrap_or_default();
     let mut text = |key: &str| -> Result<Option<String>, ReportError> {

@@ -26,6 +26,8 @@ pub(super) struct Seen {
     pub others: Vec<Wish>,
     /// What a proven tree leaves; a text when it can't be read now. `None` when nothing is to be published.
     pub evidence: Option<Result<Evidence, String>>,
+    /// The engine's time, not before the tree was looked at.
+    pub engine_now: Millis,
 }
 
 /// A tree in the engine's books.
@@ -55,7 +57,7 @@ pub(super) async fn dereference(me: &Controller, job: &ProvingJob) -> Seen {
         _ => None,
     };
     let others = root.map(|root| others(me, &uid, &root)).unwrap_or_default();
-    Seen { root, tree, known, others, evidence }
+    Seen { root, tree, known, others, evidence, engine_now: me.ctx.dispatcher.now() }
 }
 
 fn tree(me: &Controller, root: &TaskId) -> Option<Tree> {

@@ -4,6 +4,7 @@
 use super::Guarded;
 use super::deadline::left;
 use super::status::is_over;
+use super::submits::Submits;
 use crate::api::{ProvingJob, ReportReceipt};
 use crate::controllers::Scope;
 use crate::report::ReportError;
@@ -17,11 +18,19 @@ use kube::ResourceExt;
 use kube::runtime::reflector::Store;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{RwLock, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
-/// Sources fetched at once: each may be held in memory whole, and one that trickles must not stop the others.
+/// Sources fetched at once, until their trees are in the books: each may be held in memory whole …
 const FETCHES: usize = 4;
+/// … and of one namespace, so that its servers, however slow, leave turns to the others.
+const FETCHES_OF_NAMESPACE: usize = 2;
+/// Blocks from ConfigMaps, of 1 MiB at most, taken in at once: they don't wait for servers.
+const SMALL: usize = 4;
+/// A source of a wrong hash is fetched so often before that is final: an error page or half a file may have come.
+const MISMATCHES: u32 = 3;
+/// The pauses in between are those after so many more failures: a minute or so together.
+const MISMATCH_PAUSE: u32 = 5;
 /// Synthetic blocks made at once: each takes 5 CPU seconds a transaction.
 const MAKING: usize = 1;
 
@@ -30,10 +39,13 @@ pub struct Memory {
     jobs: Mutex<HashMap<String, Entry>>,
     quarantined: Mutex<HashMap<JobId, String>>,
     listed: Mutex<Vec<(Scope, Store<Guarded>)>>,
-    /// Held for reading from before a submit until its tree is remembered here, for writing while trees that nobody
-    /// wants are looked for: a tree just submitted is wanted though no status says so yet.
-    pub(super) submits: RwLock<()>,
+    /// Blocks from before a submit until their tree is remembered here: a tree just submitted is wanted though no
+    /// status says so yet.
+    pub(super) submits: Submits,
     pub(super) fetches: Arc<Semaphore>,
+    /// By namespace.
+    fetches_of: Mutex<HashMap<String, Arc<Semaphore>>>,
+    pub(super) small: Arc<Semaphore>,
     pub(super) making: Arc<Semaphore>,
 }
 
@@ -43,8 +55,10 @@ impl Default for Memory {
             jobs: Mutex::default(),
             quarantined: Mutex::default(),
             listed: Mutex::default(),
-            submits: RwLock::default(),
+            submits: Submits::default(),
             fetches: Arc::new(Semaphore::new(FETCHES)),
+            fetches_of: Mutex::default(),
+            small: Arc::new(Semaphore::new(SMALL)),
             making: Arc::new(Semaphore::new(MAKING)),
         }
     }
@@ -103,6 +117,8 @@ pub(super) struct Failure {
     /// The generation of the spec that it is about.
     pub generation: i64,
     pub attempts: u32,
+    /// How many of them, the last ones, failed for this reason.
+    pub in_a_row: u32,
     /// When it is tried again; `None`: not before the job is edited.
     pub next: Option<Timestamp>,
 }
@@ -117,6 +133,8 @@ pub(super) struct Delivery {
     pub refused: Option<i64>,
     /// Not tried before then.
     pub next: Option<Timestamp>,
+    /// How often in a row it could not even be sent.
+    pub unsent: u32,
 }
 
 impl Delivery {
@@ -145,15 +163,26 @@ impl Delivery {
 pub(super) enum Found {
     /// The tree is in the engine's books.
     Submitted(TaskId),
-    /// It is not; tried again if `again`.
-    NotSubmitted { reason: &'static str, message: String, generation: i64, again: bool },
+    /// It is not.
+    NotSubmitted { reason: &'static str, message: String, generation: i64, again: Again },
     /// A report was taken, or not.
     Sent { target: String, generation: i64, result: Result<String, ReportError> },
+    /// A report could not even be sent: no attempt.
+    NotSent { target: String },
     /// The report that had been written down is not there any more.
     ReportLost,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// Whether what failed is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Again {
+    Never,
+    /// A few times; then it is final.
+    Few,
+    Always,
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -185,6 +214,15 @@ impl Memory {
     /// The jobs known by now.
     pub(super) fn listed_jobs(&self) -> Vec<Arc<Guarded>> {
         lock(&self.listed).iter().flat_map(|(_, store)| store.state()).collect()
+    }
+
+    /// The turns at fetching sources that a namespace has.
+    pub(super) fn fetches_of(&self, namespace: &str) -> Arc<Semaphore> {
+        let mut all = lock(&self.fetches_of);
+        // those that nobody holds or waits for are whole
+        all.retain(|_, turns| Arc::strong_count(turns) > 1);
+        let whole = || Arc::new(Semaphore::new(FETCHES_OF_NAMESPACE));
+        all.entry(namespace.to_owned()).or_insert_with(whole).clone()
     }
 
     /// What is known of a job. What its status says of reports comes in at the first look.
@@ -343,12 +381,18 @@ fn note(known: &mut Known, found: Found, now: Timestamp, jitter: f64) {
         Found::NotSubmitted { reason, message, generation, again } => {
             let before = known.failure.as_ref().filter(|f| f.generation == generation);
             let attempts = before.map_or(0, |f| f.attempts).saturating_add(1);
-            let next = again.then(|| later(attempts));
-            known.failure = Some(Failure { reason, message, generation, attempts, next });
+            let same = before.filter(|f| f.reason == reason);
+            let in_a_row = same.map_or(0, |f| f.in_a_row).saturating_add(1);
+            let next = match again {
+                Again::Always => Some(later(attempts)),
+                Again::Few if in_a_row < MISMATCHES => Some(later(in_a_row + MISMATCH_PAUSE)),
+                Again::Few | Again::Never => None,
+            };
+            known.failure = Some(Failure { reason, message, generation, attempts, in_a_row, next });
         }
         Found::Sent { target, generation, result } => {
             let delivery = known.deliveries.entry(target).or_default();
-            delivery.attempts = delivery.attempts.saturating_add(1);
+            (delivery.attempts, delivery.unsent) = (delivery.attempts.saturating_add(1), 0);
             match result {
                 Ok(answer) => {
                     let second = Timestamp::from_second(now.as_second()).unwrap_or(now);
@@ -361,6 +405,11 @@ fn note(known: &mut Known, found: Found, now: Timestamp, jitter: f64) {
                     delivery.next = Some(later(delivery.attempts));
                 }
             }
+        }
+        Found::NotSent { target } => {
+            let delivery = known.deliveries.entry(target).or_default();
+            delivery.unsent = delivery.unsent.saturating_add(1);
+            delivery.next = Some(later(delivery.unsent));
         }
         Found::ReportLost => (known.published, known.report_lost) = (None, true),
     }
@@ -388,7 +437,7 @@ mod tests {
             reason: reason::SOURCE_UNAVAILABLE,
             message: "m".into(),
             generation,
-            again: true,
+            again: Again::Always,
         };
         for (generation, attempts, pause) in [(1, 1, 1), (1, 2, 2), (1, 3, 4), (2, 1, 1)] {
             note(&mut known, failed(generation), at(0), 1.0);
@@ -397,6 +446,47 @@ mod tests {
         }
         note(&mut known, Found::Submitted(TaskId([1; 32])), at(0), 1.0);
         assert_eq!((known.failure, known.root), (None, Some(TaskId([1; 32]))));
+    }
+
+    #[test]
+    fn a_wrong_source_is_final_after_three_tries_in_a_row() {
+        let mut known = Known::default();
+        for (mismatch, pause) in
+            [(true, Some(32)), (false, Some(2)), (true, Some(32)), (true, Some(60)), (true, None)]
+        {
+            let (reason, again) = match mismatch {
+                true => (reason::SOURCE_HASH_MISMATCH, Again::Few),
+                false => (reason::SOURCE_UNAVAILABLE, Again::Always),
+            };
+            let found = Found::NotSubmitted { reason, message: "m".into(), generation: 1, again };
+            note(&mut known, found, at(0), 1.0);
+            assert_eq!(known.failure.as_ref().unwrap().next, pause.map(at), "{known:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_not_sent_is_no_attempt_and_waits_longer_each_time() {
+        let mut known = Known::default();
+        for pause in [1, 2, 4] {
+            note(&mut known, Found::NotSent { target: "t".into() }, at(0), 1.0);
+            let delivery = &known.deliveries["t"];
+            assert_eq!((delivery.attempts, delivery.next), (0, Some(at(pause))));
+        }
+        let result = Err(ReportError::Unavailable("503".into()));
+        note(&mut known, Found::Sent { target: "t".into(), generation: 1, result }, at(0), 1.0);
+        assert_eq!((known.deliveries["t"].attempts, known.deliveries["t"].unsent), (1, 0));
+    }
+
+    #[test]
+    fn a_namespace_has_half_of_the_turns_at_fetching() {
+        let memory = Memory::default();
+        let turns = || memory.fetches_of("a").try_acquire_owned();
+        let (first, second) = (turns().unwrap(), turns().unwrap());
+        assert!(turns().is_err());
+        assert!(memory.fetches_of("b").try_acquire_owned().is_ok());
+        drop((first, second));
+        assert!(turns().is_ok());
+        assert_eq!(lock(&memory.fetches_of).len(), 1, "who holds none is forgotten");
     }
 
     #[test]

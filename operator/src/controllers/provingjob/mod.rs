@@ -24,6 +24,7 @@ mod publish;
 mod source;
 mod stage;
 mod status;
+mod submits;
 #[cfg(test)]
 mod tests;
 mod throttle;
@@ -37,7 +38,7 @@ pub use memory::Memory;
 use crate::api::ProvingJob;
 use crate::api::conditions::{cut, is_true, job as condition, reason};
 use crate::controllers::{Context, Outcome, Scope};
-use crate::dispatch::{JobError, Progress};
+use crate::dispatch::{Dispatcher, JobError, Progress};
 use crate::egress::Reach;
 use crate::kubernetes::patience;
 use crate::report::backoff::pause;
@@ -98,14 +99,20 @@ struct Controller {
     clock: Clock,
 }
 
-/// What time it is when work beside the visits ends.
+/// What time it is.
 type Clock = Box<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// The engine's clock, which never goes back: were a job's deadline past by one of two clocks and not by the other,
+/// what the engine ends the controller would take up again.
+fn clock_of(dispatcher: Dispatcher) -> Clock {
+    Box::new(move || deadline::time(dispatcher.now()))
+}
 
 /// Serves the ProvingJobs of a scope until `stop`. Losing leadership must cancel it: nothing is written after that.
 pub async fn run(ctx: Arc<Context>, scope: Scope, stop: CancellationToken) {
     let (trigger, triggered) = mpsc::unbounded();
     let reporter = Arc::new(HttpReporter::new(Reach::of(ctx.settings.allow_local_addresses)));
-    let (tasks, clock) = (TaskTracker::new(), Box::new(Timestamp::now));
+    let (tasks, clock) = (TaskTracker::new(), clock_of(ctx.dispatcher.clone()));
     let me = Arc::new(Controller { ctx, reporter, trigger, tasks, stop: stop.clone(), clock });
     let deleted = Notify::new();
     stop.run_until_cancelled(future::join3(
@@ -208,7 +215,7 @@ async fn reconcile(object: Arc<Guarded>, me: Arc<Controller>) -> Result<Action, 
         }
     };
     let began = Instant::now();
-    let outcome = visit(&me, job, Timestamp::now()).await;
+    let outcome = visit(&me, job, (me.clock)()).await;
     me.ctx.metrics.reconciled("job", began.elapsed(), &outcome);
     let outcome = outcome?;
     me.ctx.jobs.succeeded(&object.uid().unwrap_or_default());

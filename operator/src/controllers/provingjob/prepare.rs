@@ -1,7 +1,8 @@
 //! From a job's source to a tree in the engine's books. Takes from milliseconds to minutes, so it runs beside the
 //! visits.
 
-use super::memory::Found;
+use super::memory::{Again, Found};
+use super::orphans;
 use super::source::{self, SourceError};
 use super::validate::{CheckedSource, Validated};
 use super::{Controller, JOB_PREFIX};
@@ -41,16 +42,18 @@ pub(super) enum PrepareError {
 
 impl PrepareError {
     /// The condition's reason, and whether it is worth trying again.
-    pub(super) const fn verdict(&self) -> (&'static str, bool) {
+    pub(super) const fn verdict(&self) -> (&'static str, Again) {
         match self {
-            Self::Source(error) => (error.reason(), matches!(error, SourceError::Unavailable(_))),
-            Self::Hash { .. } => (reason::SOURCE_HASH_MISMATCH, false),
-            Self::BadBlock(_) => (reason::BAD_BLOCK, false),
-            Self::Submit(SubmitError::Store(_)) => (reason::STORE_UNAVAILABLE, true),
+            Self::Source(error @ SourceError::Unavailable(_)) => (error.reason(), Again::Always),
+            Self::Source(error @ SourceError::Bad(_)) => (error.reason(), Again::Never),
+            // an error page, or half a file, may have come
+            Self::Hash { .. } => (reason::SOURCE_HASH_MISMATCH, Again::Few),
+            Self::BadBlock(_) => (reason::BAD_BLOCK, Again::Never),
+            Self::Submit(SubmitError::Store(_)) => (reason::STORE_UNAVAILABLE, Again::Always),
             Self::Submit(SubmitError::Stopped | SubmitError::Crashed) | Self::Interrupted(_) => {
-                (reason::PENDING, true)
+                (reason::PENDING, Again::Always)
             }
-            Self::Submit(_) => (reason::BAD_BLOCK, false),
+            Self::Submit(_) => (reason::BAD_BLOCK, Again::Never),
         }
     }
 }
@@ -62,16 +65,18 @@ pub(super) async fn prepare(me: &Controller, job: &Validated) -> Found {
         Ok(found) => found,
         Err(error) => {
             let (reason, again) = error.verdict();
-            tracing::info!(job = %job.full_name(), %error, again, "not submitted");
+            tracing::info!(job = %job.full_name(), %error, ?again, "not submitted");
             Found::NotSubmitted { reason, message: error.to_string(), generation: job.generation, again }
         }
     }
 }
 
 async fn submit(me: &Controller, job: &Validated) -> Result<Found, PrepareError> {
-    let source = material(me, job).await?;
+    // its turn ends with the submit: until then the block is held in memory
+    let (source, _turn) = material(me, job).await?;
+    let (chain_id, number, prover) = (job.chain_id, job.block_number, job.prover.word.0);
     // until the tree is remembered, or it would look like one that nobody wants
-    let _remembered = me.ctx.jobs.submits.read().await;
+    let _remembered = me.ctx.jobs.submits.begin(orphans::Block { chain_id, number, prover });
     let request = SubmitRequest {
         name: format!("{JOB_PREFIX}{}", job.full_name()),
         source,
@@ -91,26 +96,38 @@ async fn submit(me: &Controller, job: &Validated) -> Result<Found, PrepareError>
     Ok(found)
 }
 
-async fn material(me: &Controller, job: &Validated) -> Result<SubmitSource, PrepareError> {
+/// A turn at holding a block in memory.
+pub(super) type Turn = Vec<OwnedSemaphorePermit>;
+
+pub(super) async fn material(me: &Controller, job: &Validated) -> Result<(SubmitSource, Turn), PrepareError> {
     let memory = &me.ctx.jobs;
     let stopping = |_| PrepareError::Interrupted("the operator is stopping");
     match &job.source {
         CheckedSource::Synthetic { calls, seed } => {
-            Ok(SubmitSource::Synthetic { calls: calls.clone(), seed: *seed })
+            Ok((SubmitSource::Synthetic { calls: calls.clone(), seed: *seed }, vec![]))
         }
         CheckedSource::Made { calls, seed } => {
             let turn = memory.making.clone().acquire_owned().await.map_err(stopping)?;
             let (calls, seed) = (calls.clone(), *seed);
             let (chain_id, block_number) = (job.chain_id, job.block_number);
-            let json = off_the_loop(turn, move || {
+            let json = off_the_loop(vec![turn], move || {
                 let block = sample_block(&calls, chain_id, block_number, seed, |_| {});
                 let block = block.map_err(|e| PrepareError::BadBlock(e.to_string()))?;
                 serde_json::to_vec(&block).map_err(|e| PrepareError::BadBlock(e.to_string()))
             });
-            Ok(SubmitSource::Block(json.await?.into()))
+            // what is made is small: the next one may be made while this one is submitted
+            Ok((SubmitSource::Block(json.await?.0.into()), vec![]))
         }
         source => {
-            let turn = memory.fetches.clone().acquire_owned().await.map_err(stopping)?;
+            let mut turn = vec![];
+            let turns = match source {
+                CheckedSource::ConfigMap { .. } => vec![memory.small.clone()],
+                // the namespace's first: who waits for it holds no turn that others could have
+                _ => vec![memory.fetches_of(&job.namespace), memory.fetches.clone()],
+            };
+            for turns in turns {
+                turn.push(turns.acquire_owned().await.map_err(stopping)?);
+            }
             let reach = Reach::of(me.ctx.settings.allow_local_addresses);
             let bytes = source::fetch(source, &job.namespace, &me.ctx.client, reach).await?;
             let wanted = match source {
@@ -118,24 +135,20 @@ async fn material(me: &Controller, job: &Validated) -> Result<SubmitSource, Prep
                 _ => None,
             };
             let checked = bytes.clone();
-            off_the_loop(turn, move || check(&checked, wanted)).await?;
-            Ok(SubmitSource::Block(bytes))
+            let ((), turn) = off_the_loop(turn, move || check(&checked, wanted)).await?;
+            Ok((SubmitSource::Block(bytes), turn))
         }
     }
 }
 
 /// Runs work that takes long on a thread of its own. It can't be stopped there, so its turn goes with it: jobs that
-/// come and go don't pile work up.
+/// come and go don't pile work up. The turn comes back with the result.
 async fn off_the_loop<T: Send + 'static>(
-    turn: OwnedSemaphorePermit,
+    turn: Turn,
     work: impl FnOnce() -> Result<T, PrepareError> + Send + 'static,
-) -> Result<T, PrepareError> {
+) -> Result<(T, Turn), PrepareError> {
     let crashed = PrepareError::Interrupted("reading or making the block crashed");
-    let on_turn = move || {
-        let result = work();
-        drop(turn);
-        result
-    };
+    let on_turn = move || work().map(|done| (done, turn));
     tokio::task::spawn_blocking(on_turn).await.unwrap_or(Err(crashed))
 }
 

@@ -8,13 +8,17 @@ use arborist_core::block::MAX_BLOCK_BYTES;
 use bytes::{Bytes, BytesMut};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use url::Url;
 
 /// A server that sends nothing for so long is given up.
 const SILENCE: Duration = Duration::from_secs(30);
 /// The longest that a source may take: 512 MiB at 1 MiB/s.
 const LONGEST: Duration = Duration::from_secs(600);
+/// A server that after this time …
+const GRACE: Duration = Duration::from_secs(30);
+/// … has sent fewer bytes a second than this is given up: others wait for its turn.
+const LEAST_RATE: u64 = 64 << 10;
 
 /// Why a source could not be had.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -69,15 +73,23 @@ async fn over_http(url: &Url, reach: Reach) -> Result<Bytes, SourceError> {
     if !answer.status().is_success() {
         return Err(unavailable(answer.status().to_string()));
     }
-    let mut bytes = BytesMut::new();
+    let (mut bytes, began) = (BytesMut::new(), Instant::now());
     while let Some(chunk) = answer.chunk().await.map_err(|e| unavailable(egress::chain(&e)))? {
         // the length that a server announces is a claim: what comes is counted
         if (bytes.len() + chunk.len()) as u64 > MAX_BLOCK_BYTES {
             return Err(too_large(&shown(url)));
         }
         bytes.extend_from_slice(&chunk);
+        if trickles(bytes.len() as u64, began.elapsed()) {
+            return Err(unavailable(format!("less than {} KiB a second came", LEAST_RATE >> 10)));
+        }
     }
     Ok(bytes.freeze())
+}
+
+/// Whether so many bytes in this time are too few.
+fn trickles(bytes: u64, after: Duration) -> bool {
+    after > GRACE && bytes < LEAST_RATE.saturating_mul(after.as_secs())
 }
 
 fn too_large(name: &str) -> SourceError {
@@ -157,6 +169,16 @@ mod tests {
             let text = error.to_string();
             assert!(matches!(error, SourceError::Unavailable(_)), "{path}: {text}");
             assert!(text.contains(said) && !text.contains("secret"), "{path}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_trickles_is_given_up_after_a_while() {
+        let mib = 1 << 20;
+        for (bytes, seconds, expected) in
+            [(1, 29, false), (1, 30, false), (1, 31, true), (2 * mib, 31, false), (2 * mib, 33, true)]
+        {
+            assert_eq!(trickles(bytes, Duration::from_secs(seconds)), expected, "{bytes} {seconds}");
         }
     }
 

@@ -193,10 +193,11 @@ fn publishing(job: &Validated, seen: &Seen, now: Timestamp) -> Reporting {
     }
 }
 
-/// Whether a target will not be told any more: it refused, or the deadline passed after at least one attempt.
-pub(super) fn is_lost(delivery: &Delivery, job: &Validated, now: Timestamp) -> bool {
+/// Whether a target will not be told any more: it refused, or the deadline passed after at least one attempt. While
+/// a report is under way the deadline decides nothing: it may be taken at this moment.
+pub(super) fn is_lost(delivery: &Delivery, job: &Validated, working: bool, now: Timestamp) -> bool {
     let passed = job.deadline.is_some_and(|deadline| deadline <= now);
-    delivery.refused == Some(job.generation) || (passed && delivery.attempts > 0)
+    delivery.refused == Some(job.generation) || (passed && !working && delivery.attempts > 0)
 }
 
 fn reporting(job: &Validated, seen: &Seen, now: Timestamp) -> Reporting {
@@ -207,7 +208,8 @@ fn reporting(job: &Validated, seen: &Seen, now: Timestamp) -> Reporting {
     let all: Vec<_> = job.targets.iter().map(|target| (target.name.as_str(), of(&target.name))).collect();
     let names = |of: &[&(&str, Delivery)]| of.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
     let (told, open): (Vec<_>, Vec<_>) = all.iter().partition(|(_, d)| d.delivered_at.is_some());
-    let (lost, open): (Vec<_>, Vec<_>) = open.into_iter().partition(|(_, d)| is_lost(d, job, now));
+    let (lost, open): (Vec<_>, Vec<_>) =
+        open.into_iter().partition(|(_, d)| is_lost(d, job, seen.known.working, now));
     match (open.iter().find(|(_, d)| d.attempts > 0), lost.first()) {
         (Some((name, d)), _) => Reporting::Failing(format!("{name}: {}; it is tried again", d.answer)),
         (None, _) if !open.is_empty() => Reporting::Sending(format!("to {}", names(&open))),

@@ -31,8 +31,8 @@ pub(super) fn together(mine: Wish, others: &[Wish]) -> Wish {
     })
 }
 
-/// What to tell the engine so that a tree is as wished: only what differs.
-pub(super) fn changes(job: &JobView, wish: Wish) -> Vec<Change> {
+/// What to tell the engine so that a tree is as wished: only what differs. `now` is the engine's time.
+pub(super) fn changes(job: &JobView, wish: Wish, now: Millis) -> Vec<Change> {
     let mut changes = vec![];
     if job.state == JobState::Complete {
         return changes;
@@ -49,9 +49,10 @@ pub(super) fn changes(job: &JobView, wish: Wish) -> Vec<Change> {
     }
     let ended = matches!(job.state, JobState::Failed { .. } | JobState::Cancelled);
     let quarantined = job.counts.iter().any(|kind| kind.failed > 0);
-    // after the deadline, or the job would fail again at once. Who edits a job with proofs that failed too often
+    // after the deadline was told, and not when it is past: the job would fail again at once. Who edits a job with proofs that failed too often
     // has mended something
-    if ended || (quarantined && !changes.is_empty()) {
+    let passed = wish.deadline.is_some_and(|deadline| deadline <= now);
+    if (ended && !passed) || (quarantined && !changes.is_empty()) {
         changes.push(Change::Revive);
     }
     changes
@@ -89,13 +90,14 @@ mod tests {
             (JobState::Proving, CALM, vec![]),
             (JobState::Proving, Wish { priority: 3, ..CALM }, vec![Priority(3)]),
             (JobState::Proving, Wish { suspended: true, ..CALM }, vec![Suspend(true)]),
-            (failed, Wish { deadline: Some(7), ..CALM }, vec![Deadline(Some(7)), Revive]),
+            (failed.clone(), Wish { deadline: Some(7), ..CALM }, vec![Deadline(Some(7)), Revive]),
+            (failed, Wish { deadline: Some(6), ..CALM }, vec![Deadline(Some(6))]),
             (JobState::Cancelled, CALM, vec![Revive]),
             (JobState::Complete, Wish { deadline: Some(7), priority: 1, suspended: true }, vec![]),
         ] {
             let mut job = view();
             job.state = state.clone();
-            assert_eq!(changes(&job, wish), expected, "{state:?} {wish:?}");
+            assert_eq!(changes(&job, wish, 6), expected, "{state:?} {wish:?}");
         }
     }
 
@@ -103,8 +105,8 @@ mod tests {
     fn an_edit_gives_quarantined_proofs_new_attempts() {
         let mut job = view();
         job.counts[0].failed = 1;
-        assert_eq!(changes(&job, CALM), []);
+        assert_eq!(changes(&job, CALM, 0), []);
         let resumed = Wish { suspended: true, ..CALM };
-        assert_eq!(changes(&job, resumed), [Change::Suspend(true), Change::Revive]);
+        assert_eq!(changes(&job, resumed, 0), [Change::Suspend(true), Change::Revive]);
     }
 }

@@ -29,7 +29,7 @@ use crate::store::journal::{JournalHandle, JournalOptions};
 use crate::tls::Authority;
 use arborist_artifacts::ArtifactStore;
 use arborist_core::engine::{
-    Config, Counts, Event, JobId, JobState, JobView, Notice, Report, TaskView, WorkerView,
+    Config, Counts, Event, JobId, JobState, JobView, Millis, Notice, Report, TaskView, WorkerView,
 };
 use arborist_core::ids::TaskId;
 use arborist_core::profile::Profile;
@@ -210,6 +210,12 @@ impl Dispatcher {
     /// All jobs, by number.
     pub fn jobs(&self) -> Vec<JobView> {
         self.inner.room.look(|core| core.engine.jobs().filter_map(|id| core.engine.job(id)).collect())
+    }
+
+    /// The engine's time in milliseconds since 1970: the machine's at the dispatcher's start, and counted from there.
+    /// It never goes back. Deadlines, and times that views of jobs and workers say, are by this clock.
+    pub fn now(&self) -> Millis {
+        self.inner.room.clock.now()
     }
 
     /// What is worth keeping of a job; `None` for an unknown one. Takes some milliseconds for a large block.

@@ -132,16 +132,31 @@ impl Lab {
 
     /// A visit of the job as a watch that may be behind has it.
     pub async fn visit_as(&self, name: &str, seen: ProvingJob, after: i64) -> Outcome {
-        self.elapsed.store(after, Ordering::SeqCst);
+        let outcome = self.look_at(seen, after).await;
+        self.until_idle(name).await;
+        outcome
+    }
+
+    /// A visit alone: what it began goes on.
+    pub async fn look_at(&self, seen: ProvingJob, after: i64) -> Outcome {
+        self.at(after);
         let now = (self.me.clock)();
         let visit = visit(&self.me, Arc::new(seen), now);
-        let outcome = tokio::time::timeout(PATIENCE, visit).await.expect("the visit ends").unwrap();
+        tokio::time::timeout(PATIENCE, visit).await.expect("the visit ends").unwrap()
+    }
+
+    /// Sets the clock to so many seconds after the start.
+    pub fn at(&self, after: i64) {
+        self.elapsed.store(after, Ordering::SeqCst);
+    }
+
+    /// Waits for the end of the work that a visit began.
+    pub async fn until_idle(&self, name: &str) {
         let uid = self.job_uid(name);
         until("the work beside the visits ends", || {
             (!self.me.ctx.jobs.known(&uid, &[]).working).then_some(())
         })
         .await;
-        outcome
     }
 
     fn job_uid(&self, name: &str) -> String {

@@ -1,8 +1,8 @@
 //! What becomes of the report of a proven block.
 
-use super::lab::Lab;
+use super::lab::{Lab, until};
 use crate::api::conditions::job as condition;
-use crate::report::Body;
+use crate::report::{Body, Receipt, ReportError, Reporter, SignedReport, Target};
 use arborist_core::engine::JobState;
 use axum::Router;
 use axum::body::Bytes;
@@ -12,17 +12,31 @@ use axum::routing::post;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::{Signature, SigningKey, Verifier};
+use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use tokio::sync::Semaphore;
 
 /// A receiver that counts each idempotency key once.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Receiver {
     /// Statuses of the next answers; then 200.
     answers: Arc<Mutex<Vec<u16>>>,
     posts: Arc<Mutex<Vec<(HeaderMap, Bytes)>>>,
     counted: Arc<Mutex<BTreeMap<String, Bytes>>>,
+    /// Each answer needs one; who takes all holds the answers up.
+    turns: Arc<Semaphore>,
+}
+
+/// More than a receiver is asked at once.
+const TURNS: u32 = 4;
+
+impl Default for Receiver {
+    fn default() -> Self {
+        let turns = Arc::new(Semaphore::new(TURNS as usize));
+        Self { answers: Arc::default(), posts: Arc::default(), counted: Arc::default(), turns }
+    }
 }
 
 impl Receiver {
@@ -43,6 +57,7 @@ impl Receiver {
 
 async fn take(State(receiver): State<Receiver>, headers: HeaderMap, body: Bytes) -> (StatusCode, String) {
     receiver.posts.lock().unwrap().push((headers.clone(), body.clone()));
+    let _turn = receiver.turns.acquire().await.unwrap();
     let status = StatusCode::from_u16(receiver.answers.lock().unwrap().pop().unwrap_or(200)).unwrap();
     if status.is_success() {
         let key = headers["idempotency-key"].to_str().unwrap().to_owned();
@@ -181,6 +196,63 @@ async fn a_status_that_is_refused_does_not_write_the_result_again() {
     let log = lab.settle("a", 4).await;
     assert!(!log.iter().any(|line| line.starts_with("create") || line.starts_with("replace")), "{log:?}");
     assert_eq!((receiver.posts(), lab.condition("a", condition::COMPLETE)), (1, "True Done".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_that_is_being_taken_at_the_deadline_counts() {
+    let (receiver, url) = Receiver::start(&[503]).await;
+    let lab = proven(&url, json!({"deadlineSeconds": 1000})).await;
+    lab.settle("a", 1).await;
+    assert_eq!(lab.status("a").reports[0].attempts, 1);
+    let held = receiver.turns.clone().acquire_many_owned(TURNS).await.unwrap();
+    lab.look_at(lab.job("a"), 998).await;
+    until("the second attempt", || (receiver.posts() == 2).then_some(())).await;
+    lab.look_at(lab.job("a"), 1000).await;
+    assert_eq!(lab.condition("a", condition::REPORTED), "False ReportFailed");
+    assert!(lab.condition("a", condition::FAILED).starts_with("False"));
+    drop(held);
+    lab.until_idle("a").await;
+    lab.settle("a", 1003).await;
+    assert_eq!((receiver.posts(), lab.condition("a", condition::COMPLETE)), (2, "True Done".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_the_deadline_too_a_report_is_sent_once_though_the_api_server_fails_before() {
+    let (receiver, url) = Receiver::start(&[503]).await;
+    let lab = proven(&url, json!({"deadlineSeconds": 1000})).await;
+    lab.visit("a", 1).await;
+    for (line, second) in [("get configmaps/a-report", 2000), ("get secrets/coordinator", 2100)] {
+        lab.api.state().errors.push((line.into(), 500));
+        lab.settle("a", second).await;
+        assert_eq!((receiver.posts(), lab.condition("a", condition::REPORTED)), (0, "False Sending".into()));
+    }
+    lab.settle("a", 2200).await;
+    assert_eq!((receiver.posts(), lab.condition("a", condition::FAILED)), (1, "True ReportRefused".into()));
+}
+
+/// It crashes at each report.
+struct Crashing;
+
+impl Reporter for Crashing {
+    fn send<'a>(&'a self, _: &'a Target, _: &'a SignedReport) -> BoxFuture<'a, Result<Receipt, ReportError>> {
+        Box::pin(async { panic!("a bug") })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_crashes_is_tried_again_after_a_pause() {
+    let mut lab = proven("http://127.0.0.1:1/", json!({})).await;
+    until("nothing else is under way", || {
+        Arc::get_mut(&mut lab.me).map(|me| me.reporter = Arc::new(Crashing))
+    })
+    .await;
+    lab.visit("a", 1).await;
+    for (second, attempts) in [(2, 1), (100, 2)] {
+        lab.settle("a", second).await;
+        let report = lab.status("a").reports.remove(0);
+        assert_eq!((report.attempts, report.answer.contains("crashed")), (attempts, true), "{report:?}");
+        assert_eq!(lab.condition("a", condition::REPORTED), "False ReportFailed");
+    }
 }
 
 fn check_post(headers: &HeaderMap, body: &Bytes, root: &str) {

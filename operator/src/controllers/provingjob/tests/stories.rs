@@ -1,17 +1,24 @@
 //! What users do, and what happens to them.
 
-use super::lab::{Lab, is_waiting, until};
+use super::lab::{Lab, PATIENCE, is_waiting, until};
 use crate::api::conditions::{job as condition, reason};
 use crate::controllers::Outcome;
 use crate::controllers::provingjob::collect::collect;
-use arborist_circuits::sample_block;
+use crate::controllers::provingjob::deadline::millis;
+use crate::controllers::provingjob::fixtures::{job, spec, validated};
+use crate::controllers::provingjob::orphans::Block;
+use crate::controllers::provingjob::prepare::material;
+use crate::controllers::provingjob::{clock_of, reconcile};
+use arborist_circuits::{prover_word, sample_block};
 use arborist_core::engine::JobState;
 use axum::Router;
 use axum::routing::get;
+use kube::core::DeserializeGuard;
 use serde_json::{Value, json};
 use sha2::Digest;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
+use tokio::time::timeout;
 
 /// A block that can be proven; its private proof takes seconds.
 static BLOCK: LazyLock<String> =
@@ -85,10 +92,16 @@ async fn a_source_that_is_no_block_fails_the_job_and_an_edit_tries_again() {
     assert_eq!(lab.status("a").finished_at, None);
 }
 
-async fn web(body: &'static str) -> String {
+/// Serves these, one after the other; the last one for ever.
+async fn web(bodies: &[&'static str]) -> String {
+    let bodies = Arc::new(Mutex::new(bodies.iter().rev().copied().collect::<Vec<_>>()));
+    let body = move || {
+        let mut bodies = bodies.lock().unwrap();
+        if bodies.len() > 1 { bodies.pop().unwrap() } else { bodies[0] }
+    };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let app = Router::new().route("/block.json", get(move || async move { body }));
+    let app = Router::new().route("/block.json", get(move || async move { body() }));
     tokio::spawn(async move { axum::serve(listener, app).await });
     format!("http://{address}/block.json?token=secret")
 }
@@ -96,9 +109,15 @@ async fn web(body: &'static str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn another_file_than_the_jobs_is_refused_with_both_hashes() {
     let lab = Lab::new().await;
-    let url = web("not the block").await;
+    let url = web(&["not the block"]).await;
     lab.apply("a", json!({"source": {"uri": {"url": url, "sha256": "0".repeat(64)}}}));
-    let log = lab.settle("a", 0).await;
+    let mut log = vec![];
+    for second in [0, 100] {
+        log.extend(lab.settle("a", second).await);
+        assert_eq!(lab.condition("a", condition::ACCEPTED), "False SourceHashMismatch");
+        assert!(lab.condition("a", condition::FAILED).starts_with("False"), "it may be an error page");
+    }
+    log.extend(lab.settle("a", 200).await);
     assert_eq!(lab.condition("a", condition::FAILED), "True SourceHashMismatch");
     let found = hex::encode(sha2::Sha256::digest("not the block"));
     let message = lab.message("a", condition::FAILED);
@@ -112,14 +131,51 @@ async fn another_file_than_the_jobs_is_refused_with_both_hashes() {
 async fn a_block_is_fetched_and_proven() {
     let lab = Lab::new().await;
     let sha256 = hex::encode(sha2::Sha256::digest(BLOCK.as_bytes()));
-    let url = web(BLOCK.as_str()).await;
+    let url = web(&["an error page", &BLOCK.as_str()[..100], BLOCK.as_str()]).await;
     lab.apply("a", json!({"source": {"uri": {"url": url, "sha256": sha256}}}));
-    lab.settle("a", 0).await;
+    for second in [0, 100, 200] {
+        lab.settle("a", second).await;
+    }
     assert_eq!(lab.condition("a", condition::ACCEPTED), "True Submitted");
     lab.apply("b", json!({"blockNumber": 10, "source": {"uri": {"url": url, "sha256": sha256}}}));
     lab.settle("b", 0).await;
     assert_eq!(lab.condition("b", condition::FAILED), "True BadBlock");
     assert_eq!(lab.message("b", condition::FAILED), "block_number: the block says 9, asked for is 10");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_keeps_its_turn_until_it_is_dropped_and_a_config_map_waits_for_no_server() {
+    let lab = Lab::new().await;
+    let memory = &lab.me.ctx.jobs;
+    let sha256 = hex::encode(sha2::Sha256::digest(BLOCK.as_bytes()));
+    let url = web(&[BLOCK.as_str()]).await;
+    let object = job(spec(json!({"source": {"uri": {"url": url, "sha256": sha256}}})));
+    let (block, turn) = material(&lab.me, &validated(&object)).await.unwrap();
+    let free = || (memory.fetches.available_permits(), memory.fetches_of("rollup").available_permits());
+    assert_eq!(free(), (3, 1));
+    drop((block, turn));
+    assert_eq!(free(), (4, 2));
+
+    let _servers_that_trickle = memory.fetches.clone().acquire_many_owned(4).await.unwrap();
+    lab.api.put("configmaps", json!({"metadata": {"name": "block"}, "data": {"block.json": *BLOCK}}));
+    lab.apply("a", json!({"source": {"configMap": {"name": "block"}}}));
+    lab.settle("a", 0).await;
+    assert_eq!(lab.condition("a", condition::ACCEPTED), "True Submitted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_visit_goes_by_the_engines_clock() {
+    let lab = Lab::new().await;
+    let before = lab.dispatcher.now();
+    let now = millis(clock_of(lab.dispatcher.clone())());
+    assert!((before..=lab.dispatcher.now()).contains(&now));
+
+    lab.apply("a", json!({"deadlineSeconds": 3600}));
+    lab.settle("a", 0).await;
+    // the machine's clock says otherwise
+    lab.at(3601);
+    reconcile(Arc::new(DeserializeGuard(Ok(lab.job("a")))), lab.me.clone()).await.unwrap();
+    assert_eq!(lab.condition("a", condition::FAILED), "True DeadlineExceeded");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -304,6 +360,26 @@ async fn a_deleted_jobs_tree_is_cancelled_and_a_wanted_one_never() {
     assert_eq!(states(&lab), [JobState::Proving, JobState::Proving]);
     let known = until("the tree's root", || lab.status("c").root_task).await;
     assert_eq!(known, lab.tree().ids.last().unwrap().to_string());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_submit_holds_nobody_up_and_its_tree_is_wanted() {
+    let lab = Lab::new().await;
+    lab.apply("a", json!({}));
+    lab.list();
+    let submits = &lab.me.ctx.jobs.submits;
+    let slow = submits.begin(Block { chain_id: 5, number: 9, prover: prover_word("alice").0 });
+    timeout(PATIENCE, collect(&lab.me)).await.expect("it waits for no submit");
+    lab.settle("a", 0).await;
+    assert_eq!(lab.condition("a", condition::ACCEPTED), "True Submitted");
+    lab.api.state().objects.remove("provingjobs/a");
+    lab.list();
+    let state = || lab.dispatcher.jobs().remove(0).state;
+    collect(&lab.me).await;
+    assert_eq!(state(), JobState::Proving, "another job's submit found the same tree");
+    drop(slow);
+    collect(&lab.me).await;
+    assert_eq!(state(), JobState::Cancelled);
 }
 
 #[tokio::test(flavor = "multi_thread")]

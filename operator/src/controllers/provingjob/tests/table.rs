@@ -32,6 +32,7 @@ fn failure(reason: &'static str, again: bool) -> Seen {
         message: "GET https://blocks.example/9.json: 404 Not Found".into(),
         generation: 1,
         attempts: 2,
+        in_a_row: 2,
         next: again.then(|| at(30)),
     };
     Seen { known: Known { failure: Some(failure), ..Known::default() }, ..Seen::default() }
@@ -78,7 +79,7 @@ fn stages() -> Vec<(&'static str, ProvingJobStatus)> {
             delivered_at: delivered.then(|| at(90)),
             answer: if delivered { "200: receipt 42".into() } else { "503: not now".into() },
             refused,
-            next: None,
+            ..Delivery::default()
         };
         seen.known.deliveries.insert("coordinator".into(), delivery);
         seen
@@ -241,6 +242,32 @@ fn a_status_stays_below_two_kilobytes_when_its_report_is_refused() {
         ..worst
     };
     assert_eq!(fit(common.clone()), common);
+}
+
+#[test]
+fn a_report_under_way_at_the_deadline_is_not_lost() {
+    let mut object = job(spec(json!({
+        "deadlineSeconds": 90, "reportTo": [{"name": "a", "secretName": "s"}, {"name": "b", "secretName": "s"}],
+    })));
+    let mut seen = with(complete(at(80)));
+    seen.evidence = Some(Ok(evidence(10)));
+    let first = build(&object, &validated(&object), &seen, &Profile::rfp(), at(82)).unwrap();
+    object.status = Some(status::build(&ProvingJobStatus::default(), &first.picture, 1, at(82)).status);
+    seen.evidence = None;
+    let told = |delivered: bool| Delivery {
+        attempts: 1,
+        delivered_at: delivered.then(|| at(89)),
+        ..Delivery::default()
+    };
+    for (working, attempts, refused, over) in
+        [(true, 1, None, false), (false, 1, None, true), (false, 0, None, false), (true, 1, Some(1), true)]
+    {
+        seen.known.working = working;
+        seen.known.deliveries =
+            [("a".into(), told(true)), ("b".into(), Delivery { attempts, refused, ..told(false) })].into();
+        let built = build(&object, &validated(&object), &seen, &Profile::rfp(), at(90)).unwrap();
+        assert_eq!(built.picture.stage.is_over(), over, "{working} {attempts} {refused:?}");
+    }
 }
 
 #[test]
