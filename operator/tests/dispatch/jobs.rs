@@ -7,6 +7,9 @@ use arborist_core::proof_object::proof_key;
 use arborist_operator::dispatch::{JobError, SubmitError, SubmitRequest, SubmitSource};
 use bytes::Bytes;
 use futures::TryStreamExt;
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 #[test]
@@ -116,6 +119,41 @@ fn finished_jobs_and_their_proofs_are_deleted_after_a_while() {
         (left() == 3).then_some(())
     });
     assert!(lab.dispatcher.job(kept).is_some());
+}
+
+#[test]
+fn a_root_proof_that_is_named_outlives_its_tree() {
+    let lab = Lab::tuned(|o| o.retention = Some(Duration::from_millis(50)));
+    let named = Arc::new(Mutex::new(None));
+    let (asked, answer) = (Arc::new(AtomicUsize::new(0)), named.clone());
+    let count = asked.clone();
+    lab.dispatcher.keep_roots(move || {
+        count.fetch_add(1, Ordering::SeqCst);
+        answer.lock().unwrap().clone()
+    });
+    let job = lab.submit(block(1));
+    let root = lab.dispatcher.root_task(job).unwrap();
+    let mut worker = Worker::login(&lab.dispatcher, hello("w"));
+    for _ in 0..4 {
+        let lease = worker.leases(1).remove(0);
+        worker.prove(&lab, &lease);
+        worker.report(&lease);
+    }
+    assert_eq!(lab.wait(job), JobState::Complete);
+    let before = asked.load(Ordering::SeqCst);
+    until("some looks", || (asked.load(Ordering::SeqCst) > before + 3).then_some(()));
+    assert!(lab.dispatcher.job(job).is_some(), "nothing is deleted while the names are not known");
+
+    *named.lock().unwrap() = Some(HashSet::from([root]));
+    until("the tree is deleted", || lab.dispatcher.job(job).is_none().then_some(()));
+    let left = || lab.runtime.block_on(lab.store.list("proofs").try_collect::<Vec<_>>()).unwrap().len();
+    until("its proofs are deleted, but the root's", || {
+        assert!(left() >= 1);
+        (left() == 1).then_some(())
+    });
+    let release = || lab.runtime.block_on(lab.dispatcher.release_root(&root)).unwrap();
+    assert!(release());
+    assert_eq!(left(), 0);
 }
 
 #[test]

@@ -8,7 +8,10 @@ use super::status::is_over;
 use super::validate::{Served, validate};
 use crate::api::ProvingJob;
 use crate::api::conditions::{is_true, job as condition};
+use crate::controllers::Context;
+use arborist_core::ids::TaskId;
 use kube::ResourceExt;
+use std::collections::HashSet;
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -28,7 +31,7 @@ pub(super) async fn keep(me: &Controller, deleted: &Notify) {
 }
 
 /// Cancels the trees that no job of any scope wants; nothing as long as not all jobs are known. The proofs stay until
-/// the dispatcher's retention, which also takes the trees out of the books.
+/// the dispatcher's retention, which also takes the trees out of the books; the root's stays as long as a job names it.
 pub(super) async fn collect(me: &Controller) {
     let (memory, dispatcher) = (&me.ctx.jobs, &me.ctx.dispatcher);
     memory.forget_gone();
@@ -43,6 +46,7 @@ pub(super) async fn collect(me: &Controller) {
         );
         return;
     }
+    release(me, readable()).await;
     let wanted = wanted(me, readable());
     let views = dispatcher.jobs();
     memory.keep_quarantined(&views.iter().map(|view| view.spec.id).collect::<Vec<_>>());
@@ -71,6 +75,39 @@ pub(super) async fn collect(me: &Controller) {
     }
 }
 
+/// Deletes the root proofs that only deleted jobs named. What still is in the books goes with its tree.
+async fn release<'a>(me: &Controller, jobs: impl Iterator<Item = &'a ProvingJob>) {
+    let named = roots_of(jobs);
+    for root in me.ctx.jobs.take_released().difference(&named) {
+        match me.ctx.dispatcher.release_root(root).await {
+            Ok(true) => {
+                tracing::info!(root = %root, "the root proof was deleted: no ProvingJob names it any more")
+            }
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(root = %root, %error, "a root proof that nobody names was not deleted");
+                me.ctx.jobs.note_released(*root);
+            }
+        }
+    }
+}
+
+/// The roots that jobs name in their status; `None` while not all jobs are known or readable.
+pub(super) fn named(ctx: &Context) -> Option<HashSet<TaskId>> {
+    let jobs = ctx.jobs.all_jobs(&ctx.settings.scopes)?;
+    let readable = jobs.iter().map(|job| job.0.as_ref().ok()).collect::<Option<Vec<_>>>()?;
+    Some(roots_of(readable.into_iter()))
+}
+
+fn roots_of<'a>(jobs: impl Iterator<Item = &'a ProvingJob>) -> HashSet<TaskId> {
+    jobs.filter_map(root_of).collect()
+}
+
+/// The root that a job names in its status.
+pub(super) fn root_of(job: &ProvingJob) -> Option<TaskId> {
+    job.status.as_ref()?.root_task.as_ref()?.parse().ok()
+}
+
 /// Brings the gauge of jobs by state up to date.
 fn count<'a>(me: &Controller, jobs: impl Iterator<Item = &'a ProvingJob>) {
     let mut counts = [0; STATES.len()];
@@ -93,8 +130,7 @@ fn wanted<'a>(me: &Controller, jobs: impl Iterator<Item = &'a ProvingJob>) -> Wa
     let settings = &me.ctx.settings;
     let served = Served { circuits: &settings.profile.circuits, backend: &settings.backend };
     for job in jobs.filter(|job| job.metadata.deletion_timestamp.is_none() && !is_over(job)) {
-        let in_status =
-            job.status.as_ref().and_then(|s| s.root_task.as_ref()).and_then(|hex| hex.parse().ok());
+        let in_status = root_of(job);
         let in_memory = job.uid().and_then(|uid| me.ctx.jobs.root(&uid));
         wanted.roots.extend(in_status);
         wanted.roots.extend(in_memory);

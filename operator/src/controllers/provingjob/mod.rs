@@ -111,6 +111,9 @@ fn clock_of(dispatcher: Dispatcher) -> Clock {
 /// Serves the ProvingJobs of a scope until `stop`. Losing leadership must cancel it: nothing is written after that.
 pub async fn run(ctx: Arc<Context>, scope: Scope, stop: CancellationToken) {
     let (trigger, triggered) = mpsc::unbounded();
+    // not for its own sake: the dispatcher is the context's
+    let weak = Arc::downgrade(&ctx);
+    ctx.dispatcher.keep_roots(move || collect::named(&*weak.upgrade()?));
     let reporter = Arc::new(HttpReporter::new(Reach::of(ctx.settings.allow_local_addresses)));
     let (tasks, clock) = (TaskTracker::new(), clock_of(ctx.dispatcher.clone()));
     let me = Arc::new(Controller { ctx, reporter, trigger, tasks, stop: stop.clone(), clock });
@@ -134,12 +137,18 @@ async fn serve(
     let (reader, writer) = reflector::store();
     me.ctx.jobs.add_scope(scope.clone(), reader.clone());
     let (gone, mut was_gone) = mpsc::unbounded::<()>();
+    let ctx = me.ctx.clone();
     let jobs = watcher(scope.api::<Guarded>(&me.ctx.client), watcher::Config::default())
         .backoff(patience::of_watches())
         .modify(|job| job.managed_fields_mut().clear())
         .reflect(writer)
         // after the store has seen them. The end of a list counts too: what was deleted while nobody watched is gone
         .inspect(move |event| {
+            if let Ok(watcher::Event::Delete(job)) = event
+                && let Some(root) = job.0.as_ref().ok().and_then(collect::root_of)
+            {
+                ctx.jobs.note_released(root);
+            }
             if matches!(event, Ok(watcher::Event::Delete(_) | watcher::Event::InitDone)) {
                 // nobody listens any more when the controller stops
                 let _ = gone.unbounded_send(());

@@ -22,6 +22,7 @@ pub use start::StartError;
 pub use submit::{SubmitError, SubmitRequest, SubmitSource};
 
 use self::core::EngineRoom;
+use self::retention::NamedRoots;
 use super::login::{Expected, Login};
 use super::net::{Net, SendBuffers};
 use crate::metrics::Metrics;
@@ -84,7 +85,8 @@ pub struct Options {
     pub snapshot_records: u64,
     /// … or after so long, if there are any.
     pub snapshot_interval: Duration,
-    /// Finished jobs and the proofs that no other job uses are deleted after so long; `None` keeps them.
+    /// Finished jobs and the proofs that no other job uses are deleted after so long; `None` keeps them. See
+    /// [`Dispatcher::keep_roots`] too.
     pub retention: Option<Duration>,
     /// At a start, proofs that the journal does not know are looked for so long at most before workers are
     /// served; then the search goes on beside.
@@ -174,6 +176,8 @@ struct Inner {
     submitting: tokio::sync::Mutex<()>,
     /// A new job wants its order chosen.
     reorder: Notify,
+    /// Says which root proofs stay though their trees are deleted.
+    named: Mutex<Option<Arc<NamedRoots>>>,
 }
 
 impl Dispatcher {

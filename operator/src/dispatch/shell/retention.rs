@@ -1,6 +1,6 @@
 //! What is deleted of jobs that are over: a pure decision, and the deleting.
 
-use super::Inner;
+use super::{Dispatcher, Inner};
 use crate::dispatch::net::SendBuffers;
 use arborist_artifacts::StoreError;
 use arborist_core::engine::{Event, JobId, JobState, Millis, PreparedJob, Source};
@@ -8,13 +8,43 @@ use arborist_core::ids::{ArtifactHash, TaskId};
 use arborist_core::proof_object::{input_key, proof_key};
 use arborist_core::tree::{Leaves, NodeId};
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 /// How often a look is taken at jobs that are over.
 const LOOK: Duration = Duration::from_secs(30);
 /// Tasks whose proofs are deleted between two looks at whether another job needs them.
 const BATCH: usize = 1000;
+
+/// Root proofs that somebody names; `None` while that is not known.
+pub(super) type NamedRoots = dyn Fn() -> Option<HashSet<TaskId>> + Send + Sync;
+
+impl Dispatcher {
+    /// From now on the proofs of these roots stay when their trees are deleted, and nothing is deleted while they are
+    /// not known (`None`).
+    pub fn keep_roots(&self, named: impl Fn() -> Option<HashSet<TaskId>> + Send + Sync + 'static) {
+        *self.inner.named.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(named));
+    }
+
+    /// Deletes the proof of a root that nobody names any more, unless a tree in the books has it: then it goes with
+    /// that tree. Whether it did.
+    ///
+    /// # Errors
+    /// The store does not delete it.
+    pub async fn release_root(&self, root: &TaskId) -> Result<bool, StoreError> {
+        let inner = &self.inner;
+        let in_the_books = || inner.room.look(|core| core.engine.find(root).is_some());
+        // most are, and no submit has to wait for that
+        if in_the_books() || inner.journal.confirm().await.is_err() {
+            return Ok(false);
+        }
+        let _no_submit = inner.deleting.write().await;
+        if in_the_books() {
+            return Ok(false);
+        }
+        inner.store.delete(&proof_key(root)).await.map(|()| true)
+    }
+}
 
 /// Whether a job's time is up.
 fn is_due(state: &JobState, ended: Option<Millis>, keep: Millis, now: Millis) -> bool {
@@ -44,6 +74,9 @@ impl Inner {
         let Some(keep) = self.options.retention else { return };
         loop {
             tokio::time::sleep(LOOK.min(keep)).await;
+            if self.named().is_none() {
+                continue;
+            }
             for job in self.due(keep.as_millis() as Millis) {
                 match self.delete_job(job).await {
                     Ok(Some(deleted)) => tracing::info!(job = job.0, deleted, "a finished job was deleted"),
@@ -54,6 +87,12 @@ impl Inner {
                 }
             }
         }
+    }
+
+    /// The roots whose proofs stay; none if nobody ever named any.
+    fn named(&self) -> Option<HashSet<TaskId>> {
+        let named = self.named.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        named.map_or_else(|| Some(HashSet::new()), |named| named())
     }
 
     fn due(&self, keep: Millis) -> Vec<JobId> {
@@ -77,13 +116,19 @@ impl Inner {
             return Ok(None);
         }
         let nodes: Vec<u32> = tree.shape.nodes().map(|node| node.0).collect();
+        let root = tree.ids[tree.shape.root().index()];
+        let root_key = proof_key(&root);
         let mut deleted = 0;
         let mut others = Others::default();
         for batch in nodes.chunks(BATCH) {
             // a submit that counts on objects in the store is let through first or waits
             let _no_submit = self.deleting.write().await;
             self.refresh(&mut others, id);
-            let keys = keys_to_delete(&tree, batch, &others);
+            let mut keys = keys_to_delete(&tree, batch, &others);
+            // asked now that the tree is out of the books: who lets go of its name later deletes it
+            if keys.contains(&root_key) && self.named().is_none_or(|named| named.contains(&root)) {
+                keys.retain(|key| *key != root_key);
+            }
             deleted += keys.len();
             self.store.delete_all(keys).await?;
         }

@@ -170,6 +170,7 @@ fn build(
         deleting: RwLock::new(()),
         submitting: tokio::sync::Mutex::new(()),
         reorder: Notify::new(),
+        named: Mutex::new(None),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::lab::{Lab, PATIENCE, is_waiting, until};
 use crate::api::conditions::{job as condition, reason};
 use crate::controllers::Outcome;
-use crate::controllers::provingjob::collect::collect;
+use crate::controllers::provingjob::collect::{collect, named};
 use crate::controllers::provingjob::deadline::millis;
 use crate::controllers::provingjob::fixtures::{job, spec, validated};
 use crate::controllers::provingjob::orphans::Block;
@@ -113,10 +113,13 @@ async fn another_file_than_the_jobs_is_refused_with_both_hashes() {
     lab.apply("a", json!({"source": {"uri": {"url": url, "sha256": "0".repeat(64)}}}));
     let mut log = vec![];
     for second in [0, 100] {
+        lab.visit("a", second).await;
         log.extend(lab.settle("a", second).await);
         assert_eq!(lab.condition("a", condition::ACCEPTED), "False SourceHashMismatch");
         assert!(lab.condition("a", condition::FAILED).starts_with("False"), "it may be an error page");
     }
+    // the third try, and what came of it
+    lab.visit("a", 200).await;
     log.extend(lab.settle("a", 200).await);
     assert_eq!(lab.condition("a", condition::FAILED), "True SourceHashMismatch");
     let found = hex::encode(sha2::Sha256::digest("not the block"));
@@ -380,6 +383,36 @@ async fn a_slow_submit_holds_nobody_up_and_its_tree_is_wanted() {
     drop(slow);
     collect(&lab.me).await;
     assert_eq!(state(), JobState::Cancelled);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_root_proof_stays_as_long_as_a_job_names_it() {
+    let lab = Lab::new().await;
+    let ctx = &lab.me.ctx;
+    assert_eq!(named(ctx), None, "the jobs are not known yet");
+    let root = lab.prove_all().await;
+    lab.apply("a", json!({}));
+    lab.visit("a", 0).await;
+    let id = lab.until_state(JobState::Complete).await;
+    lab.settle("a", 1).await;
+    lab.list();
+    assert_eq!(named(ctx), Some([root].into()));
+    let is_there = async || lab.store.get_proof(&root).await.unwrap().is_some();
+    for (there, case) in [(true, "a job names it"), (true, "it is in the books"), (false, "nobody needs it")]
+    {
+        ctx.jobs.note_released(root);
+        collect(&lab.me).await;
+        assert_eq!(is_there().await, there, "{case}");
+        match case {
+            "a job names it" => {
+                lab.api.state().objects.remove("provingjobs/a");
+                lab.list();
+            }
+            _ if there => lab.dispatcher.forget(id).await.unwrap(),
+            _ => {}
+        }
+    }
+    assert!(ctx.jobs.take_released().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
