@@ -1,6 +1,7 @@
 //! How fast the engine is by itself: a block of 61,440 transactions with two calls each, drained by
 //! 5,000 workers that take no time. `cargo run --release -p arborist-core --example engine_speed`
 
+use arborist_core::circuit::KindSet;
 use arborist_core::engine::*;
 use arborist_core::profile::{Needs, Profile};
 use arborist_core::tree::Leaves;
@@ -41,8 +42,8 @@ fn main() {
     let (mut out, mut journal) = (vec![], vec![]);
     for (prefetch, keep) in [(0u16, false), (1, false), (2, true)] {
         for n in 0..WORKERS {
-            let worker =
-                WorkerSpec { name: format!("w{n}"), node: format!("n{}", n / 4), capacity: needs, prefetch };
+            let (name, node) = (format!("w{n}"), format!("n{}", n / 4));
+            let worker = WorkerSpec { name, node, capacity: needs, kinds: KindSet::ALL, prefetch };
             let session = Session(n + WORKERS * u64::from(prefetch) + 1);
             engine.handle(1, Event::Joined { session, worker, held: vec![] }, &mut out);
         }

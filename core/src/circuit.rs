@@ -52,6 +52,115 @@ impl fmt::Display for Kind {
     }
 }
 
+/// Some of the kinds, as a worker takes them. Sets of fewer kinds are less than sets of more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KindSet(u8);
+
+impl KindSet {
+    /// No kind.
+    pub const NONE: Self = Self(0);
+    /// All kinds.
+    pub const ALL: Self = Self((1 << Kind::ALL.len()) - 1);
+
+    /// One kind alone.
+    pub const fn of(kind: Kind) -> Self {
+        Self(1 << kind.index())
+    }
+
+    /// Its bits: that of a kind is the one at its [`Kind::index`].
+    pub const fn bits(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// The set with these [`KindSet::bits`]; `None` if there are others than those of kinds.
+    pub const fn from_bits(bits: u32) -> Option<Self> {
+        if bits > Self::ALL.0 as u32 { None } else { Some(Self(bits as u8)) }
+    }
+
+    /// Whether the kind is one of them.
+    pub const fn contains(self, kind: Kind) -> bool {
+        self.0 & Self::of(kind).0 != 0
+    }
+
+    /// Whether there is none.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The kinds of either set.
+    #[must_use]
+    pub const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// The kinds of both sets.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// The kinds of this set that the other has not.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// The kinds, leaves first.
+    pub fn iter(self) -> impl Iterator<Item = Kind> {
+        Kind::ALL.into_iter().filter(move |kind| self.contains(*kind))
+    }
+}
+
+impl Default for KindSet {
+    fn default() -> Self {
+        Self::ALL
+    }
+}
+
+impl Ord for KindSet {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.0.count_ones(), self.0).cmp(&(other.0.count_ones(), other.0))
+    }
+}
+
+impl PartialOrd for KindSet {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl FromIterator<Kind> for KindSet {
+    fn from_iter<I: IntoIterator<Item = Kind>>(kinds: I) -> Self {
+        kinds.into_iter().fold(Self::NONE, |set, kind| set.or(Self::of(kind)))
+    }
+}
+
+/// Written `vm,kernel`.
+impl fmt::Display for KindSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.iter().map(Kind::name).collect::<Vec<_>>().join(","))
+    }
+}
+
+/// Why a text is no list of kinds.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is no kind of proof: expected one or several of vm, kernel, base, merge and root, with commas between them"
+)]
+pub struct BadKinds(String);
+
+impl FromStr for KindSet {
+    type Err = BadKinds;
+    fn from_str(text: &str) -> Result<Self, BadKinds> {
+        let kind = |name: &str| {
+            let name = name.trim();
+            let found = Kind::ALL.into_iter().find(|kind| kind.name() == name);
+            found.ok_or_else(|| BadKinds(name.chars().take(40).collect()))
+        };
+        text.split(',').map(kind).collect()
+    }
+}
+
 /// One circuit of the profile, with its own verification key.
 ///
 /// Written `vm`, `kernel/K` (K-th call of its transaction, from 1), `base`, `merge/H`, `root/H`
@@ -159,5 +268,24 @@ mod tests {
         for text in ["", "vm/1", "kernel", "kernel/0", "merge/0", "merge/999", "tree/1"] {
             assert!(text.parse::<Circuit>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn sets_of_kinds_are_written_and_read_back() {
+        for (text, bits) in [("vm", 1), ("kernel", 2), ("vm,root", 17), ("vm,kernel,base,merge,root", 31)] {
+            let set: KindSet = text.parse().unwrap();
+            assert_eq!((set.to_string().as_str(), set.bits()), (text, bits));
+            assert_eq!(KindSet::from_bits(bits), Some(set));
+            assert_eq!(set.iter().collect::<KindSet>(), set);
+            assert!(Kind::ALL.into_iter().all(|kind| set.contains(kind) == (bits >> kind.index() & 1 == 1)));
+        }
+        assert_eq!("root, vm".parse(), KindSet::from_bits(17).ok_or(BadKinds(String::new())));
+        for text in ["", "vm,", "tree", "vm kernel"] {
+            assert!(text.parse::<KindSet>().is_err(), "{text}");
+        }
+        assert_eq!((KindSet::from_bits(0), KindSet::from_bits(32)), (Some(KindSet::NONE), None));
+        assert_eq!(KindSet::default(), KindSet::ALL);
+        let sets = ["root", "vm,kernel", "kernel,base,merge"].map(|text| text.parse::<KindSet>().unwrap());
+        assert!(sets.is_sorted() && sets.iter().all(|set| *set < KindSet::ALL), "fewer kinds first");
     }
 }

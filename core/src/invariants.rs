@@ -1,5 +1,6 @@
 //! What must be true of the engine after every step.
 
+use crate::circuit::Kind;
 use crate::engine::{At, Engine, Job, JobState, TaskState, Worker, fits};
 use crate::profile::Needs;
 use crate::tree::NodeId;
@@ -94,6 +95,10 @@ impl Engine {
             c.expect(worker.is_present() && list.contains(&slot), || {
                 format!("lease {slot} without its worker")
             });
+            let kind = job.kind(lease.at.node);
+            c.expect(worker.kinds.contains(kind), || {
+                format!("lease {slot}: {} takes {}, not {kind}", worker.name, worker.kinds)
+            });
             if let Some(twin) = lease.twin {
                 c.expect(self.leases[twin].twin == Some(slot), || {
                     format!("lease {slot}: twin {twin} has another")
@@ -153,7 +158,8 @@ impl Engine {
                     self.picky_worker(At { job: *slot, node }, class)
                 } else {
                     let needs = self.classes[usize::from(class)];
-                    let free = |w: &Worker| w.takes_leases() && !w.is_held() && fits(needs, w.free());
+                    let takes = |w: &Worker| w.takes_leases() && w.kinds.contains(job.kind(node));
+                    let free = |w: &Worker| takes(w) && !w.is_held() && fits(needs, w.free());
                     self.workers.iter().find(|(_, w)| free(w)).map(|(index, _)| index)
                 };
                 let name = worker.map(|w| self.workers[w].name.clone());
@@ -205,13 +211,17 @@ fn check_counts(c: &mut Checker, job: &Job) {
 
 /// Every ready task is listed once where it is looked for.
 fn check_heaps(c: &mut Checker, job: &Job) {
-    let heaps: Vec<BTreeSet<u32>> = (0..job.classes()).map(|class| job.heap(class).collect()).collect();
+    let heaps: Vec<[BTreeSet<u32>; 5]> =
+        (0..job.classes()).map(|class| Kind::ALL.map(|kind| job.heap(class, kind).collect())).collect();
     let picky: BTreeSet<(u8, u32)> = job.picky.iter().map(|(class, entry)| (*class, *entry as u32)).collect();
     for node in 0..job.shape().total() {
         let class = job.class(node);
         let avoids = job.extra(node).is_some_and(|e| !e.nodes.is_empty());
-        let listed =
-            if avoids { picky.contains(&(class, node)) } else { heaps[usize::from(class)].contains(&node) };
+        let listed = if avoids {
+            picky.contains(&(class, node))
+        } else {
+            heaps[usize::from(class)][job.kind(node).index()].contains(&node)
+        };
         let ready = job.state_of(node) == TaskState::Ready;
         c.expect(!ready || listed, || format!("node {node} is ready and not listed"));
         c.expect(ready || !avoids || !listed, || format!("node {node} is listed and not ready"));

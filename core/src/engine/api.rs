@@ -1,7 +1,7 @@
 //! What goes into the engine and what comes out.
 
 use super::index::IdIndex;
-use crate::circuit::{Circuit, Kind};
+use crate::circuit::{Circuit, Kind, KindSet};
 use crate::ids::{ArtifactHash, TaskId};
 use crate::profile::{Needs, Profile};
 use crate::tree::{BadShape, Leaves, NodeId, RootBinding, Shape, task_ids};
@@ -102,6 +102,8 @@ pub struct WorkerSpec {
     pub node: String,
     /// What it has in all.
     pub capacity: Needs,
+    /// Kinds of proof that it takes.
+    pub kinds: KindSet,
     /// Leases it takes beyond what it can run at once.
     pub prefetch: u16,
 }
@@ -462,7 +464,7 @@ pub enum Notice {
         /// How often by now.
         times: u32,
     },
-    /// Ready tasks fit no worker that is connected.
+    /// Ready tasks fit no worker that is connected and takes their kind.
     NoFittingWorker {
         /// Kind of the tasks.
         kind: Kind,

@@ -4,6 +4,7 @@
 use super::leases::Tell;
 use super::table::At;
 use super::{Engine, Millis, TaskState};
+use crate::circuit::KindSet;
 use crate::order::{Between, POLICIES};
 use crate::tree::NodeId;
 
@@ -56,17 +57,37 @@ impl Engine {
         true
     }
 
-    /// The worker that would take this task, which is of this class.
-    fn taker(&self, at: At, class: u8, room: Room) -> Option<u32> {
+    /// The worker of these kinds (by their place among all takers) that would take this task, which is of
+    /// this class.
+    fn taker(&self, place: usize, at: At, class: u8, room: Room) -> Option<u32> {
+        let takers = &self.workers.takers()[place];
         match room {
-            Room::Now => self.workers.best(self.classes[usize::from(class)], &[]),
+            Room::Now => takers.free_for(self.classes[usize::from(class)]).next(),
             Room::Queue => {
-                let millis = self.durations.median(self.jobs[at.job].kind(at.node), 0);
+                let kind = self.jobs[at.job].kind(at.node);
+                let millis = self.durations.median(kind, 0);
                 (Millis::from(millis) < self.config.prefetch_below)
-                    .then(|| self.workers.best_room(class, &self.classes))
+                    .then(|| self.workers.best_room(takers, class, kind, &self.classes))
                     .flatten()
             }
         }
+    }
+
+    /// The task of a job and class that goes first of those that a worker can take, and the smallest such
+    /// worker. Workers of other kinds have other heads: what nobody takes keeps nobody waiting.
+    fn class_head(&mut self, job: u32, class: u8, room: Room) -> Option<(u64, u32)> {
+        let mut first: Option<(u64, u32)> = None;
+        for place in 0..self.workers.takers().len() {
+            let kinds = self.workers.takers()[place].kinds;
+            let Some(entry) = self.jobs[job].head(class, kinds) else { continue };
+            let at = At { job, node: entry as u32 };
+            let Some(worker) = self.taker(place, at, class, room) else { continue };
+            let key = |(entry, worker): (u64, u32)| (entry, self.workers[worker].capacity);
+            if first.is_none_or(|found| key((entry, worker)) < key(found)) {
+                first = Some((entry, worker));
+            }
+        }
+        first
     }
 
     /// The ready task to go first of those that a worker can take, and that worker: of the job with
@@ -96,10 +117,8 @@ impl Engine {
         let by_key = POLICIES[self.jobs[slot].policy].between == Between::ByKey;
         let mut found: Option<(u64, u32, i64)> = None;
         for class in (0..self.classes.len() as u8).rev() {
-            let Some(entry) = self.jobs[slot].head(class) else { continue };
-            let at = At { job: slot, node: entry as u32 };
-            let Some(worker) = self.taker(at, class, room) else { continue };
-            let slack = if single { 0 } else { self.slack(at) };
+            let Some((entry, worker)) = self.class_head(slot, class, room) else { continue };
+            let slack = if single { 0 } else { self.slack(At { job: slot, node: entry as u32 }) };
             found = Some(match found {
                 Some((first, taker, least)) if !by_key || first < entry => (first, taker, least.min(slack)),
                 Some((.., least)) => (entry, worker, least.min(slack)),
@@ -143,17 +162,17 @@ impl Engine {
 
     /// The worker that may run a ready task now that failed on some machines before.
     pub(crate) fn picky_worker(&self, at: At, class: u8) -> Option<u32> {
-        let needs = self.classes[usize::from(class)];
+        let (needs, kind) = (self.classes[usize::from(class)], self.jobs[at.job].kind(at.node));
         let avoid = self.jobs[at.job].extra(at.node).map_or(&[][..], |e| &e.nodes);
         // Not to those that fail everything: they are always idle, and would use up its attempts.
         let mut sound = avoid.to_vec();
         sound.extend(self.workers.nodes_on_trial());
-        if sound.len() > avoid.len() && self.workers.could(needs, &sound) {
-            return self.workers.best(needs, &sound);
+        if sound.len() > avoid.len() && self.workers.could(needs, kind, &sound) {
+            return self.workers.best(needs, kind, &sound);
         }
-        let other = self.workers.best(needs, avoid);
-        if other.is_none() && !self.workers.could(needs, avoid) {
-            return self.workers.best(needs, &[]);
+        let other = self.workers.best(needs, kind, avoid);
+        if other.is_none() && !self.workers.could(needs, kind, avoid) {
+            return self.workers.best(needs, kind, &[]);
         }
         other
     }
@@ -161,9 +180,14 @@ impl Engine {
     /// Queued leases to workers that could start them at once.
     fn steal(&mut self) {
         for class in (0..self.classes.len()).rev() {
-            while let Some(worker) = self.workers.best(self.classes[class], &[]) {
-                let Some(slot) = self.worth_stealing(class) else { break };
+            let needs = self.classes[class];
+            loop {
+                let free = self.workers.free_kinds_for(needs);
+                let Some(slot) = self.worth_stealing(class, free) else { break };
                 let at = self.leases[slot].at;
+                let Some(worker) = self.workers.best(needs, self.jobs[at.job].kind(at.node), &[]) else {
+                    break;
+                };
                 if self.take_back(slot, Tell::Stop) {
                     // A second copy of it runs elsewhere.
                     continue;
@@ -178,12 +202,13 @@ impl Engine {
         }
     }
 
-    /// The lease queued last when it would wait long, else the one that has waited long already.
-    fn worth_stealing(&mut self, class: usize) -> Option<u32> {
+    /// Of the leases of these kinds, the one queued last when it would wait long, else the one that has waited
+    /// long already.
+    fn worth_stealing(&mut self, class: usize, kinds: KindSet) -> Option<u32> {
         for _ in 0..LOOK {
-            let &(_, slot, fence) = self.queued[class].back()?;
+            let (kind, (_, slot, fence)) = self.queued[class].back(kinds)?;
             if !self.is_queued(slot, fence) {
-                self.queued[class].pop_back();
+                self.queued[class].pop_back(kind);
                 continue;
             }
             if self.expected_wait(slot) >= STEAL_MILLIS {
@@ -192,9 +217,9 @@ impl Engine {
             break;
         }
         for _ in 0..LOOK {
-            let &(since, slot, fence) = self.queued[class].front()?;
+            let (kind, (since, slot, fence)) = self.queued[class].front(kinds)?;
             if !self.is_queued(slot, fence) {
-                self.queued[class].pop_front();
+                self.queued[class].pop_front(kind);
                 continue;
             }
             if since + STEAL_MILLIS <= self.now {
@@ -230,15 +255,20 @@ impl Engine {
     /// Second copies of slow tasks: where the job's order puts the task before all that are ready, as
     /// so much may wait for it (`urgent`); the others to workers for whom nothing is ready.
     fn start_backups(&mut self, urgent: bool) {
-        let slow: Vec<_> =
-            self.slow.iter().filter(|(.., slot)| !self.is_suspended(*slot)).take(LOOK).copied().collect();
+        let free = self.workers.free_kinds();
+        let may = |slot: u32| {
+            let at = self.leases[slot].at;
+            !self.is_suspended(slot) && free.contains(self.jobs[at.job].kind(at.node))
+        };
+        let slow: Vec<_> = self.slow.iter().filter(|(.., slot)| may(*slot)).take(LOOK).copied().collect();
         for (_, _, slot) in slow {
             let lease = self.leases[slot];
             let job = &mut self.jobs[lease.at.job];
-            let entry = job.entry(lease.at.node);
+            let (entry, kind) = (job.entry(lease.at.node), job.kind(lease.at.node));
             // Another copy may have run out of memory: then this one needs a larger machine.
             let class = job.class(lease.at.node);
-            let waits = urgent && job.head(class).is_none_or(|head| head < entry);
+            let rivals = self.workers.rivals(kind);
+            let waits = urgent && job.head(class, rivals).is_none_or(|head| head < entry);
             if waits {
                 continue;
             }
@@ -246,11 +276,10 @@ impl Engine {
             let slow_node = self.workers[lease.worker].node;
             let mut avoid = vec![slow_node];
             avoid.extend(self.jobs[lease.at.job].extra(lease.at.node).iter().flat_map(|e| &e.nodes));
-            let other = self.workers.best(needs, &avoid);
+            let other = self.workers.best(needs, kind, &avoid);
             let same = || {
-                self.workers
-                    .free_for(needs)
-                    .find(|w| *w != lease.worker && !avoid[1..].contains(&self.workers[*w].node))
+                let may = |w: u32| w != lease.worker && !avoid[1..].contains(&self.workers[w].node);
+                self.workers.best_of(needs, kind, may)
             };
             if let Some(worker) = other.or_else(same) {
                 self.back_up(slot, worker);

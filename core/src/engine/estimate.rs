@@ -2,7 +2,7 @@
 
 use super::table::Job;
 use super::{Engine, JobId, JobState, Millis};
-use crate::circuit::Kind;
+use crate::circuit::{Kind, KindSet};
 use crate::profile::Needs;
 
 /// How many tasks with these needs fit into so much.
@@ -66,15 +66,16 @@ impl Rest {
 impl Engine {
     /// When a job will be done if it has all workers that are connected now, in milliseconds as
     /// [`Engine::handle`] counts them; `None` while it is suspended, while something of it fits on no
-    /// worker, when it is over, or unknown. Looks at counts only:
+    /// worker that takes its kind, when it is over, or unknown. Looks at counts only:
     ///
     /// now + max(P, max over kinds k of W(k) + A(k)), where durations are the learned medians and
     /// - P is the longest path that may remain: the steps of every open kind one after the other (of
     ///   `kernel` the most calls of a transaction, of `merge` the tree's height, or the bits of the
     ///   number of open ones if that is less),
-    /// - W(k) is the open work of k and of all kinds that need at least as much, over what the
-    ///   machines that k fits on can run of it at once,
-    /// - A(k) is the shortest path through the open kinds that only come after all of these.
+    /// - W(k) is the open work of k and of all kinds that need at least as much, over what the machines that
+    ///   take and fit any of these can run of k at once; or, if that is longer, the same of those of them alone
+    ///   that only workers that take k too take, over the machines that take and fit k,
+    /// - A(k) is the shortest path through the open kinds that only come after all that W(k) counts.
     pub fn estimate(&self, id: JobId) -> Option<Millis> {
         let slot = self.jobs.slot(id)?;
         match self.jobs[slot].state {
@@ -94,28 +95,35 @@ impl Engine {
         let mut longest: Millis = rest.open_kinds().map(|kind| rest.path(kind)).sum();
         for kind in rest.open_kinds() {
             let needs = self.config.profile.needs(kind);
-            let machines = match self.slots(needs) {
-                0 => return None,
-                machines => machines as f64,
-            };
+            if self.slots(needs, KindSet::of(kind)) == 0 {
+                return None;
+            }
             let as_large = |other: &Kind| weight(needs, self.config.profile.needs(*other)) <= 1.0;
-            let group: Vec<Kind> = rest.open_kinds().filter(as_large).collect();
-            let work: f64 = group
-                .iter()
-                .map(|other| rest.work(*other) * weight(self.config.profile.needs(*other), needs))
-                .sum();
-            let after = rest.open_kinds().filter(|other| group.iter().all(|of| of.index() < other.index()));
-            let after: Millis = after.map(|other| rest.tail(other)).sum();
-            longest = longest.max((work / machines) as Millis + after);
+            let only_there = |other: &Kind| self.workers.takers_of(*other).all(|t| t.kinds.contains(kind));
+            let group: KindSet = rest.open_kinds().filter(as_large).collect();
+            let own: KindSet = group.iter().filter(only_there).collect();
+            longest = longest.max(self.group_millis(&rest, needs, group, group));
+            if own != group {
+                longest = longest.max(self.group_millis(&rest, needs, own, KindSet::of(kind)));
+            }
         }
         Some(longest)
     }
 
-    /// How many tasks with these needs all workers together can run.
-    fn slots(&self, needs: Needs) -> u64 {
-        let of_capacity = |(capacity, shape): (&Needs, &super::workers::Shape)| {
-            slots(needs, *capacity) * u64::from(shape.workers)
-        };
-        self.workers.shapes.iter().map(of_capacity).sum()
+    /// How long the open tasks of a group take machines that take one of `kinds`, of which each fits so much at
+    /// once, and what comes after them.
+    fn group_millis(&self, rest: &Rest, unit: Needs, group: KindSet, kinds: KindSet) -> Millis {
+        let weigh = |other: Kind| rest.work(other) * weight(self.config.profile.needs(other), unit);
+        let work: f64 = group.iter().map(weigh).sum();
+        let after = rest.open_kinds().filter(|other| group.iter().all(|of| of.index() < other.index()));
+        let after: Millis = after.map(|other| rest.tail(other)).sum();
+        (work / self.slots(unit, kinds).max(1) as f64) as Millis + after
+    }
+
+    /// How many tasks with these needs all workers that take one of these kinds can run together.
+    fn slots(&self, needs: Needs, kinds: KindSet) -> u64 {
+        let takers = self.workers.takers().iter().filter(|takers| !takers.kinds.and(kinds).is_empty());
+        let shapes = takers.flat_map(|takers| &takers.shapes);
+        shapes.map(|(capacity, shape)| slots(needs, *capacity) * u64::from(shape.workers)).sum()
     }
 }

@@ -2,7 +2,8 @@
 //! needs the whole of a machine would wait for as long as there are any.
 
 use super::table::At;
-use super::{Engine, Millis, fits};
+use super::{Engine, Millis, Worker, fits};
+use crate::circuit::KindSet;
 use crate::order::{Between, POLICIES};
 use crate::profile::Needs;
 
@@ -20,9 +21,9 @@ pub(crate) struct Held {
 }
 
 impl Engine {
-    /// Chooses the machines to be held: for the ready task that goes before all others, if it fits
-    /// nowhere now and only smaller ones keep it out; one for each of its kind and job that is
-    /// ready, those that will be free first.
+    /// Chooses the machines to be held, among those that take the same kinds of proof: for the ready task that goes
+    /// before all others of these, if it fits nowhere now and only smaller ones keep it out; one for each of its
+    /// kind and job that is ready, those that will be free first.
     pub(crate) fn hold_machines(&mut self) {
         if self.held.chosen + CHOOSE_EVERY > self.now {
             return;
@@ -31,44 +32,67 @@ impl Engine {
         for worker in std::mem::take(&mut self.held.workers) {
             self.workers.hold(worker, None);
         }
-        let Some((at, class)) = self.first_ready() else { return };
-        let needs = self.classes[usize::from(class)];
-        let avoid = self.jobs[at.job].extra(at.node).map_or(vec![], |extra| extra.nodes.clone());
-        if class == 0 || self.workers.best(needs, &avoid).is_some() {
-            return;
-        }
-        let kind = self.jobs[at.job].kind(at.node);
-        let alike = self.jobs[at.job].counts[kind.index()].ready.max(1) as usize;
-        let fitting = self.workers.iter().filter(|(_, w)| w.takes_leases() && fits(needs, w.capacity));
-        let most = (fitting.count() / HELD_PART).max(1);
-        let mut gaps: Vec<(Millis, u32)> = self
-            .workers
-            .iter()
-            .filter(|(_, w)| w.takes_leases() && fits(needs, w.capacity) && !avoid.contains(&w.node))
-            .filter(|(_, w)| w.largest < class)
-            .map(|(index, _)| (self.fits_at(index, needs), index))
-            .collect();
-        gaps.sort_unstable();
-        for (_, worker) in gaps.into_iter().take(alike.min(most)) {
-            self.workers.hold(worker, Some(needs));
-            self.held.workers.push(worker);
-            self.empty_queue(worker);
+        let mut held_for = vec![];
+        let sets: Vec<KindSet> = self.workers.takers().iter().map(|takers| takers.kinds).collect();
+        for (place, kinds) in sets.into_iter().enumerate() {
+            if let Some((at, class)) = self.first_ready(place).filter(|(at, _)| !held_for.contains(at))
+                && self.hold_some(at, class, kinds)
+            {
+                held_for.push(at);
+            }
         }
     }
 
-    /// The ready task that would go first if there were room for all, and its class.
-    fn first_ready(&mut self) -> Option<(At, u8)> {
+    /// Holds machines that take these kinds for a task and its like; says whether there were any to be held.
+    fn hold_some(&mut self, at: At, class: u8, kinds: KindSet) -> bool {
+        let (needs, kind) = (self.classes[usize::from(class)], self.jobs[at.job].kind(at.node));
+        let avoid = self.jobs[at.job].extra(at.node).map_or(vec![], |extra| extra.nodes.clone());
+        if class == 0 || self.workers.best(needs, kind, &avoid).is_some() {
+            return false;
+        }
+        let alike = self.jobs[at.job].counts[kind.index()].ready.max(1) as usize;
+        let may = |w: &Worker| w.takes_leases() && w.kinds == kinds && fits(needs, w.capacity);
+        let most = (self.workers.iter().filter(|(_, w)| may(w)).count() / HELD_PART).max(1);
+        let mut gaps: Vec<(Millis, u32)> = self
+            .workers
+            .iter()
+            .filter(|(_, w)| may(w) && !avoid.contains(&w.node) && w.largest < class)
+            .map(|(index, _)| (self.fits_at(index, needs), index))
+            .collect();
+        gaps.sort_unstable();
+        gaps.truncate(alike.min(most));
+        for (_, worker) in &gaps {
+            self.workers.hold(*worker, Some(needs));
+            self.held.workers.push(*worker);
+            self.empty_queue(*worker);
+        }
+        !gaps.is_empty()
+    }
+
+    /// The ready task that would go first if there were room for all, of those for workers of some kinds (by
+    /// their place among all takers), and its class.
+    fn first_ready(&mut self, place: usize) -> Option<(At, u8)> {
+        let all = self.workers.takers();
+        let kinds = all[place].kinds;
+        // What is too large for them has others to wait for, if there are others.
+        let fitting =
+            |class: &u8| all.len() == 1 || all[place].home(self.classes[usize::from(*class)]).is_some();
+        let classes: Vec<u8> = (0..self.classes.len() as u8).filter(fitting).collect();
         let mut first: Option<(i64, At, u8)> = None;
         let mut priority = None;
         for place in 0..self.jobs.ranked().len() {
-            let job = self.jobs.ranked()[place];
-            let own = self.jobs[job].spec.priority;
+            let slot = self.jobs.ranked()[place];
+            let job = &mut self.jobs[slot];
+            let own = job.spec.priority;
             if first.is_some() && priority != Some(own) {
                 break;
             }
-            let by_key = POLICIES[self.jobs[job].policy].between == Between::ByKey;
-            let picky: Vec<(u8, u64)> = self.jobs[job].picky.iter().copied().collect();
-            let heads = (0..self.classes.len() as u8).filter_map(|c| Some((c, self.jobs[job].head(c)?)));
+            let by_key = POLICIES[job.policy].between == Between::ByKey;
+            let fits = |(class, entry): &&(u8, u64)| {
+                classes.contains(class) && kinds.contains(job.kind(*entry as u32))
+            };
+            let picky: Vec<(u8, u64)> = job.picky.iter().filter(fits).copied().collect();
+            let heads = classes.iter().filter_map(|class| Some((*class, job.head(*class, kinds)?)));
             let all: Vec<(u8, u64)> = heads.chain(picky).collect();
             let head = if by_key {
                 all.into_iter().min_by_key(|(_, entry)| *entry)
@@ -76,7 +100,7 @@ impl Engine {
                 all.into_iter().max_by_key(|(class, entry)| (*class, std::cmp::Reverse(*entry)))
             };
             let Some((class, entry)) = head else { continue };
-            let at = At { job, node: entry as u32 };
+            let at = At { job: slot, node: entry as u32 };
             let slack = self.slack(at);
             if first.is_none_or(|(least, ..)| slack < least) {
                 (first, priority) = (Some((slack, at, class)), Some(own));

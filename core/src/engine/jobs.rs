@@ -3,7 +3,7 @@
 use super::leases::Tell;
 use super::table::{At, Extra, Job, Proven};
 use super::{Command, Engine, JobId, JobSpec, JobState, Millis, Notice, PreparedJob, Record, TaskState};
-use crate::circuit::Kind;
+use crate::circuit::{Kind, KindSet};
 use crate::order::POLICIES;
 use crate::tree::NodeId;
 use std::cmp::Reverse;
@@ -309,7 +309,7 @@ impl Engine {
             why += &format!("; {circuit} {} is quarantined: {reason}", job.tree.ids[*node as usize].short());
         } else if job.spec.suspended {
             why += "; the job was suspended";
-        } else if self.workers.shapes.is_empty() {
+        } else if self.workers.takers().is_empty() {
             why += "; no worker was connected";
         }
         why
@@ -330,28 +330,42 @@ impl Engine {
         }
     }
 
-    /// Says when ready tasks fit no worker; once, until one fits again.
+    /// Says when no worker takes ready tasks, as they fit none or for their kind; once, until one does again.
     pub(crate) fn check_unfit(&mut self) {
         for class in 0..self.classes.len() as u8 {
             let needs = self.classes[usize::from(class)];
-            let head = (0..self.jobs.ranked().len()).find_map(|place| {
-                let slot = self.jobs.ranked()[place];
-                let picky = self.jobs[slot].picky.iter().find(|(c, _)| *c == class).map(|(_, e)| *e as u32);
-                self.jobs[slot]
-                    .head(class)
-                    .map(|entry| entry as u32)
-                    .or(picky)
-                    .map(|node| At { job: slot, node })
-            });
-            let unfit = head.filter(|_| !self.workers.could(needs, &[]) && !self.workers.could_later(needs));
-            if let Some(at) = unfit.filter(|_| !self.unfit[usize::from(class)]) {
+            let taken =
+                |kind: &Kind| self.workers.could(needs, *kind, &[]) || self.workers.could_later(needs, *kind);
+            let unfit: KindSet = Kind::ALL.into_iter().filter(|kind| !taken(kind)).collect();
+            let mut told = self.unfit[usize::from(class)].and(unfit);
+            if self.first_of(class, unfit).is_none() {
+                told = KindSet::NONE;
+            }
+            while let Some(at) = self.first_of(class, unfit.without(told)) {
                 let kind = self.jobs[at.job].kind(at.node);
+                // Where nothing fits, it is not for the kind.
+                told = if unfit == KindSet::ALL { unfit } else { told.or(KindSet::of(kind)) };
                 let ready =
                     self.jobs.ranked().iter().map(|slot| self.jobs[*slot].counts[kind.index()].ready).sum();
                 self.out.push(Command::Notice(Notice::NoFittingWorker { kind, needs, ready }));
             }
-            self.unfit[usize::from(class)] = unfit.is_some();
+            self.unfit[usize::from(class)] = told;
         }
+    }
+
+    /// A ready task of this class and these kinds, of the first job that has one.
+    fn first_of(&mut self, class: u8, kinds: KindSet) -> Option<At> {
+        if kinds.is_empty() {
+            return None;
+        }
+        (0..self.jobs.ranked().len()).find_map(|place| {
+            let slot = self.jobs.ranked()[place];
+            let job = &self.jobs[slot];
+            let mut picky = job.picky.iter().filter(|(c, _)| *c == class).map(|(_, entry)| *entry as u32);
+            let picky = picky.find(|node| kinds.contains(job.kind(*node)));
+            let head = self.jobs[slot].head(class, kinds).map(|entry| entry as u32);
+            head.or(picky).map(|node| At { job: slot, node })
+        })
     }
 }
 

@@ -171,7 +171,8 @@ impl Engine {
             Some(started) => self.start(slot, started),
             None => {
                 self.workers[worker].queue.push(slot);
-                self.queued[usize::from(class)].push_back((assigned, slot, fence));
+                let kind = self.jobs[at.job].kind(at.node);
+                self.queued[usize::from(class)].push(kind, (assigned, slot, fence));
                 self.compact_queued(class);
             }
         }

@@ -1,7 +1,7 @@
 //! The engine: `handle(now, event, &mut commands)`, nothing else changes its state.
 //!
-//! Where to look: `api` has what goes in and out, `table` has a job's books, `jobs` what users do to jobs, `workers` the workers and
-//! their indexes, `presence` their coming and going, `leases` who has what, `assign` who gets what, `hold` what is
+//! Where to look: `api` has what goes in and out, `table` has a job's books, `jobs` what users do to jobs, `workers` the workers,
+//! `takers` their indexes, `presence` their coming and going, `leases` who has what, `assign` who gets what, `hold` what is
 //! kept free for large tasks, `seen` what is shown,
 //! `results` and `retries` how a lease ends, `stragglers` what takes too long, `ends` what is known of
 //! processes that died, `views` what can be seen, `demand` and `estimate` what is needed and how long,
@@ -17,6 +17,7 @@ mod estimate;
 mod hold;
 mod index;
 mod jobs;
+mod lanes;
 mod leases;
 mod presence;
 mod record;
@@ -27,6 +28,7 @@ mod seen;
 mod snapshot;
 mod stragglers;
 mod table;
+mod takers;
 mod views;
 mod workers;
 
@@ -39,12 +41,13 @@ pub use seen::*;
 pub(crate) use table::{At, Job};
 pub(crate) use workers::{Worker, Workers, fits};
 
+use crate::circuit::KindSet;
 use crate::durations::Durations;
 use crate::ids::TaskId;
 use crate::profile::Needs;
 use hashbrown::HashMap;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::ops::{Index, IndexMut};
 
 /// Jobs by slot; slots of forgotten jobs are used again.
@@ -144,7 +147,7 @@ pub struct Engine {
     /// When workers that failed too often have rested; may be stale.
     resting: BinaryHeap<Reverse<(Millis, u32, Session)>>,
     /// Leases queued at workers, by class: (since, slot, fence), oldest first; may be stale.
-    queued: Vec<VecDeque<(Millis, u32, u64)>>,
+    queued: Vec<lanes::Lanes<(Millis, u32, u64)>>,
     /// Leases that run, by kind and the machine's cores, oldest first; may be stale.
     watched: BTreeMap<(u8, u16), stragglers::Watched>,
     /// Leases that run too long and have no backup copy: (since, fence, slot).
@@ -154,8 +157,8 @@ pub struct Engine {
     held: hold::Held,
     /// When a lease queued now may be given to an idle worker.
     steal_at: Option<Millis>,
-    /// Classes of which was said that no worker fits.
-    unfit: Vec<bool>,
+    /// Kinds of which was said that no worker takes them or fits, by class.
+    unfit: Vec<KindSet>,
 }
 
 impl Engine {
@@ -181,14 +184,14 @@ impl Engine {
             delayed: BinaryHeap::new(),
             expiries: BinaryHeap::new(),
             resting: BinaryHeap::new(),
-            queued: vec![VecDeque::new(); classes.len()],
+            queued: classes.iter().map(|_| lanes::Lanes::default()).collect(),
             watched: BTreeMap::new(),
             slow: BTreeSet::new(),
             hedges: stragglers::Hedges::default(),
             ends: ends::Ends::default(),
             held: hold::Held::default(),
             steal_at: None,
-            unfit: vec![false; classes.len()],
+            unfit: vec![KindSet::NONE; classes.len()],
             classes,
             config,
         }

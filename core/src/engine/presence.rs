@@ -16,7 +16,8 @@ impl Engine {
         let before = self.workers.by_name(&spec.name);
         let same = before.filter(|w| {
             let worker = &self.workers[*w];
-            worker.capacity == spec.capacity && self.nodes[worker.node as usize] == spec.node
+            let alike = worker.capacity == spec.capacity && worker.kinds == spec.kinds;
+            alike && self.nodes[worker.node as usize] == spec.node
         });
         let node = self.node_number(&spec.node);
         let maker = self.maker_number(&spec.name, Some(&spec.node), spec.capacity.cores);
@@ -125,7 +126,7 @@ impl Engine {
             Some(_) => fits(self.classes[usize::from(job.class(at.node))], worker.free()),
             None => !job.spec.suspended && worker.queue.len() < usize::from(worker.prefetch),
         };
-        open && room && worker.state != WorkerState::Barred
+        open && room && worker.kinds.contains(job.kind(at.node)) && worker.state != WorkerState::Barred
     }
 
     /// Any sign of life.

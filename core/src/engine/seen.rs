@@ -3,7 +3,7 @@
 use super::api::{JobId, JobSpec, JobState, Millis, Session};
 use super::codec::BadBytes;
 use crate::backend::PublicInputs;
-use crate::circuit::Circuit;
+use crate::circuit::{Circuit, KindSet};
 use crate::ids::TaskId;
 use crate::profile::Needs;
 use serde::{Deserialize, Serialize};
@@ -140,7 +140,7 @@ pub enum Waits {
     Suspended,
     /// Its job has ended.
     JobEnded,
-    /// No connected worker is large enough.
+    /// No connected worker is large enough and takes its kind.
     NoFittingWorker(Needs),
     /// All workers that fit are busy.
     Busy(Needs),
@@ -221,11 +221,13 @@ pub struct WorkerBrief {
     pub idle_since: Option<Millis>,
 }
 
-/// Workers of one capacity.
+/// Workers of one capacity that take the same kinds of proof.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClassView {
     /// What each has.
     pub capacity: Needs,
+    /// Kinds that each takes.
+    pub kinds: KindSet,
     /// How many take leases.
     pub workers: u32,
     /// Of these: without any lease.

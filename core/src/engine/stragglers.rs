@@ -1,9 +1,12 @@
 //! What takes too long: second copies of slow tasks, an end to endless ones.
 
+use super::lanes::Lanes;
 use super::leases::Tell;
+use super::table::At;
 use super::{Command, Config, Engine, Millis, Notice, Reason};
 use crate::circuit::Kind;
 use crate::durations::{Durations, MIN_SAMPLES};
+use crate::profile::Needs;
 use std::collections::VecDeque;
 
 /// Running leases of one kind on one class of machine in the order they started: what they may take
@@ -28,7 +31,7 @@ const SLOW_PART: u64 = 1_000;
 #[derive(Debug, Default)]
 pub(crate) struct Hedges {
     /// (slot, fence); entries may be stale.
-    waiting: VecDeque<(u32, u64)>,
+    waiting: Lanes<(u32, u64)>,
     /// (slot, fence) of second copies that are slow themselves; entries may be stale.
     slow_copies: VecDeque<(u32, u64)>,
     /// Leases that ran too long so far.
@@ -140,8 +143,8 @@ impl Engine {
             }
             let lease = self.leases[slot];
             let avoid = [first, slot].map(|slot| self.workers[self.leases[slot].worker].node);
-            let class = self.jobs[lease.at.job].class(lease.at.node);
-            if let Some(worker) = self.workers.best(self.classes[usize::from(class)], &avoid) {
+            let (needs, kind) = self.wants_of(lease.at);
+            if let Some(worker) = self.workers.best(needs, kind, &avoid) {
                 self.take_back(slot, Tell::Stop);
                 self.back_up(first, worker);
                 replaced = true;
@@ -170,24 +173,34 @@ impl Engine {
         let finished: u64 = Kind::ALL.iter().map(|kind| self.durations.samples(*kind, 0)).sum();
         let pays = self.config.backup_percent > 0 && self.hedges.slow * SLOW_PART > finished;
         if pays && job.open.saturating_mul(HEDGED_PART) <= job.shape().total() {
-            self.hedges.waiting.push_back((slot, lease.fence));
+            let kind = job.kind(lease.at.node);
+            self.hedges.waiting.push(kind, (slot, lease.fence));
         }
     }
 
-    /// Second copies of a job's last tasks, to idle workers on other machines.
+    /// Second copies of a job's last tasks, to idle workers on other machines: for all workers of some kinds
+    /// what waits longest comes first.
     pub(crate) fn hedge(&mut self) {
-        while let Some(&(slot, fence)) = self.hedges.waiting.front() {
-            let alone = self.leases.is(slot, fence) && self.leases[slot].twin.is_none();
-            if alone && !self.is_suspended(slot) {
-                let lease = self.leases[slot];
-                let avoid = [self.workers[lease.worker].node];
-                let class = self.jobs[lease.at.job].class(lease.at.node);
-                let needs = self.classes[usize::from(class)];
-                let Some(worker) = self.workers.best(needs, &avoid) else { return };
-                self.back_up(slot, worker);
+        for place in 0..self.workers.takers().len() {
+            let Some(kinds) = self.workers.takers().get(place).map(|takers| takers.kinds) else { return };
+            while let Some((kind, (slot, fence))) = self.hedges.waiting.front(kinds) {
+                let alone = self.leases.is(slot, fence) && self.leases[slot].twin.is_none();
+                if alone && !self.is_suspended(slot) {
+                    let lease = self.leases[slot];
+                    let avoid = [self.workers[lease.worker].node];
+                    let (needs, kind) = self.wants_of(lease.at);
+                    let Some(worker) = self.workers.best(needs, kind, &avoid) else { break };
+                    self.back_up(slot, worker);
+                }
+                self.hedges.waiting.pop_front(kind);
             }
-            self.hedges.waiting.pop_front();
         }
+    }
+
+    /// What a task needs now, and its kind.
+    fn wants_of(&self, at: At) -> (Needs, Kind) {
+        let job = &self.jobs[at.job];
+        (self.classes[usize::from(job.class(at.node))], job.kind(at.node))
     }
 
     /// Whether a lease is that of a job for which nothing new is leased.

@@ -1,7 +1,7 @@
 //! One job's books: a byte of state and five words a task, in columns; no task is an object.
 
 use super::{Counts, JobSpec, JobState, Millis, PreparedJob, TaskState};
-use crate::circuit::Kind;
+use crate::circuit::{Kind, KindSet};
 use crate::order::POLICIES;
 use crate::tree::{NodeId, Shape};
 use std::cmp::Reverse;
@@ -107,8 +107,8 @@ pub(crate) struct Job {
     end: Box<[u32]>,
     cpu: Box<[u32]>,
     bytes: Box<[u32]>,
-    /// Ready tasks by class: policy key above node number. May hold stale entries.
-    ready: Vec<BinaryHeap<Reverse<u64>>>,
+    /// Ready tasks by class and kind: policy key above node number. May hold stale entries.
+    ready: Vec<[BinaryHeap<Reverse<u64>>; 5]>,
     /// Ready tasks that avoid some machines: class, key above node.
     pub(crate) picky: BTreeSet<(u8, u64)>,
     pub(crate) extra: BTreeMap<u32, Extra>,
@@ -142,7 +142,7 @@ impl Job {
             end: column(total),
             cpu: column(total),
             bytes: column(total),
-            ready: vec![BinaryHeap::new(); classes],
+            ready: vec![Default::default(); classes],
             picky: BTreeSet::new(),
             extra: BTreeMap::new(),
             tree,
@@ -287,20 +287,21 @@ impl Job {
             self.picky.insert((class, entry));
             return;
         }
-        let ready = self.counts.iter().map(|c| c.ready as usize).sum::<usize>();
-        if self.ready[usize::from(class)].len() > 2 * ready + 64 {
-            self.sweep(class);
+        let kind = self.kind(node);
+        let ready = self.counts[kind.index()].ready as usize;
+        if self.ready[usize::from(class)][kind.index()].len() > 2 * ready + 64 {
+            self.sweep(class, kind);
         }
-        self.ready[usize::from(class)].push(Reverse(entry));
+        self.ready[usize::from(class)][kind.index()].push(Reverse(entry));
     }
 
-    /// Drops stale and double entries of one class.
-    fn sweep(&mut self, class: u8) {
-        let mut entries = std::mem::take(&mut self.ready[usize::from(class)]).into_vec();
+    /// Drops stale and double entries of one class and kind.
+    fn sweep(&mut self, class: u8, kind: Kind) {
+        let mut entries = std::mem::take(&mut self.ready[usize::from(class)][kind.index()]).into_vec();
         entries.retain(|Reverse(e)| self.is_listed(*e as u32, class));
         entries.sort_unstable();
         entries.dedup();
-        self.ready[usize::from(class)] = entries.into();
+        self.ready[usize::from(class)][kind.index()] = entries.into();
     }
 
     fn unpick(&mut self, node: u32) {
@@ -316,20 +317,25 @@ impl Job {
             && self.class(node) == class
     }
 
-    /// The first ready task of a class that any machine may take: its key above its node.
-    pub(crate) fn head(&mut self, class: u8) -> Option<u64> {
+    /// The first ready task of a class and of these kinds that any machine may take: its key above its node.
+    pub(crate) fn head(&mut self, class: u8, kinds: KindSet) -> Option<u64> {
+        kinds.iter().filter_map(|kind| self.head_of(class, kind)).min()
+    }
+
+    fn head_of(&mut self, class: u8, kind: Kind) -> Option<u64> {
+        let place = usize::from(class);
         loop {
-            let Reverse(entry) = *self.ready[usize::from(class)].peek()?;
+            let Reverse(entry) = *self.ready[place][kind.index()].peek()?;
             if self.is_listed(entry as u32, class) {
                 return Some(entry);
             }
-            self.ready[usize::from(class)].pop();
+            self.ready[place][kind.index()].pop();
         }
     }
 
-    /// Nodes in a class's heap, stale ones too, for the invariant checker.
-    pub(crate) fn heap(&self, class: usize) -> impl Iterator<Item = u32> {
-        self.ready[class].iter().map(|Reverse(entry)| *entry as u32)
+    /// Nodes in the heap of a class and kind, stale ones too, for the invariant checker.
+    pub(crate) fn heap(&self, class: usize, kind: Kind) -> impl Iterator<Item = u32> {
+        self.ready[class][kind.index()].iter().map(|Reverse(entry)| *entry as u32)
     }
 
     pub(crate) fn classes(&self) -> usize {
@@ -344,7 +350,7 @@ impl Job {
 
     /// Fills the heaps anew from the states.
     fn refill(&mut self) {
-        let mut entries = vec![vec![]; self.ready.len()];
+        let mut entries: Vec<[Vec<Reverse<u64>>; 5]> = vec![Default::default(); self.ready.len()];
         self.picky.clear();
         for node in 0..self.shape().total() {
             if self.state_of(node) != TaskState::Ready {
@@ -354,16 +360,14 @@ impl Job {
             if self.extra(node).is_some_and(|e| !e.nodes.is_empty()) {
                 self.picky.insert((class, entry));
             } else {
-                entries[usize::from(class)].push(Reverse(entry));
+                entries[usize::from(class)][self.kind(node).index()].push(Reverse(entry));
             }
         }
-        self.ready = entries
-            .into_iter()
-            .map(|mut class| {
-                class.shrink_to_fit();
-                class.into()
-            })
-            .collect();
+        let heap = |mut entries: Vec<_>| {
+            entries.shrink_to_fit();
+            BinaryHeap::from(entries)
+        };
+        self.ready = entries.into_iter().map(|class| class.map(heap)).collect();
     }
 
     /// Works out states, counters and heaps from which tasks are done or failed: after a submit or a
@@ -432,7 +436,7 @@ impl Job {
     /// Bytes this job takes, all in but for its leaves' inputs, divided by its tasks.
     pub(crate) fn bytes_per_task(&self) -> f64 {
         let columns = 5 * 4 * self.word.len() + self.flags.len() + 32 * self.tree.ids.capacity();
-        let heaps: usize = self.ready.iter().map(|h| 8 * h.capacity()).sum();
+        let heaps: usize = self.ready.iter().flatten().map(|h| 8 * h.capacity()).sum();
         let shape = 4 * (self.shape().transactions() as usize + 1);
         (columns + heaps + shape + self.tree.index.bytes()) as f64 / f64::from(self.shape().total())
     }

@@ -5,6 +5,7 @@ use super::{
     ClassView, Counts, Done, Engine, JobId, JobState, JobView, PreparedJob, Session, TaskState, TaskView,
     Waits, WorkerBrief, WorkerState, WorkerView,
 };
+use crate::circuit::{Kind, KindSet};
 use crate::durations::Durations;
 use crate::ids::TaskId;
 use crate::profile::Needs;
@@ -108,14 +109,15 @@ impl Engine {
             _ if job.spec.suspended => Waits::Suspended,
             _ => self.waits_for_worker(
                 self.classes[usize::from(job.class(at.node))],
+                job.kind(at.node),
                 extra.map_or(&[], |e| &e.nodes),
             ),
         })
     }
 
-    fn waits_for_worker(&self, needs: Needs, avoid: &[u32]) -> Waits {
+    fn waits_for_worker(&self, needs: Needs, kind: Kind, avoid: &[u32]) -> Waits {
         match () {
-            () if !self.workers.could(needs, &[]) && !self.workers.could_later(needs) => {
+            () if !self.workers.could(needs, kind, &[]) && !self.workers.could_later(needs, kind) => {
                 Waits::NoFittingWorker(needs)
             }
             () if avoid.is_empty() => Waits::Busy(needs),
@@ -123,13 +125,13 @@ impl Engine {
         }
     }
 
-    /// Workers that take leases, by capacity, smallest first. Looks at every worker.
+    /// Workers that take leases, by capacity, smallest first, and by the kinds they take. Looks at every worker.
     pub fn capacity(&self) -> Vec<ClassView> {
-        let mut classes: BTreeMap<Needs, ClassView> = BTreeMap::new();
+        let mut classes: BTreeMap<(Needs, KindSet), ClassView> = BTreeMap::new();
         for (_, worker) in self.workers.iter().filter(|(_, w)| w.takes_leases()) {
-            let capacity = worker.capacity;
-            let empty = ClassView { capacity, workers: 0, idle: 0, free_cores: 0, free_memory_mib: 0 };
-            let class = classes.entry(capacity).or_insert(empty);
+            let (capacity, kinds) = (worker.capacity, worker.kinds);
+            let empty = ClassView { capacity, kinds, workers: 0, idle: 0, free_cores: 0, free_memory_mib: 0 };
+            let class = classes.entry((capacity, kinds)).or_insert(empty);
             class.workers += 1;
             class.idle += u32::from(worker.running.is_empty() && worker.queue.is_empty());
             class.free_cores += u64::from(worker.free().cores);

@@ -1,10 +1,12 @@
 //! Workers and the indexes by which one is found without looking at all.
 
+use super::takers::{Keys, Takers};
 use super::{Gone, Millis, Session, WorkerSpec, WorkerState};
+use crate::circuit::{Kind, KindSet};
 use crate::ids::TaskId;
 use crate::profile::Needs;
 use hashbrown::HashMap;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ops::{Index, IndexMut};
 
 /// Lost leases remembered of a worker: their results still count, and it may go on with them.
@@ -33,6 +35,8 @@ pub(crate) struct Worker {
     /// Its machine, by number.
     pub(crate) node: u32,
     pub(crate) capacity: Needs,
+    /// Kinds of proof that it takes.
+    pub(crate) kinds: KindSet,
     pub(crate) prefetch: u16,
     /// What its running leases need together.
     pub(crate) used: Needs,
@@ -63,14 +67,6 @@ pub(crate) struct Worker {
     keys: Keys,
 }
 
-/// Where a worker stands in the indexes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Keys {
-    free: Option<(Needs, Needs)>,
-    room: Option<(Needs, u8, u16)>,
-    counted: bool,
-}
-
 impl Worker {
     pub(crate) fn free(&self) -> Needs {
         Needs {
@@ -95,6 +91,11 @@ impl Worker {
     /// Whether it is kept free for a task that does not fit yet.
     pub(crate) fn is_held(&self) -> bool {
         self.held_for.is_some_and(|needs| !fits(needs, self.free()))
+    }
+
+    /// Whether it takes tasks of this kind and has, in all, what they need.
+    pub(crate) fn could_take(&self, needs: Needs, kind: Kind) -> bool {
+        self.kinds.contains(kind) && fits(needs, self.capacity)
     }
 
     /// Whether it has no lease.
@@ -125,13 +126,6 @@ impl Worker {
     }
 }
 
-/// Workers of one capacity that take leases, by machine.
-#[derive(Debug, Default)]
-pub(crate) struct Shape {
-    pub(crate) workers: u32,
-    pub(crate) nodes: BTreeMap<u32, u32>,
-}
-
 /// All workers.
 #[derive(Debug, Default)]
 pub(crate) struct Workers {
@@ -139,15 +133,10 @@ pub(crate) struct Workers {
     vacant: Vec<u32>,
     by_session: HashMap<Session, u32>,
     by_name: HashMap<String, u32>,
-    /// Workers with free capacity by (capacity, free): the smallest worker that fits comes first, and
-    /// of equal ones the fullest, so that whole machines stay whole.
-    free: BTreeMap<(Needs, Needs), BTreeSet<u32>>,
-    /// Workers that may queue more, by capacity and the largest class they run: fewest queued first.
-    room: BTreeMap<(Needs, u8), BTreeSet<(u16, u32)>>,
+    /// Those that take leases, by the kinds they take, fewest kinds first: mostly there is one entry, for all.
+    takers: Vec<Takers>,
     /// Workers that failed often and have proven nothing since, resting or not.
     on_trial: BTreeSet<u32>,
-    /// Workers that take leases, by capacity.
-    pub(crate) shapes: BTreeMap<Needs, Shape>,
 }
 
 impl Index<u32> for Workers {
@@ -191,6 +180,7 @@ impl Workers {
             name: spec.name.clone(),
             node,
             capacity: spec.capacity,
+            kinds: spec.kinds,
             prefetch: spec.prefetch,
             used: Needs { cores: 0, memory_mib: 0 },
             running: vec![],
@@ -258,71 +248,79 @@ impl Workers {
         if old == new {
             return;
         }
-        let (node, capacity) = (worker.node, worker.capacity);
-        if old.free != new.free {
-            old.free.into_iter().for_each(|key| take_out(&mut self.free, key, &index));
-            new.free.into_iter().for_each(|key| _ = self.free.entry(key).or_default().insert(index));
+        let (node, capacity, kinds) = (worker.node, worker.capacity, worker.kinds);
+        let place = self.takers.partition_point(|takers| takers.kinds < kinds);
+        if self.takers.get(place).is_none_or(|takers| takers.kinds != kinds) {
+            self.takers.insert(place, Takers::new(kinds));
         }
-        if old.room != new.room {
-            if let Some((capacity, class, queued)) = old.room {
-                take_out(&mut self.room, (capacity, class), &(queued, index));
-            }
-            if let Some((capacity, class, queued)) = new.room {
-                self.room.entry((capacity, class)).or_default().insert((queued, index));
-            }
-        }
-        if old.counted != new.counted {
-            self.count(capacity, node, new.counted);
+        self.takers[place].reindex(index, capacity, node, (old, new));
+        if self.takers[place].is_empty() {
+            self.takers.remove(place);
         }
         self.slab[index as usize].keys = new;
     }
 
-    fn count(&mut self, capacity: Needs, node: u32, more: bool) {
-        let shape = self.shapes.entry(capacity).or_default();
-        let of_node = shape.nodes.entry(node).or_default();
-        if more {
-            (shape.workers, *of_node) = (shape.workers + 1, *of_node + 1);
-            return;
-        }
-        (shape.workers, *of_node) = (shape.workers - 1, *of_node - 1);
-        if *of_node == 0 {
-            shape.nodes.remove(&node);
-        }
-        if shape.workers == 0 {
-            self.shapes.remove(&capacity);
-        }
+    /// Those that take leases, by the kinds they take, fewest kinds first.
+    pub(crate) fn takers(&self) -> &[Takers] {
+        &self.takers
+    }
+
+    /// Those that take leases of this kind, by the kinds they take.
+    pub(crate) fn takers_of(&self, kind: Kind) -> impl Iterator<Item = &Takers> {
+        self.takers.iter().filter(move |takers| takers.kinds.contains(kind))
+    }
+
+    /// The kinds that some of these take.
+    fn kinds_of(&self, which: impl Fn(&Takers) -> bool) -> KindSet {
+        let takers = self.takers.iter().filter(|takers| which(takers));
+        takers.fold(KindSet::NONE, |kinds, takers| kinds.or(takers.kinds))
+    }
+
+    /// Kinds that workers with free capacity take.
+    pub(crate) fn free_kinds(&self) -> KindSet {
+        self.kinds_of(Takers::any_free)
+    }
+
+    /// Kinds of which a worker could run a task with these needs now.
+    pub(crate) fn free_kinds_for(&self, needs: Needs) -> KindSet {
+        self.kinds_of(|takers| takers.free_for(needs).next().is_some())
+    }
+
+    /// Kinds that are taken by workers that take this one.
+    pub(crate) fn rivals(&self, kind: Kind) -> KindSet {
+        self.kinds_of(|takers| takers.kinds.contains(kind))
     }
 
     pub(crate) fn any_free(&self) -> bool {
-        !self.free.is_empty()
+        self.takers.iter().any(Takers::any_free)
     }
 
     pub(crate) fn any_room(&self) -> bool {
-        !self.room.is_empty()
+        self.takers.iter().any(Takers::any_room)
     }
 
-    /// The smallest worker that can run this now, on none of these machines.
-    pub(crate) fn best(&self, needs: Needs, avoid: &[u32]) -> Option<u32> {
-        self.free_for(needs).find(|w| !avoid.contains(&self[*w].node))
+    /// The smallest worker that can run this now, on none of these machines; of equal ones one that takes the
+    /// fewest kinds.
+    pub(crate) fn best(&self, needs: Needs, kind: Kind, avoid: &[u32]) -> Option<u32> {
+        self.best_of(needs, kind, |index| !avoid.contains(&self[index].node))
     }
 
-    /// Workers that can run this now, smallest first.
-    pub(crate) fn free_for(&self, needs: Needs) -> impl Iterator<Item = u32> {
-        let fitting = self.free.iter().filter(move |((_, free), _)| fits(needs, *free));
-        fitting.flat_map(|(_, workers)| workers.iter().copied())
+    /// The smallest worker of these that can run this now.
+    pub(crate) fn best_of(&self, needs: Needs, kind: Kind, may: impl Fn(u32) -> bool) -> Option<u32> {
+        let best = self.takers_of(kind).filter_map(|takers| takers.free_for(needs).find(|index| may(*index)));
+        best.min_by_key(|index| self[*index].capacity)
     }
 
     /// Whether a worker that takes leases could ever run this on none of these machines.
-    pub(crate) fn could(&self, needs: Needs, avoid: &[u32]) -> bool {
-        let mut fitting = self.shapes.iter().filter(|(capacity, _)| fits(needs, **capacity));
-        fitting.any(|(_, shape)| shape.nodes.keys().any(|node| !avoid.contains(node)))
+    pub(crate) fn could(&self, needs: Needs, kind: Kind, avoid: &[u32]) -> bool {
+        self.takers_of(kind).any(|takers| takers.could(needs, avoid))
     }
 
     /// Whether one that rests could run this when its rest is over. Looks at those on trial.
-    pub(crate) fn could_later(&self, needs: Needs) -> bool {
+    pub(crate) fn could_later(&self, needs: Needs, kind: Kind) -> bool {
         self.on_trial.iter().any(|index| {
             let worker = &self[*index];
-            worker.shown_state() == WorkerState::Resting && fits(needs, worker.capacity)
+            worker.shown_state() == WorkerState::Resting && worker.could_take(needs, kind)
         })
     }
 
@@ -341,14 +339,12 @@ impl Workers {
         }
     }
 
-    /// A worker to queue a lease of this class at: of the smallest capacity that fits, running
-    /// leases at least as large, so that room comes when one of them ends.
-    pub(crate) fn best_room(&self, class: u8, classes: &[Needs]) -> Option<u32> {
+    /// A worker of these takers to queue a lease of this class and kind at: of the smallest capacity of all
+    /// that it fits into, running leases at least as large, so that room comes when one of them ends.
+    pub(crate) fn best_room(&self, takers: &Takers, class: u8, kind: Kind, classes: &[Needs]) -> Option<u32> {
         let needs = classes[usize::from(class)];
-        let home = *self.shapes.keys().find(|capacity| fits(needs, **capacity))?;
-        let largest = (0..classes.len() as u8).filter(|c| fits(needs, classes[usize::from(*c)]));
-        let sets = largest.filter_map(|c| self.room.get(&(home, c)));
-        sets.filter_map(|set| set.first()).min().map(|(_, worker)| *worker)
+        let home = self.takers_of(kind).filter_map(|takers| takers.home(needs)).min()?;
+        takers.room_at(home, (0..classes.len() as u8).filter(|c| fits(needs, classes[usize::from(*c)])))
     }
 
     /// What a connection's end makes of a worker.
@@ -357,14 +353,5 @@ impl Workers {
             self[index].state = WorkerState::Disconnected;
         }
         self.reindex(index);
-    }
-}
-
-fn take_out<K: Ord, V: Ord>(map: &mut BTreeMap<K, BTreeSet<V>>, key: K, value: &V) {
-    if let Some(set) = map.get_mut(&key) {
-        set.remove(value);
-        if set.is_empty() {
-            map.remove(&key);
-        }
     }
 }

@@ -1,6 +1,7 @@
 //! A simulated worker: holds leases, proves, keeps results until they are acknowledged.
 
 use super::scenario::Group;
+use crate::circuit::KindSet;
 use crate::engine::{Assignment, Done, Fence, Held, Millis, WorkerSpec};
 use crate::profile::Needs;
 
@@ -35,6 +36,7 @@ impl Worker {
             name: format!("worker-{number}"),
             node: format!("node-{number}"),
             capacity: group.capacity,
+            kinds: KindSet::ALL,
             prefetch: group.prefetch,
         };
         Self {

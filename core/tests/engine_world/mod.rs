@@ -1,7 +1,7 @@
 //! A small world around the engine: workers that run what they are given, in virtual time.
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use arborist_core::circuit::Kind;
+use arborist_core::circuit::{Kind, KindSet};
 use arborist_core::engine::*;
 use arborist_core::ids::TaskId;
 use arborist_core::profile::{Needs, Profile};
@@ -37,7 +37,7 @@ pub fn prepared(spec: JobSpec, profile: &Profile) -> PreparedJob {
 }
 
 pub fn worker(name: &str, node: &str, capacity: Needs, prefetch: u16) -> WorkerSpec {
-    WorkerSpec { name: name.into(), node: node.into(), capacity, prefetch }
+    WorkerSpec { name: name.into(), node: node.into(), capacity, kinds: KindSet::ALL, prefetch }
 }
 
 /// An engine with the commands of its last event, checked after every one.
