@@ -9,7 +9,7 @@ use crate::machine;
 use crate::verify::{Verdict, verify};
 use crate::worker::{Exit, Settings, run};
 use anyhow::Context;
-use arborist_core::circuit::Circuit;
+use arborist_core::circuit::{Circuit, KindSet};
 use arborist_core::ids::TaskId;
 use arborist_core::wire::Hello;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -80,6 +80,9 @@ struct RunArgs {
     /// Memory to prove with, in MiB [default: all].
     #[arg(long, env = "ARBORIST_MEMORY_MIB", value_parser = clap::value_parser!(u32).range(1..))]
     memory_mib: Option<u32>,
+    /// Kinds of proof to take, e.g. `vm` or `kernel,base` [default: all].
+    #[arg(long, value_name = "KIND,…", env = "ARBORIST_KINDS")]
+    kinds: Option<KindSet>,
     /// Leases to take beyond what can run at once.
     #[arg(long, default_value_t = 2, env = "ARBORIST_PREFETCH")]
     prefetch: u32,
@@ -204,6 +207,7 @@ impl RunArgs {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             cores: self.cores.unwrap_or_else(machine::cores),
             memory_mib: self.memory_mib.unwrap_or_else(machine::memory_mib),
+            kinds: self.kinds.map_or(0, KindSet::bits),
             prefetch: self.prefetch,
             ..Default::default()
         };

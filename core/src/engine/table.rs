@@ -11,6 +11,9 @@ use std::sync::Arc;
 /// No worker known as the maker of a proof.
 pub(crate) const NO_MAKER: u32 = super::Record::NOBODY;
 
+/// Entries that an empty heap keeps room for.
+const SPARE: usize = 1 << 10;
+
 /// A place in the books: job by slot, node by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct At {
@@ -324,13 +327,19 @@ impl Job {
 
     fn head_of(&mut self, class: u8, kind: Kind) -> Option<u64> {
         let place = usize::from(class);
-        loop {
-            let Reverse(entry) = *self.ready[place][kind.index()].peek()?;
+        while let Some(Reverse(entry)) = self.ready[place][kind.index()].peek() {
+            let entry = *entry;
             if self.is_listed(entry as u32, class) {
                 return Some(entry);
             }
             self.ready[place][kind.index()].pop();
         }
+        let heap = &mut self.ready[place][kind.index()];
+        if heap.capacity() > SPARE {
+            // All of its kind may be done: others want the room.
+            *heap = BinaryHeap::new();
+        }
+        None
     }
 
     /// Nodes in the heap of a class and kind, stale ones too, for the invariant checker.

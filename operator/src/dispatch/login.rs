@@ -1,5 +1,6 @@
 //! Who may log in, and whether a hello is one this dispatcher can work with.
 
+use arborist_core::circuit::KindSet;
 use arborist_core::engine::{Fence, Held, WorkerSpec};
 use arborist_core::ids::TaskId;
 use arborist_core::profile::Needs;
@@ -133,13 +134,13 @@ pub(crate) fn check_hello(hello: &Hello, expected: &Expected) -> Result<(WorkerS
     }
     name("worker", &hello.worker, 1)?;
     name("node", &hello.node, 0)?;
-    let capacity = capacity(hello)?;
+    let (capacity, kinds) = (capacity(hello)?, kinds(hello)?);
     let prefetch = u16::try_from(hello.prefetch.min(MAX_PREFETCH)).unwrap_or(u16::MAX);
     let held = hello.held.iter().map(held).collect::<Option<_>>();
     let held = held.ok_or_else(|| Refusal::permanent("hello", "held: a task id has 32 bytes"))?;
     // a worker without a node is a machine of its own
     let node = if hello.node.is_empty() { &hello.worker } else { &hello.node };
-    Ok((WorkerSpec { name: hello.worker.clone(), node: node.clone(), capacity, prefetch }, held))
+    Ok((WorkerSpec { name: hello.worker.clone(), node: node.clone(), capacity, kinds, prefetch }, held))
 }
 
 fn capacity(hello: &Hello) -> Result<Needs, Refusal> {
@@ -155,6 +156,19 @@ fn capacity(hello: &Hello) -> Result<Needs, Refusal> {
             ),
         )),
     }
+}
+
+/// A worker that names no kinds takes all.
+fn kinds(hello: &Hello) -> Result<KindSet, Refusal> {
+    let kinds = KindSet::from_bits(hello.kinds).ok_or_else(|| {
+        let text = format!(
+            "kinds: {:#b}, allowed are {:#b} (all) and parts of it",
+            hello.kinds,
+            KindSet::ALL.bits()
+        );
+        Refusal::permanent("hello", text)
+    })?;
+    Ok(if kinds.is_empty() { KindSet::ALL } else { kinds })
 }
 
 fn held(held: &arborist_core::wire::Held) -> Option<Held> {
@@ -210,12 +224,16 @@ mod tests {
         let (worker, held) = check_hello(&hello(), &expected()).unwrap();
         assert_eq!((worker.name.as_str(), worker.node.as_str()), ("w-1", "w-1"));
         assert!(held.is_empty());
+        for (bits, kinds) in [(0, "vm,kernel,base,merge,root"), (1, "vm"), (18, "kernel,root")] {
+            let (worker, _) = check_hello(&Hello { kinds: bits, ..hello() }, &expected()).unwrap();
+            assert_eq!(worker.kinds.to_string(), kinds);
+        }
     }
 
     #[test]
     fn bad_hellos_are_refused_with_a_reason() {
         type Spoil = fn(&mut Hello);
-        let cases: [(Spoil, &str, &str); 7] = [
+        let cases: [(Spoil, &str, &str); 8] = [
             (|h| h.protocol = 9, "protocol", "speaks protocol 9"),
             (
                 |h| h.circuits = "c-v2".into(),
@@ -226,6 +244,7 @@ mod tests {
             (|h| h.worker = String::new(), "hello", "1 to 253 printable"),
             (|h| h.worker = "a\nb".into(), "hello", "a?b"),
             (|h| h.cores = 70_000, "hello", "70000 cores"),
+            (|h| h.kinds = 33, "hello", "kinds: 0b100001, allowed are 0b11111"),
             (|h| h.held = vec![Default::default()], "hello", "32 bytes"),
         ];
         for (spoil, cause, text) in cases {

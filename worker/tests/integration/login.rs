@@ -12,6 +12,17 @@ fn a_worker_says_who_it_is_and_what_it_has() {
     assert_eq!((hello.backend.as_str(), hello.circuits.as_str()), ("fake", "mini-rollup-v1"));
     assert_eq!(hello.maker_key.len(), 32);
     assert!(hello.held.is_empty() && !hello.version.is_empty());
+    assert_eq!(hello.kinds, 0, "all");
+}
+
+#[test]
+fn a_worker_says_which_kinds_it_takes() {
+    let dispatcher = Dispatcher::start();
+    let _worker = dispatcher.fake_worker(&["--kinds", "kernel,root"]);
+    assert_eq!(dispatcher.hello().kinds, 0b10010);
+    let (code, text) = dispatcher.fake_worker(&["--kinds", "kernel,tree"]).end();
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("`tree` is no kind of proof"), "{text}");
 }
 
 #[test]

@@ -123,7 +123,7 @@ fn collect(notices: &mut Receiver<Progress>, job: JobId, given_up: &mut Vec<Stri
                 shown.tell("at this speed the deadline will be missed");
             }
             Progress::Notice(Notice::NoFittingWorker { kind, needs, ready }) => shown.tell(&format!(
-                "{ready} {kind} proofs wait: none of the workers has {} cores and {} MiB",
+                "{ready} {kind} proofs wait: none of the workers that take them has {} cores and {} MiB",
                 needs.cores, needs.memory_mib
             )),
             _ => {}

@@ -5,12 +5,12 @@ use super::memory::Known;
 use super::orphans::Block;
 use super::publish::Evidence;
 use super::status::proven;
+use super::waits::Shape;
 use super::wishes::Wish;
 use crate::api::ProvingJob;
 use crate::cli::outputs::{PUBLIC_VERSION, PublicFile};
 use arborist_core::engine::{JobId, JobState, JobView, Millis};
 use arborist_core::ids::TaskId;
-use arborist_core::profile::Needs;
 use kube::ResourceExt;
 
 /// What was read.
@@ -37,7 +37,7 @@ pub(super) struct Tree {
     /// When it will be done, in milliseconds since 1970, if that can be said.
     pub estimate: Option<Millis>,
     /// The shapes of the workers that take leases; only looked up while proofs are ready.
-    pub workers: Vec<Needs>,
+    pub workers: Vec<Shape>,
     /// Why a proof of it failed for the last time.
     pub quarantined: Option<String>,
 }
@@ -69,8 +69,8 @@ fn tree(me: &Controller, root: &TaskId) -> Option<Tree> {
     Some(Tree { estimate: dispatcher.estimate(id), workers, quarantined: me.ctx.jobs.quarantined(id), view })
 }
 
-fn shapes(me: &Controller) -> Vec<Needs> {
-    me.ctx.dispatcher.capacity().iter().map(|class| class.capacity).collect()
+fn shapes(me: &Controller) -> Vec<Shape> {
+    me.ctx.dispatcher.capacity().iter().map(|class| (class.capacity, class.kinds)).collect()
 }
 
 fn others(me: &Controller, uid: &str, root: &TaskId) -> Vec<Wish> {

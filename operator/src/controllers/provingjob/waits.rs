@@ -1,6 +1,6 @@
 //! Why ready proofs are not being made.
 
-use arborist_core::circuit::Kind;
+use arborist_core::circuit::{Kind, KindSet};
 use arborist_core::engine::Counts;
 use arborist_core::profile::{Needs, Profile};
 
@@ -13,29 +13,39 @@ pub(super) struct Unfit {
     pub all: bool,
 }
 
-/// Which ready proofs fit no worker; `None` when all fit one, or none is ready.
-pub(super) fn unfit(counts: &[Counts; 5], profile: &Profile, workers: &[Needs]) -> Option<Unfit> {
-    let fits = |needs: Needs| {
-        workers.iter().any(|has| has.cores >= needs.cores && has.memory_mib >= needs.memory_mib)
+/// A shape of workers, and the kinds of proof they take.
+pub(super) type Shape = (Needs, KindSet);
+
+/// Which ready proofs fit no worker that takes them; `None` when all have one, or none is ready.
+pub(super) fn unfit(counts: &[Counts; 5], profile: &Profile, workers: &[Shape]) -> Option<Unfit> {
+    let large = |needs: Needs| {
+        move |(has, _): &&Shape| has.cores >= needs.cores && has.memory_mib >= needs.memory_mib
     };
+    let fits =
+        |kind: Kind| workers.iter().filter(large(profile.needs(kind))).any(|(_, kinds)| kinds.contains(kind));
     let ready = || Kind::ALL.into_iter().filter(|kind| counts[kind.index()].ready > 0);
-    let first = ready().find(|kind| !fits(profile.needs(*kind)))?;
+    let first = ready().find(|kind| !fits(*kind))?;
     let needs = profile.needs(first);
     // several kinds that wait for the same shape of machine are one thing to say
     let waiting: Vec<String> = ready()
-        .filter(|kind| profile.needs(*kind) == needs)
+        .filter(|kind| profile.needs(*kind) == needs && !fits(*kind))
         .map(|kind| format!("{} {kind}", counts[kind.index()].ready))
         .collect();
     let many = waiting.len() > 1 || counts[first.index()].ready > 1;
     let message = format!(
-        "{} {} no worker with {} cores and {} is connected; see kubectl get pp",
+        "{} {} no worker with {} cores and {}{} is connected; see kubectl get pp",
         waiting.join(" and "),
         if many { "proofs wait:" } else { "proof waits:" },
         needs.cores,
-        memory(needs.memory_mib)
+        memory(needs.memory_mib),
+        match workers.iter().any(|shape| large(needs)(&shape)) {
+            true if many => " that takes them",
+            true => " that takes it",
+            false => "",
+        }
     );
     let runs = counts.iter().any(|kind| kind.running > 0);
-    let all = !runs && ready().all(|kind| !fits(profile.needs(kind)));
+    let all = !runs && ready().all(|kind| !fits(kind));
     Some(Unfit { message, all })
 }
 
@@ -59,7 +69,9 @@ mod tests {
     #[test]
     fn what_waits_and_for_what_is_said() {
         let profile = Profile::rfp();
-        let found = |ready, running, workers: &[Needs]| unfit(&counts(ready, running), &profile, workers);
+        let shapes = |workers: &[Needs]| workers.iter().map(|has| (*has, KindSet::ALL)).collect::<Vec<_>>();
+        let found =
+            |ready, running, workers: &[Needs]| unfit(&counts(ready, running), &profile, &shapes(workers));
         let said = |message: &str, all| Some(Unfit { message: message.into(), all });
         assert_eq!(found([0; 5], 0, &[]), None);
         assert_eq!(found([3, 0, 2, 0, 0], 0, &[LARGE]), None, "a large worker takes small proofs");
@@ -71,5 +83,20 @@ mod tests {
         assert_eq!(found([0, 0, 1, 0, 0], 0, &[]), said(small, true));
         let both = "2 kernel and 1 base proofs wait: no worker with 8 cores and 16 GiB is connected; see kubectl get pp";
         assert_eq!(found([0, 2, 1, 0, 0], 0, &[]), said(both, true));
+    }
+
+    #[test]
+    fn workers_of_other_kinds_are_none() {
+        let profile = Profile::rfp();
+        let shapes =
+            [(LARGE, "vm"), (SMALL, "kernel,merge")].map(|(has, kinds)| (has, kinds.parse().unwrap()));
+        let found = |ready| unfit(&counts(ready, 0), &profile, &shapes);
+        let said = |message: &str, all| Some(Unfit { message: message.into(), all });
+        assert_eq!(found([3, 1, 0, 2, 0]), None);
+        let base = "1 base proof waits: no worker with 8 cores and 16 GiB that takes it is connected; see kubectl get pp";
+        assert_eq!(found([0, 0, 1, 0, 0]), said(base, true));
+        let both = "4 base and 1 root proofs wait: no worker with 8 cores and 16 GiB that takes them is connected; \
+                    see kubectl get pp";
+        assert_eq!(found([0, 2, 4, 0, 1]), said(both, false));
     }
 }

@@ -64,6 +64,23 @@ fn the_fake_backend_gets_its_settings() {
     assert_eq!(found, [Some("fake".into()), Some("vm=30".into()), Some("oom=1".into())]);
 }
 
+#[test]
+fn workers_are_told_the_kinds_to_take() {
+    let told = |circuits: &[&str]| {
+        let pod = Template::new(&valid(&pool("vm", json!({"circuits": circuits}))), &settings()).named("x");
+        let env = pod.spec.unwrap().containers.remove(0).env.unwrap();
+        env.into_iter().find(|env| env.name == "ARBORIST_KINDS").and_then(|env| env.value)
+    };
+    for (circuits, kinds) in [
+        (&["vm"][..], Some("vm")),
+        (&["root", "kernel"], Some("kernel,root")),
+        (&["vm", "kernel", "base", "merge", "root"], None),
+        (&[], None),
+    ] {
+        assert_eq!(told(circuits).as_deref(), kinds, "{circuits:?}");
+    }
+}
+
 /// What PodSecurity's profile `restricted` asks for.
 #[test]
 fn pods_are_restricted() {
@@ -95,6 +112,8 @@ fn the_hash_differs_exactly_when_pods_do() {
         json!({"template": {"resources": {"memory": "65Gi"}}}),
         json!({"template": {"annotations": {"a": "b"}}}),
         json!({"template": {"env": [{"name": "A", "value": "b"}]}}),
+        json!({"circuits": ["vm", "kernel"]}),
+        json!({"circuits": []}),
     ] {
         assert_ne!(plain, hash(spec.clone()), "{spec}");
     }
