@@ -27,6 +27,19 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_block_is_proven_by_workers_that_take_different_kinds(
+        seed: u64, blocks in blocks(), workers in 1u64..7,
+    ) {
+        let mut storm = Storm::new(seed, &blocks, workers);
+        storm.kinds = true;
+        storm.run();
+    }
+}
+
 /// Storms that once broke something: restarts from a journal read twice.
 #[test]
 fn storms_of_the_past_are_weathered() {

@@ -322,24 +322,27 @@ impl Job {
 
     /// The first ready task of a class and of these kinds that any machine may take: its key above its node.
     pub(crate) fn head(&mut self, class: u8, kinds: KindSet) -> Option<u64> {
-        kinds.iter().filter_map(|kind| self.head_of(class, kind)).min()
-    }
-
-    fn head_of(&mut self, class: u8, kind: Kind) -> Option<u64> {
-        let place = usize::from(class);
-        while let Some(Reverse(entry)) = self.ready[place][kind.index()].peek() {
-            let entry = *entry;
+        loop {
+            let heaps = &self.ready[usize::from(class)];
+            let mut first: Option<(u64, Kind)> = None;
+            for kind in kinds.iter() {
+                if let Some(Reverse(entry)) = heaps[kind.index()].peek()
+                    && first.is_none_or(|(least, _)| *entry < least)
+                {
+                    first = Some((*entry, kind));
+                }
+            }
+            let (entry, kind) = first?;
             if self.is_listed(entry as u32, class) {
                 return Some(entry);
             }
-            self.ready[place][kind.index()].pop();
+            let heap = &mut self.ready[usize::from(class)][kind.index()];
+            heap.pop();
+            if heap.is_empty() && heap.capacity() > SPARE {
+                // All of its kind may be done: others want the room.
+                *heap = BinaryHeap::new();
+            }
         }
-        let heap = &mut self.ready[place][kind.index()];
-        if heap.capacity() > SPARE {
-            // All of its kind may be done: others want the room.
-            *heap = BinaryHeap::new();
-        }
-        None
     }
 
     /// Nodes in the heap of a class and kind, stale ones too, for the invariant checker.

@@ -2,6 +2,7 @@
 //! that dies with the end of its journal, and those who run the machines and tell what they see.
 
 use crate::engine_world::*;
+use arborist_core::circuit::{Kind, KindSet};
 use arborist_core::engine::*;
 use arborist_core::ids::TaskId;
 use arborist_core::profile::{Needs, Profile};
@@ -34,6 +35,7 @@ struct Body {
     name: String,
     node: String,
     capacity: Option<Needs>,
+    kinds: KindSet,
     prefetch: u16,
     /// `None` while not connected.
     session: Option<u64>,
@@ -59,6 +61,8 @@ pub struct Storm {
     faults: bool,
     /// Those who run the machines tell what they see, and take some away.
     pub cluster: bool,
+    /// Workers take some kinds only, now and then others than before.
+    pub kinds: bool,
     /// What happened, and how often.
     pub seen: BTreeMap<String, u32>,
 }
@@ -105,6 +109,7 @@ impl Storm {
             snapshot: None,
             faults: true,
             cluster: true,
+            kinds: false,
             seen: BTreeMap::new(),
         }
     }
@@ -157,6 +162,10 @@ impl Storm {
         let session = self.next_session;
         self.next_session += 1;
         let now = self.world.now;
+        // Those that come when all is calm are chosen.
+        if self.kinds && n > 0 && self.faults && self.dice.chance(40) {
+            self.bodies[n].kinds = self.some_kinds();
+        }
         let body = &mut self.bodies[n];
         (body.session, body.drains) = (Some(session), false);
         let held = |(lease, since): &(Assignment, Millis)| {
@@ -165,7 +174,13 @@ impl Storm {
         };
         let held = body.leases.iter().map(held).collect();
         let worker = worker(&body.name, &body.node, body.capacity.unwrap(), body.prefetch);
+        let worker = WorkerSpec { kinds: body.kinds, ..worker };
         self.on(Event::Joined { session: Session(session), worker, held });
+    }
+
+    fn some_kinds(&mut self) -> KindSet {
+        let bits = 1 + self.dice.below(u64::from(KindSet::ALL.bits()));
+        KindSet::from_bits(bits as u32).unwrap_or_default()
     }
 
     fn heartbeat(&mut self, n: usize) {
@@ -305,8 +320,8 @@ impl Storm {
 
     /// A process is gone, with all it had.
     fn bury(&mut self, n: usize) {
-        let Body { name, node, capacity, prefetch, untold, .. } = std::mem::take(&mut self.bodies[n]);
-        self.bodies[n] = Body { name, node, capacity, prefetch, untold, ..Body::default() };
+        let Body { name, node, capacity, kinds, prefetch, untold, .. } = std::mem::take(&mut self.bodies[n]);
+        self.bodies[n] = Body { name, node, capacity, kinds, prefetch, untold, ..Body::default() };
     }
 
     /// A death by memory is told, now and then twice.
@@ -447,10 +462,13 @@ impl Storm {
         // Suspected workers get nothing any more: there are new ones.
         for n in 0..2 {
             let name = format!("new{n}");
+            // Together they take all, and only together.
+            let half: KindSet = Kind::ALL.into_iter().filter(|kind| kind.index() % 2 == n).collect();
             self.bodies.push(Body {
                 node: name.clone(),
                 name,
                 capacity: Some(Needs { cores: 64, memory_mib: 128 << 10 }),
+                kinds: if self.kinds { half } else { KindSet::ALL },
                 prefetch: 1,
                 ..Body::default()
             });
