@@ -116,6 +116,21 @@ fn idle_workers_are_drained_and_busy_ones_left_as_they_are() {
     assert_eq!(idle.leases(1).len(), 1, "it is fresh");
 }
 
+#[test]
+fn a_worker_gets_the_kinds_that_it_names_at_login() {
+    let lab = lab();
+    lab.submit(block(1));
+    let mut kernels = Worker::login(&lab.dispatcher, Hello { kinds: 0b10, ..hello("kernels") });
+    let mut all = Worker::login(&lab.dispatcher, hello("all"));
+    let vm = all.leases(1).remove(0);
+    assert!(kernels.leases_by_now(&[]).is_empty());
+    all.prove(&lab, &vm);
+    all.report(&vm);
+    let kernel = kernels.leases(1).remove(0);
+    let tasks = [&vm, &kernel].map(|lease| lab.dispatcher.task(&task(lease)).unwrap().workers);
+    assert_eq!(tasks, [vec!["all".to_owned()], vec!["kernels".to_owned()]]);
+}
+
 /// Knows each worker by its token.
 struct Register;
 

@@ -65,6 +65,7 @@ impl Client {
             circuits: "bench-v1".into(),
             maker_key: vec![],
             held: held.collect(),
+            kinds: 0,
         };
         self.queue(&FromWorker { hello: Some(hello), ..Default::default() })
     }

@@ -8,6 +8,7 @@ use crate::controllers::provingjob::fit::{MAX_BYTES, bytes, fit};
 use crate::controllers::provingjob::fixtures::{ROOT, at, complete, evidence, job, spec, validated, view};
 use crate::controllers::provingjob::memory::{Delivery, Failure, Known};
 use crate::controllers::provingjob::status;
+use arborist_core::circuit::KindSet;
 use arborist_core::engine::{JobState, JobView};
 use arborist_core::profile::{Needs, Profile};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -55,7 +56,7 @@ fn running() -> JobView {
 
 fn stages() -> Vec<(&'static str, ProvingJobStatus)> {
     let none = || json!({});
-    let large = vec![Needs { cores: 32, memory_mib: 64 << 10 }];
+    let large = vec![(Needs { cores: 32, memory_mib: 64 << 10 }, KindSet::ALL)];
     let mut seen_running = with(running());
     if let Some(tree) = &mut seen_running.tree {
         (tree.workers, tree.estimate) = (large.clone(), Some(super::super::deadline::millis(at(95))));
