@@ -232,6 +232,36 @@ fn a_draining_worker_gets_nothing_new() {
 }
 
 #[test]
+fn a_leaving_worker_that_comes_back_hands_in_what_it_holds_and_gets_nothing() {
+    for restarted in [false, true] {
+        let mut world = World::flat();
+        world.submit(spec(1, &[1; 4], 1));
+        let leases = assigned(&world.join(1, SMALL, 1));
+        let (running, queued) = (leases[0].1, leases[1].1);
+        world.on(Event::Draining(Session(1)));
+        if restarted {
+            world.engine = world.restored(None, &world.journal);
+        } else {
+            world.on(Event::Left(Session(1), Gone::Disconnected));
+        }
+        let held = vec![held(&running, Some(500)), held(&queued, None)];
+        let commands = world.on(Event::JoinedToLeave {
+            session: Session(2),
+            worker: worker("w1", "n1", SMALL, 1),
+            held,
+        });
+        assert_eq!((assigned(&commands), revoked(&commands)), (vec![], vec![]), "restarted: {restarted}");
+        assert_eq!(world.engine.worker_state(Session(2)), Some(WorkerState::Draining));
+        assert_eq!(assigned(&world.fail(2, &queued, Reason::HandedBack)), []);
+        let view = world.view(1, queued.node.0);
+        assert_eq!((view.state, view.attempts), (TaskState::Ready, 0), "it is another's at once");
+        assert_eq!(assigned(&world.complete(2, &running)), []);
+        assert_eq!(world.done(1), 1, "restarted: {restarted}");
+        assert_eq!(assigned(&world.on(Event::Heartbeat(Session(2), vec![]))), []);
+    }
+}
+
+#[test]
 fn a_worker_that_comes_back_keeps_what_it_holds() {
     let mut world = World::flat();
     world.submit(spec(1, &[1, 1, 1], 1));

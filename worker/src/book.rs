@@ -254,6 +254,11 @@ impl Book {
         self.settled.notify_waiters();
     }
 
+    /// Whether the worker leaves.
+    pub fn is_draining(&self) -> bool {
+        self.state().draining
+    }
+
     /// Hands back whatever is not finished.
     pub fn hand_back_rest(&self) {
         let mut state = self.state();

@@ -125,6 +125,7 @@ impl<'a> Session<'a> {
             protocol: PROTOCOL,
             token: token.trim().to_owned(),
             held: self.wires.book.held(Instant::now()),
+            draining: self.wires.book.is_draining(),
             ..login.hello.clone()
         };
         self.say(&FromWorker { hello: Some(hello), ..Default::default() });

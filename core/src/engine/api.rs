@@ -208,6 +208,16 @@ pub enum Event {
         /// What it holds from before.
         held: Vec<Held>,
     },
+    /// A worker that leaves logged in: as [`Event::Joined`], and [`Event::Draining`] in the same step, so that
+    /// nothing is given to it in between.
+    JoinedToLeave {
+        /// The new session.
+        session: Session,
+        /// The worker.
+        worker: WorkerSpec,
+        /// What it holds from before.
+        held: Vec<Held>,
+    },
     /// A worker is gone.
     Left(Session, Gone),
     /// The kernel killed a worker's process because its memory was used up: what it ran when its session

@@ -212,6 +212,10 @@ impl Engine {
             Event::Priority(job, priority) => self.change(job, |spec| spec.priority = priority),
             Event::Known(proofs) => self.known(&proofs),
             Event::Joined { session, worker, held } => self.joined(session, &worker, &held),
+            Event::JoinedToLeave { session, worker, held } => {
+                self.joined(session, &worker, &held);
+                self.draining(session);
+            }
             Event::Left(session, gone) => self.left(session, gone),
             Event::OutOfMemory { worker, incident } => self.out_of_memory(&worker, &incident),
             Event::Draining(session) => self.draining(session),

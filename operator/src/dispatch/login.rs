@@ -22,21 +22,60 @@ pub struct Identity {
     /// The machine it runs on, where somebody else than the worker knows: what it says of itself does not
     /// count then.
     pub node: Option<String>,
+    /// The most it can have, where somebody else than the worker knows: what it claims beyond that does not
+    /// count.
+    pub capacity: Option<Needs>,
+    /// It is about to go: it may hand in what it holds, and gets nothing new.
+    pub draining: bool,
+}
+
+/// A worker that may log in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Admitted {
+    pub worker: WorkerSpec,
+    /// It gets nothing new.
+    pub draining: bool,
 }
 
 impl Identity {
     /// The worker as it may log in.
     ///
     /// # Errors
-    /// The name it wants is not its own.
-    pub(crate) fn admit(self, mut worker: WorkerSpec) -> Result<WorkerSpec, Refusal> {
+    /// The name it wants is not its own, or it has nothing to prove with.
+    pub(crate) fn admit(self, mut worker: WorkerSpec) -> Result<Admitted, Refusal> {
         if let Some(only) = self.worker.filter(|only| *only != worker.name) {
             let text = format!("the token is {only}'s, so the worker can't be named {}", worker.name);
             return Err(Refusal::permanent("name", text));
         }
         worker.node = self.node.unwrap_or(worker.node);
-        Ok(worker)
+        if let Some(most) = self.capacity {
+            worker.capacity = bounded(&worker, most)?;
+        }
+        Ok(Admitted { worker, draining: self.draining })
     }
+}
+
+/// What a worker has of what it claims. More than it can have is a wrong setting or a lie.
+fn bounded(worker: &WorkerSpec, most: Needs) -> Result<Needs, Refusal> {
+    let claimed = worker.capacity;
+    let real =
+        Needs { cores: claimed.cores.min(most.cores), memory_mib: claimed.memory_mib.min(most.memory_mib) };
+    if real.cores == 0 || real.memory_mib == 0 {
+        let text = format!(
+            "a pod with {} whole cores and {} MiB: a worker needs at least one of each",
+            most.cores, most.memory_mib
+        );
+        return Err(Refusal::permanent("capacity", text));
+    }
+    if real != claimed {
+        tracing::warn!(
+            worker = worker.name,
+            ?claimed,
+            ?real,
+            "a worker claims more than its pod has: it counts as what the pod has"
+        );
+    }
+    Ok(real)
 }
 
 /// Why a login is refused.
@@ -253,6 +292,31 @@ mod tests {
             let refusal = check_hello(&bad, &expected()).unwrap_err();
             assert_eq!(refusal.cause, cause);
             assert!(refusal.text.contains(text) && refusal.permanent, "{}", refusal.text);
+        }
+    }
+
+    #[test]
+    fn a_worker_has_no_more_than_its_pod() {
+        let needs = |cores, memory_mib| Needs { cores, memory_mib };
+        let cases = [
+            ("as its pod", needs(8, 1024), Some(needs(8, 1024)), Some(needs(8, 1024))),
+            ("less than its pod", needs(4, 512), Some(needs(8, 1024)), Some(needs(4, 512))),
+            ("more cores", needs(32, 1024), Some(needs(8, 1024)), Some(needs(8, 1024))),
+            ("more memory", needs(8, 4096), Some(needs(8, 1024)), Some(needs(8, 1024))),
+            ("more of one, less of the other", needs(32, 512), Some(needs(8, 1024)), Some(needs(8, 512))),
+            ("its pod bounds nothing", needs(32, 4096), None, Some(needs(32, 4096))),
+            ("its pod bounds memory only", needs(32, 4096), Some(needs(u16::MAX, 64)), Some(needs(32, 64))),
+            ("a part of a core", needs(1, 64), Some(needs(0, 64)), None),
+            ("less than a MiB", needs(1, 64), Some(needs(1, 0)), None),
+        ];
+        for (case, claimed, capacity, wanted) in cases {
+            let (spec, _) = check_hello(&hello(), &expected()).unwrap();
+            let identity = Identity { capacity, ..Identity::default() };
+            let admitted = identity.admit(WorkerSpec { capacity: claimed, ..spec });
+            match wanted {
+                Some(wanted) => assert_eq!(admitted.unwrap().worker.capacity, wanted, "{case}"),
+                None => assert_eq!(admitted.unwrap_err().cause, "capacity", "{case}"),
+            }
         }
     }
 

@@ -150,6 +150,9 @@ impl Desk {
         }
         // a pod that was just made may not be in the book yet
         let Some(record) = self.book.find(namespace, pod) else {
+            if let Some(why) = self.book.stranger(&format!("{namespace}/{pod}")) {
+                return Err(Refusal::for_now("pod-owner", format!("pod {namespace}/{pod} {why}")));
+            }
             let text = format!("pod {namespace}/{pod} is not known as a worker of a pool");
             return Err(Refusal::for_now("unknown-pod", text));
         };
@@ -157,13 +160,22 @@ impl Desk {
             let text = format!("pod {namespace}/{pod}: the token is of another pod of this name");
             return Err(Refusal::for_now("pod-uid", text));
         }
-        if record.deleting || record.phase.is_over() {
-            return Err(Refusal::for_now("pod-deleting", format!("pod {namespace}/{pod} is being deleted")));
+        if !self.book.has_living_pool(&record) {
+            let pool = &record.pool;
+            let text =
+                format!("pod {namespace}/{pod} is of another ProverPool {pool} than the one there is now");
+            return Err(Refusal::for_now("pod-owner", text));
+        }
+        if record.phase.is_over() {
+            return Err(Refusal::for_now("pod-over", format!("pod {namespace}/{pod} is over")));
         }
         Ok(Identity {
             subject: user.clone(),
             worker: Some(record.worker().to_owned()),
             node: record.node.as_deref().map(str::to_owned),
+            capacity: record.capacity,
+            // until its grace is over it finishes what it runs, and whoever leads takes that in
+            draining: record.deleting,
         })
     }
 

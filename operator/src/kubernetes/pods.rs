@@ -1,11 +1,12 @@
 //! What the operator knows of worker pods: a few hundred bytes each, kept up to date by one watch a scope.
 
+mod capacity;
 mod record;
 #[cfg(test)]
 mod tests;
 mod watch;
 
-pub use record::{Ended, Phase, PodRecord, Scheduling, Waiting, Waits};
+pub use record::{Ended, Phase, PodRecord, Scheduling, Stranger, Waiting, Waits};
 pub use watch::watch;
 
 use crate::controllers::Scope;
@@ -24,6 +25,9 @@ pub const LABEL_NAME: (&str, &str) = ("app.kubernetes.io/name", "arborist-worker
 
 /// A create request whose answer was lost may have made a pod: it is counted for so long.
 const UNANSWERED: Duration = Duration::from_secs(20);
+
+/// Pods with workers' labels that are no pool's: so many are remembered, to say why they are refused.
+const MAX_STRANGERS: usize = 1_000;
 
 /// The worker pods of the operator's scopes, and those that were asked for and not seen yet. Clones are the same book.
 #[derive(Clone, Default)]
@@ -44,10 +48,14 @@ struct Pages {
     pods: HashSet<Entry>,
     /// By `<namespace>/<pool>`.
     pools: HashMap<Box<str>, Page>,
+    /// Pods with workers' labels that are no pool's, by `<namespace>/<pod>`.
+    strangers: HashMap<Box<str>, Stranger>,
 }
 
 #[derive(Default)]
 struct Page {
+    /// The pool's uid, once its controller has told.
+    uid: Option<Box<str>>,
     pods: HashSet<Entry>,
     expected: HashMap<Box<str>, Expected>,
 }
@@ -122,6 +130,27 @@ impl PodBook {
         self.pages().pods.get(worker).map(|entry| entry.0.clone())
     }
 
+    /// Why a pod is not in the book though it has a worker's labels.
+    pub fn stranger(&self, worker: &str) -> Option<Stranger> {
+        self.pages().strangers.get(worker).copied()
+    }
+
+    /// A pool of this name lives, and this is its uid: from now on pods of another one of its name are not its own.
+    pub fn pool_lives(&self, namespace: &str, pool: &str, uid: &str) {
+        let mut pages = self.pages();
+        // without pods there is nothing to tell apart
+        if let Some(page) = pages.pools.get_mut(format!("{namespace}/{pool}").as_str())
+            && page.uid.as_deref() != Some(uid)
+        {
+            page.uid = Some(uid.into());
+        }
+    }
+
+    /// Whether a pod's pool is the one that lives, as far as is known.
+    pub fn has_living_pool(&self, pod: &PodRecord) -> bool {
+        self.pages().pools.get(pod.pool_key().as_str()).is_none_or(|page| page.owns(pod))
+    }
+
     /// All pods of a pool, with those that were asked for and not seen yet: no pod is in neither.
     pub fn of_pool(&self, namespace: &str, pool: &str) -> PoolPods {
         let mut pages = self.pages();
@@ -133,7 +162,7 @@ impl PodBook {
             Expected::Unanswered(since) => since.elapsed() < UNANSWERED,
         });
         PoolPods {
-            pods: page.pods.iter().map(|entry| entry.0.clone()).collect(),
+            pods: page.pods.iter().map(|entry| &entry.0).filter(|pod| page.owns(pod)).cloned().collect(),
             expected: page.expected.len(),
         }
     }
@@ -217,8 +246,12 @@ impl PodBook {
         let record = Arc::new(record);
         let mut changes = vec![];
         let mut pages = self.pages();
+        pages.strangers.remove(record.worker());
         let mut before = pages.pods.get(record.worker()).map(|entry| entry.0.clone());
-        if before.as_ref().is_some_and(|old| old.uid != record.uid || old.pool != record.pool) {
+        let another = |old: &Arc<PodRecord>| {
+            (&old.uid, &old.pool, &old.pool_uid) != (&record.uid, &record.pool, &record.pool_uid)
+        };
+        if before.as_ref().is_some_and(another) {
             changes.extend(pages.remove(record.worker()));
             before = None;
         }
@@ -231,7 +264,20 @@ impl PodBook {
     }
 
     fn remove(&self, worker: &str) -> Option<Change> {
-        self.pages().remove(worker)
+        let mut pages = self.pages();
+        pages.strangers.remove(worker);
+        pages.remove(worker)
+    }
+
+    /// A pod with a worker's labels is none: if it was one it is no longer.
+    fn ignore(&self, worker: String, why: Stranger) -> Option<Change> {
+        let mut pages = self.pages();
+        let change = pages.remove(&worker);
+        if pages.strangers.len() < MAX_STRANGERS && pages.strangers.get(worker.as_str()) != Some(&why) {
+            tracing::warn!(pod = worker, "a pod that is labelled as a worker {why}: it is ignored");
+            pages.strangers.insert(worker.into(), why);
+        }
+        change
     }
 
     /// The pods that are made and not seen yet: a list that begins now has them, if they are still there.
@@ -252,12 +298,19 @@ impl PodBook {
         let gone: Vec<String> =
             names.filter(|w| within(scope, w) && !listed.contains(*w)).map(str::to_owned).collect();
         let changes = gone.iter().filter_map(|worker| pages.remove(worker)).collect();
+        pages.strangers.retain(|worker, _| !within(scope, worker) || listed.contains(worker));
         for (key, page) in pages.pools.iter_mut().filter(|(key, _)| within(scope, key)) {
             let namespace = namespace_of(key);
             page.expected.retain(|name, _| !unseen.contains(format!("{namespace}/{name}").as_str()));
         }
         pages.pools.retain(|_, page| !page.pods.is_empty() || !page.expected.is_empty());
         changes
+    }
+}
+
+impl Page {
+    fn owns(&self, pod: &PodRecord) -> bool {
+        self.uid.as_ref().is_none_or(|uid| *uid == pod.pool_uid)
     }
 }
 
@@ -287,7 +340,10 @@ impl PodBook {
     /// Takes a pod as the watch would tell of it.
     pub(crate) fn tell_of(&self, pod: serde_json::Value) -> Vec<Change> {
         let pod: record::WorkerPod = serde_json::from_value(pod).unwrap();
-        let changes = pod.record().map_or(vec![], |record| self.apply(record));
+        let changes = match pod.record() {
+            Ok(record) => self.apply(record),
+            Err(why) => self.ignore(pod.worker(), why).into_iter().collect(),
+        };
         changes.iter().for_each(|change| self.tell(change));
         changes
     }

@@ -3,9 +3,9 @@
 use crate::lab::{Lab, TOKEN, block, until};
 use crate::worker::{Worker, hello, task};
 use arborist_core::circuit::Kind;
-use arborist_core::engine::WorkerState;
+use arborist_core::engine::{TaskState, WorkerState};
 use arborist_core::profile::Needs;
-use arborist_core::wire::{FromWorker, Hello, ToWorker};
+use arborist_core::wire::{FromWorker, Held, Hello, Lease, ToWorker};
 use arborist_operator::dispatch::{Identity, Login, Refusal};
 use futures::future::BoxFuture;
 use std::sync::Arc;
@@ -137,7 +137,13 @@ struct Register;
 impl Login for Register {
     fn check<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Identity, Refusal>> {
         let node = token.strip_prefix(TOKEN).unwrap_or_default().to_owned();
-        let identity = Identity { subject: "pod".into(), worker: Some("w".into()), node: Some(node) };
+        let identity = Identity {
+            subject: "pod".into(),
+            worker: Some("w".into()),
+            node: Some(node),
+            capacity: Some(Needs { cores: 2, memory_mib: 2048 }),
+            draining: token.ends_with("leaving"),
+        };
         Box::pin(std::future::ready(Ok(identity)))
     }
 }
@@ -152,7 +158,62 @@ fn a_worker_has_the_name_and_the_machine_that_its_token_says() {
     let ToWorker { refused, .. } = liar.next();
     let refused = refused.expect("a refusal");
     assert!(refused.permanent && refused.text.contains("the token is w's"), "{refused:?}");
-    let _worker = Worker::login(&lab.dispatcher, hello_as("w"));
+    let _worker = Worker::login(&lab.dispatcher, Hello { cores: 64, ..hello_as("w") });
     let states = lab.dispatcher.worker_states();
     assert_eq!((states[0].name.as_str(), states[0].node.as_str()), ("w", "node-7"));
+    assert_eq!(
+        states[0].capacity,
+        Needs { cores: 2, memory_mib: 1024 },
+        "no more than its pod, no more than it says"
+    );
+}
+
+#[test]
+fn a_worker_that_claims_more_than_its_pod_has_gets_what_fits_its_pod() {
+    let lab = Lab::tuned(|o| o.login = Arc::new(Register));
+    lab.submit(block(4));
+    let token = format!("{TOKEN}node-7");
+    let mut liar = Worker::login(&lab.dispatcher, Hello { token, cores: 64, ..hello("w") });
+    assert_eq!(liar.leases_by_now(&[]).len(), 2);
+}
+
+#[test]
+fn a_worker_whose_pod_is_being_deleted_finishes_what_it_has_under_the_next_leader() {
+    // it says so itself, or only the cluster knows
+    for (says, token) in [(true, "node-7"), (false, "leaving")] {
+        let mut lab = Lab::tuned(|o| o.login = Arc::new(Register));
+        let job = lab.submit(block(4));
+        let hello = |held, draining, end: &str| Hello {
+            token: format!("{TOKEN}{end}"),
+            cores: 2,
+            prefetch: 2,
+            held,
+            draining,
+            ..hello("w")
+        };
+        let mut worker = Worker::login(&lab.dispatcher, hello(vec![], false, "node-7"));
+        let leases = worker.leases(4);
+        lab.restart_after(true);
+        // one runs, one is finished and was not acknowledged, one was not begun; the fourth never came
+        let held = |lease: &Lease, running_millis| Held {
+            task: lease.task.clone(),
+            fence: lease.fence,
+            running_millis,
+        };
+        let all = vec![held(&leases[0], 9), held(&leases[1], 0), held(&leases[2], 0)];
+        let mut worker = Worker::login(&lab.dispatcher, hello(all, says, token));
+        assert!(worker.leases_by_now(&[leases[0].fence]).is_empty(), "says so: {says}");
+        assert_eq!(lab.dispatcher.worker_states()[0].state, WorkerState::Draining);
+        for lease in &leases[..2] {
+            worker.prove(&lab, lease);
+            worker.report(lease);
+        }
+        worker.hand_back(&leases[2]);
+        worker.acknowledged();
+        assert!(worker.leases_by_now(&[]).is_empty(), "says so: {says}");
+        let counts = lab.dispatcher.job(job).unwrap().counts;
+        assert_eq!((counts[0].done, counts[0].running), (2, 0), "says so: {says}");
+        let view = lab.dispatcher.task(&task(&leases[2])).unwrap();
+        assert_eq!((view.state, view.attempts), (TaskState::Ready, 0), "it is another's at once");
+    }
 }

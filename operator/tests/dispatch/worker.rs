@@ -5,7 +5,9 @@ use arborist_core::circuit::{Circuit, Kind};
 use arborist_core::fake_proof;
 use arborist_core::ids::TaskId;
 use arborist_core::proof_object::{Maker, ProofObject};
-use arborist_core::wire::{Completed, FromWorker, Hello, Lease, PROTOCOL, ToWorker, put_frame, take_frame};
+use arborist_core::wire::{
+    Completed, Failed, FromWorker, Hello, Lease, PROTOCOL, Reason, ToWorker, put_frame, take_frame,
+};
 use arborist_operator::dispatch::Dispatcher;
 use bytes::BytesMut;
 use ed25519_dalek::SigningKey;
@@ -194,6 +196,18 @@ impl Worker {
             ..Default::default()
         };
         self.send(FromWorker { seq: self.seq, completed: vec![completed], ..Default::default() });
+    }
+
+    /// Gives a lease back unfinished.
+    pub fn hand_back(&mut self, lease: &Lease) {
+        self.seq += 1;
+        let failed = Failed {
+            fence: lease.fence,
+            task: lease.task.clone(),
+            reason: Reason::HandedBack.into(),
+            ..Default::default()
+        };
+        self.send(FromWorker { seq: self.seq, failed: vec![failed], ..Default::default() });
     }
 
     /// Waits until everything reported is acknowledged.

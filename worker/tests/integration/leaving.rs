@@ -93,6 +93,23 @@ fn a_second_signal_ends_it_at_once() {
 }
 
 #[test]
+fn a_worker_that_leaves_says_so_when_it_logs_in_anew() {
+    let dispatcher = Dispatcher::start();
+    let worker = dispatcher.fake_worker(&["--fake-faults", "hang=1000", "--grace", "3600"]);
+    assert!(!dispatcher.hello().draining);
+    dispatcher.lease([lease(1, Circuit::Base, task(1))]);
+    dispatcher.running(1);
+    worker.terminate();
+    dispatcher.frame("word that it leaves", |frame| frame.draining.clone());
+    dispatcher.break_connection();
+    let hello = dispatcher.hello();
+    assert_eq!((hello.draining, hello.held.len()), (true, 1));
+    worker.signal(Signal::SIGINT);
+    let (code, text) = worker.end();
+    assert_eq!(code, Some(1), "{text}");
+}
+
+#[test]
 fn an_idle_worker_leaves_at_once_connected_or_not() {
     let dispatcher = Dispatcher::start();
     let worker = dispatcher.fake_worker(&["--grace", "3600"]);

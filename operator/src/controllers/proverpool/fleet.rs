@@ -148,6 +148,7 @@ impl State {
             let prepared = self.prepare(key, pool, settings);
             let Ok((valid, template)) = &prepared.result else { continue };
             let Some(memory) = self.pools.get_mut(key) else { continue };
+            book.pool_lives(&key.namespace, &key.name, &valid.uid);
             let pods = book.of_pool(&key.namespace, &key.name);
             memory.note(&pods, &workers, now);
             let grace = memory.grace(valid);

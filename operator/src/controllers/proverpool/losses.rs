@@ -66,7 +66,7 @@ pub(super) fn tell(workforce: &dyn Workforce, worker: &str, losses: Vec<Loss>) {
     }
 }
 
-/// Tells the engine of workers whose pods went while no operator looked.
+/// Tells the engine of workers whose pods went, or began to, while no operator looked.
 pub(super) fn sweep(workforce: &dyn Workforce, book: &PodBook, scopes: &[Scope]) {
     for worker in workforce.workers() {
         let Some((namespace, _)) = worker.name.split_once('/') else { continue };
@@ -74,9 +74,16 @@ pub(super) fn sweep(workforce: &dyn Workforce, book: &PodBook, scopes: &[Scope])
             Scope::Cluster => true,
             Scope::Namespace(of) => of == namespace,
         });
-        if ours && book.find_worker(&worker.name).is_none() {
-            tracing::info!(worker = worker.name, "a worker's pod is gone");
-            workforce.dead(&worker.name);
+        if !ours {
+            continue;
+        }
+        match book.find_worker(&worker.name) {
+            Some(pod) if pod.deleting && !pod.phase.is_over() => workforce.drain(&worker.name),
+            Some(pod) if !pod.phase.is_over() => {}
+            _ => {
+                tracing::info!(worker = worker.name, "a worker's pod is gone");
+                workforce.dead(&worker.name);
+            }
         }
     }
 }

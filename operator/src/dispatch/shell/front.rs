@@ -2,10 +2,10 @@
 
 use super::Inner;
 use super::core::{Core, SessionEntry};
-use crate::dispatch::login::{self, Refusal};
+use crate::dispatch::login::{self, Admitted, Refusal};
 use crate::dispatch::net::{self, Peer, SendBuffers};
 use crate::metrics::reason_label;
-use arborist_core::engine::{Done, Event, Fence, Gone, Held, Millis, Reason, Session, WorkerSpec};
+use arborist_core::engine::{Done, Event, Fence, Gone, Held, Millis, Reason, Session};
 use arborist_core::ids::TaskId;
 use arborist_core::wire::{self, FromWorker, Hello, PROTOCOL, Welcome};
 use futures::future::BoxFuture;
@@ -27,9 +27,12 @@ impl net::Desk for Front {
         };
         let (inner, peer) = (self.0.clone(), peer.clone());
         let name = worker.name.clone();
-        let mut login: BoxFuture<'static, Result<WorkerSpec, Refusal>> = Box::pin({
+        let mut login: BoxFuture<'static, Result<Admitted, Refusal>> = Box::pin({
             let inner = inner.clone();
-            async move { inner.options.login.check(&hello.token).await?.admit(worker) }
+            async move {
+                let admitted = inner.options.login.check(&hello.token).await?.admit(worker)?;
+                Ok(Admitted { draining: admitted.draining || hello.draining, ..admitted })
+            }
         });
         // a login may set timers or ask the network from its first step on; this thread is none of the runtime's
         let _context = inner.runtime.enter();
@@ -80,11 +83,11 @@ impl Inner {
         peer: &Arc<Peer>,
         name: &str,
         held: Vec<Held>,
-        answer: Result<WorkerSpec, Refusal>,
+        answer: Result<Admitted, Refusal>,
         buffers: &mut SendBuffers,
     ) {
-        let worker = match answer {
-            Ok(worker) => worker,
+        let Admitted { worker, draining } = match answer {
+            Ok(admitted) => admitted,
             Err(refusal) => return self.refuse(peer, name, &refusal, buffers),
         };
         let session = self.next_session.fetch_add(1, Ordering::Relaxed);
@@ -97,7 +100,7 @@ impl Inner {
             heartbeat_millis: self.options.heartbeat.as_millis() as u32,
             lease_millis: self.options.lease.as_millis() as u32,
         };
-        tracing::debug!(worker = worker.name, session, held = held.len(), "a worker logged in");
+        tracing::debug!(worker = worker.name, session, held = held.len(), draining, "a worker logged in");
         let before = self.room.drive(buffers, |core, now| {
             let name = worker.name.clone();
             core.post(peer, |out| out.welcome = Some(welcome));
@@ -105,7 +108,14 @@ impl Inner {
             let before = core.by_name.insert(name.clone(), session);
             let before = before.and_then(|old| core.sessions.get(&old)).map(|entry| entry.peer.clone());
             core.sessions.insert(session, SessionEntry { peer: peer.clone(), name, token });
-            core.event(now, Event::Joined { session: Session(session), worker, held });
+            let session = Session(session);
+            core.event(
+                now,
+                match draining {
+                    true => Event::JoinedToLeave { session, worker, held },
+                    false => Event::Joined { session, worker, held },
+                },
+            );
             before
         });
         self.metrics.workers.inc();

@@ -1,6 +1,7 @@
 use super::*;
 use crate::kubernetes::pods;
 use crate::kubernetes::testing::{FakeApi, Mood, status};
+use arborist_core::profile::Needs;
 use http::Method;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -14,8 +15,15 @@ fn pod() -> Value {
             "name": "vm-1", "namespace": "prod", "uid": "u1", "resourceVersion": "7",
             "creationTimestamp": "2026-01-01T00:00:00Z",
             "labels": {"arborist.dev/pool": "vm", "arborist.dev/template": "abc"},
+            "ownerReferences": [{
+                "apiVersion": "arborist.dev/v1alpha1", "kind": "ProverPool", "name": "vm", "uid": "pool-1",
+                "controller": true,
+            }],
         },
-        "spec": {"nodeName": "node-a"},
+        "spec": {
+            "nodeName": "node-a",
+            "containers": [{"name": "worker", "resources": {"limits": {"cpu": "32", "memory": "64Gi"}}}],
+        },
         "status": {"phase": "Running"},
     })
 }
@@ -72,6 +80,8 @@ async fn a_pods_token_is_its_workers_and_the_node_is_the_clusters_word() {
         let identity = Login::check(&login, "token").await.unwrap();
         assert_eq!(identity.worker.as_deref(), Some("prod/vm-1"));
         assert_eq!(identity.node.as_deref(), Some("node-a"));
+        assert_eq!(identity.capacity, Some(Needs { cores: 32, memory_mib: 64 << 10 }));
+        assert!(!identity.draining);
         assert_eq!(identity.subject, "system:serviceaccount:prod:default");
     }
 }
@@ -112,17 +122,45 @@ async fn every_other_token_is_refused_with_a_cause() {
 }
 
 #[tokio::test]
-async fn a_pod_that_goes_away_does_not_log_in_again() {
+async fn a_pod_that_is_being_deleted_logs_in_to_leave_and_one_that_is_over_does_not() {
+    let api = FakeApi::default();
+    reviews(&api, good());
+    let check = |pod: Value| {
+        let api = api.clone();
+        async move {
+            let login = login(&api, vec![Scope::Cluster], book(json!([pod])).await);
+            Login::check(&login, "token").await
+        }
+    };
     let mut deleting = pod();
     deleting["metadata"]["deletionTimestamp"] = json!("2026-01-01T01:00:00Z");
-    let mut over = pod();
-    over["status"]["phase"] = json!("Failed");
-    for pods in [json!([deleting]), json!([over])] {
-        let api = FakeApi::default();
-        reviews(&api, good());
-        let login = login(&api, vec![Scope::Cluster], book(pods).await);
-        let refusal = Login::check(&login, "token").await.unwrap_err();
-        assert_eq!((refusal.cause, refusal.permanent), ("pod-deleting", false));
+    let identity = check(deleting.clone()).await.unwrap();
+    assert!(identity.draining);
+    assert_eq!(identity.worker.as_deref(), Some("prod/vm-1"));
+    for (mut pod, phase) in [(pod(), "Failed"), (pod(), "Succeeded"), (deleting, "Failed")] {
+        pod["status"]["phase"] = json!(phase);
+        let refusal = check(pod).await.unwrap_err();
+        assert_eq!((refusal.cause, refusal.permanent), ("pod-over", false), "{phase}");
+    }
+}
+
+#[tokio::test]
+async fn a_pod_that_no_living_pool_controls_is_refused_and_told_why() {
+    let api = FakeApi::default();
+    reviews(&api, good());
+    let mut labelled = pod();
+    labelled["metadata"]["ownerReferences"] = json!([]);
+    let login_of = |book: PodBook| login(&api, vec![Scope::Cluster], book);
+    let refusal = Login::check(&login_of(book(json!([labelled])).await), "token").await.unwrap_err();
+    assert_eq!((refusal.cause, refusal.permanent), ("pod-owner", false));
+    assert!(refusal.text.contains("prod/vm-1 is not controlled by the ProverPool"), "{}", refusal.text);
+    let book = book(json!([pod()])).await;
+    let login = login_of(book.clone());
+    for (uid, taken) in [("pool-1", true), ("pool-2", false)] {
+        book.pool_lives("prod", "vm", uid);
+        let answer = Login::check(&login, "token").await;
+        assert_eq!(answer.as_ref().err().map(|refusal| refusal.cause), (!taken).then_some("pod-owner"));
+        assert!(answer.err().is_none_or(|refusal| refusal.text.contains("another ProverPool vm")));
     }
 }
 

@@ -1,15 +1,19 @@
 //! One worker pod, reduced to what decides something.
 
 use super::LABEL_TEMPLATE;
-use crate::api::LABEL_POOL;
+use super::capacity::Resources;
 use crate::api::conditions::cut;
+use crate::api::{LABEL_POOL, ProverPool};
+use arborist_core::profile::Needs;
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use kube::Resource;
 use serde::{Deserialize, Deserializer};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+/// The container that the worker is in; others are injected by whoever does so in the cluster.
+const CONTAINER: &str = "worker";
 /// The most bytes kept of a message.
 const MAX_TEXT: usize = 160;
 
@@ -24,6 +28,10 @@ pub struct PodRecord {
     pub uid: Box<str>,
     /// Its pool's name.
     pub pool: Box<str>,
+    /// The uid of its pool: one made anew under the same name has another.
+    pub pool_uid: Box<str>,
+    /// What its spec lets the worker use; `None` when that says nothing.
+    pub capacity: Option<Needs>,
     /// Its node; `None` before it is scheduled.
     pub node: Option<Box<str>>,
     /// Hash of the template it was made from.
@@ -46,6 +54,20 @@ pub struct PodRecord {
     pub restarts: u32,
     /// How its container last ended.
     pub ended: Option<Box<Ended>>,
+}
+
+/// Why a pod with a worker's labels is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Stranger {
+    /// It names no pool.
+    #[error("has no label {LABEL_POOL}")]
+    NoPool,
+    /// No ProverPool controls it, or another one than its label says.
+    #[error("is not controlled by the ProverPool that its label {LABEL_POOL} names")]
+    NotControlled,
+    /// The API server did not say what every pod has.
+    #[error("has no name or uid")]
+    Nameless,
 }
 
 /// A pod's phase.
@@ -147,7 +169,7 @@ impl PodRecord {
     /// About what it takes, in bytes.
     #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
-        let texts = [&*self.worker, &*self.uid, &*self.pool, &*self.template];
+        let texts = [&*self.worker, &*self.uid, &*self.pool, &*self.pool_uid, &*self.template];
         let waiting =
             self.waiting.as_ref().map_or(0, |w| size_of::<Waiting>() + w.image.len() + w.message.len());
         let unschedulable = match &self.scheduling {
@@ -177,6 +199,15 @@ pub(super) struct WorkerPod {
 #[serde(rename_all = "camelCase")]
 struct Spec {
     node_name: Option<String>,
+    #[serde(default)]
+    containers: Vec<ContainerSpec>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct ContainerSpec {
+    name: String,
+    #[serde(default)]
+    resources: Resources,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -201,6 +232,7 @@ struct PodCondition {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Container {
+    name: String,
     image: String,
     ready: bool,
     restart_count: i32,
@@ -232,7 +264,7 @@ struct Terminated {
     finished_at: Option<Time>,
 }
 
-/// Metadata without what takes most room: managed fields, annotations, owners.
+/// Metadata without what takes most room: managed fields and annotations.
 fn slim<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -244,6 +276,7 @@ fn slim<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Err
         creation_timestamp: Option<Time>,
         deletion_timestamp: Option<Time>,
         labels: Option<BTreeMap<String, String>>,
+        owner_references: Option<Vec<OwnerReference>>,
     }
     let slim = Slim::deserialize(deserializer)?;
     Ok(ObjectMeta {
@@ -254,6 +287,7 @@ fn slim<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Err
         creation_timestamp: slim.creation_timestamp,
         deletion_timestamp: slim.deletion_timestamp,
         labels: slim.labels,
+        owner_references: slim.owner_references,
         ..Default::default()
     })
 }
@@ -288,18 +322,30 @@ impl Resource for WorkerPod {
 }
 
 impl WorkerPod {
-    /// What is kept of it; `None` for one that is no pool's.
-    pub(super) fn record(&self) -> Option<PodRecord> {
+    /// What is kept of it.
+    ///
+    /// # Errors
+    /// Why it is no pool's.
+    pub(super) fn record(&self) -> Result<PodRecord, Stranger> {
         let meta = &self.metadata;
-        let (namespace, name) = (meta.namespace.as_deref()?, meta.name.as_deref()?);
+        let (Some(namespace), Some(name), Some(uid)) = (&meta.namespace, &meta.name, &meta.uid) else {
+            return Err(Stranger::Nameless);
+        };
         let label =
             |label: &str| meta.labels.as_ref().and_then(|labels| labels.get(label)).map(String::as_str);
-        let container = self.status.container_statuses.first();
-        Some(PodRecord {
+        let pool = label(LABEL_POOL).ok_or(Stranger::NoPool)?;
+        let owner = self.owner(pool).ok_or(Stranger::NotControlled)?;
+        let containers = &self.spec.containers;
+        let spec = containers.iter().find(|container| container.name == CONTAINER);
+        let statuses = &self.status.container_statuses;
+        let container = statuses.iter().find(|status| status.name == CONTAINER).or(statuses.first());
+        Ok(PodRecord {
             worker: format!("{namespace}/{name}").into(),
-            namespace: u16::try_from(namespace.len()).ok()?,
-            uid: meta.uid.as_deref()?.into(),
-            pool: label(LABEL_POOL)?.into(),
+            namespace: u16::try_from(namespace.len()).map_err(|_| Stranger::Nameless)?,
+            uid: uid.as_str().into(),
+            pool: pool.into(),
+            pool_uid: owner.uid.as_str().into(),
+            capacity: spec.and_then(|container| container.resources.capacity()),
             node: self.spec.node_name.as_deref().map(Into::into),
             template: label(LABEL_TEMPLATE).unwrap_or_default().into(),
             phase: self.phase(),
@@ -312,6 +358,17 @@ impl WorkerPod {
             restarts: container.map_or(0, |c| u32::try_from(c.restart_count).unwrap_or(0)),
             ended: container.and_then(ended).map(Box::new),
         })
+    }
+
+    /// The reference to the pool of this name that controls it. Labels anybody may give to a pod; this the operator
+    /// gives to those it makes, and the API server deletes a pod whose owner is not there.
+    fn owner(&self, pool: &str) -> Option<&OwnerReference> {
+        let group = |version: &str| version.split_once('/').is_some_and(|(g, _)| g == ProverPool::group(&()));
+        let mut owners = self.metadata.owner_references.iter().flatten();
+        // there is one controller at most
+        let owner = owners.find(|owner| owner.controller == Some(true))?;
+        let is_pool = group(&owner.api_version) && owner.kind == ProverPool::kind(&()) && owner.name == pool;
+        is_pool.then_some(owner)
     }
 
     /// `<namespace>/<name>`.

@@ -1,6 +1,7 @@
 use super::record::WorkerPod;
 use super::watch::Reader;
 use super::*;
+use arborist_core::profile::Needs;
 use http::{Request, Response};
 use kube::Client;
 use kube::client::Body;
@@ -14,12 +15,23 @@ fn pod(namespace: &str, name: &str, uid: &str, spec: Value, status: Value) -> Va
             "name": name, "namespace": namespace, "uid": uid, "resourceVersion": "7",
             "creationTimestamp": "2026-01-01T00:00:00Z",
             "labels": {"arborist.dev/pool": "vm", "arborist.dev/template": "abc"},
+            "ownerReferences": [owner()],
             "managedFields": [{"manager": "arborist", "operation": "Apply"}],
         },
         "spec": spec,
         "status": status,
     })
 }
+
+/// The pool that controls the pods.
+fn owner() -> Value {
+    json!({
+        "apiVersion": "arborist.dev/v1alpha1", "kind": "ProverPool", "name": "vm", "uid": POOL_UID, "controller": true,
+        "blockOwnerDeletion": false,
+    })
+}
+
+const POOL_UID: &str = "4c1f6d1e-2f0e-4a55-8a3a-6a9c3c1be0aa";
 
 fn read(value: Value) -> WorkerPod {
     serde_json::from_value(value).unwrap()
@@ -38,6 +50,7 @@ fn a_new_pod_is_reduced() {
     let found = record(json!({}), json!({"phase": "Pending"}));
     assert_eq!((found.worker(), found.namespace(), found.name()), ("prod/vm-abcde", "prod", "vm-abcde"));
     assert_eq!((&*found.pool, &*found.uid, &*found.template), ("vm", "u1", "abc"));
+    assert_eq!((&*found.pool_uid, found.capacity), (POOL_UID, None));
     assert_eq!((found.phase, found.created, found.deleting), (Phase::Pending, 1_767_225_600, false));
     assert_eq!((&found.scheduling, &found.waiting, &found.ended), (&Scheduling::Pending, &None, &None));
 }
@@ -46,7 +59,62 @@ fn a_new_pod_is_reduced() {
 fn a_pod_of_no_pool_is_not_kept() {
     let mut value = pod("prod", "x", "u", json!({}), json!({}));
     value["metadata"]["labels"] = json!({});
-    assert_eq!(read(value).record(), None);
+    assert_eq!(read(value).record(), Err(Stranger::NoPool));
+}
+
+#[test]
+fn only_the_pool_that_the_label_names_makes_a_pod_a_worker() {
+    type Spoil = fn(&mut Value);
+    let cases: [(&str, Spoil, bool); 10] =
+        [
+            ("as the operator makes it", |_| {}, true),
+            ("of another version", |owners| owners[0]["apiVersion"] = json!("arborist.dev/v1"), true),
+            (
+                "with another owner beside",
+                |owners| {
+                    owners.as_array_mut().unwrap().insert(0, json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "u", "controller": false,
+        }))
+                },
+                true,
+            ),
+            ("no owner", |owners| *owners = json!([]), false),
+            ("none at all", |owners| *owners = Value::Null, false),
+            ("owned, not controlled", |owners| owners[0]["controller"] = json!(false), false),
+            (
+                "not said to be controlled",
+                |owners| _ = owners[0].as_object_mut().unwrap().remove("controller"),
+                false,
+            ),
+            ("of another pool", |owners| owners[0]["name"] = json!("rollup"), false),
+            ("of another kind", |owners| owners[0]["kind"] = json!("ProvingJob"), false),
+            ("of another group", |owners| owners[0]["apiVersion"] = json!("apps/v1"), false),
+        ];
+    for (case, spoil, taken) in cases {
+        let mut value = pod("prod", "x", "u", json!({}), json!({}));
+        spoil(&mut value["metadata"]["ownerReferences"]);
+        let wanted = if taken { Ok(()) } else { Err(Stranger::NotControlled) };
+        assert_eq!(read(value).record().map(|_| ()), wanted, "{case}");
+    }
+}
+
+#[test]
+fn the_workers_container_says_what_it_may_use_and_how_it_is() {
+    let (worker, other) =
+        (json!({"limits": {"cpu": "32", "memory": "64Gi"}}), json!({"limits": {"cpu": "1"}}));
+    let spec = json!({"containers": [
+        {"name": "injected", "resources": other},
+        {"name": "worker", "resources": worker},
+    ]});
+    let status = json!({"containerStatuses": [
+        {"name": "injected", "restartCount": 9},
+        {"name": "worker", "restartCount": 2},
+    ]});
+    let found = record(spec, status);
+    assert_eq!(found.capacity, Some(Needs { cores: 32, memory_mib: 64 << 10 }));
+    assert_eq!(found.restarts, 2);
+    let unbounded = json!({"containers": [{"name": "worker"}]});
+    assert_eq!(record(unbounded, json!({})).capacity, None);
 }
 
 #[test]
@@ -171,6 +239,56 @@ fn a_whole_list_drops_what_it_does_not_have_in_its_own_scope_only() {
     assert_eq!(book.synced_scopes(), 1);
     drop(prod);
     assert_eq!(book.synced_scopes(), 0, "nobody watches it any more");
+}
+
+#[test]
+fn strangers_are_remembered_by_name_and_forgotten_with_their_pods() {
+    let book = PodBook::default();
+    let mut reader = reader(&book, Scope::Cluster);
+    let stranger = |name: &str| {
+        let mut value = pod("prod", name, "u", json!({}), json!({}));
+        value["metadata"]["ownerReferences"] = json!([]);
+        read(value)
+    };
+    assert!(reader.take(Event::Apply(stranger("a"))).is_empty());
+    assert_eq!((book.len(), book.stranger("prod/a")), (0, Some(Stranger::NotControlled)));
+    reader.take(Event::Apply(plain("a", "u1")));
+    assert_eq!((book.len(), book.stranger("prod/a")), (1, None), "it is controlled now");
+    let gone = reader.take(Event::Apply(stranger("a")));
+    assert!(matches!(&gone[..], [Change { before: Some(_), after: None }]), "it is no longer: {gone:?}");
+    reader.take(Event::Delete(stranger("a")));
+    assert_eq!(book.stranger("prod/a"), None);
+    for name in ["b", "c"] {
+        reader.take(Event::Apply(stranger(name)));
+    }
+    reader.take(Event::Init);
+    reader.take(Event::InitApply(stranger("c")));
+    reader.take(Event::InitDone);
+    assert_eq!((book.stranger("prod/b"), book.stranger("prod/c")), (None, Some(Stranger::NotControlled)));
+    for number in 0..2_000 {
+        reader.take(Event::Apply(stranger(&format!("many-{number}"))));
+    }
+    assert_eq!(book.pages().strangers.len(), MAX_STRANGERS);
+}
+
+#[test]
+fn pods_of_an_earlier_pool_of_the_same_name_are_not_the_present_ones() {
+    let book = PodBook::default();
+    let mut reader = reader(&book, Scope::Cluster);
+    book.pool_lives("prod", "vm", "unknown: it has no pods");
+    reader.take(Event::Apply(plain("a", "u1")));
+    let a = book.find("prod", "a").unwrap();
+    assert!(book.has_living_pool(&a), "nobody has said which pool lives");
+    assert_eq!(names(&book), ["a"]);
+    book.pool_lives("prod", "vm", POOL_UID);
+    assert!(book.has_living_pool(&a));
+    book.pool_lives("prod", "vm", "another");
+    assert!(!book.has_living_pool(&a) && names(&book).is_empty());
+    let mut value = pod("prod", "b", "u2", json!({}), json!({}));
+    value["metadata"]["ownerReferences"][0]["uid"] = json!("another");
+    reader.take(Event::Apply(read(value)));
+    assert_eq!(names(&book), ["b"]);
+    assert_eq!(book.len(), 2, "what becomes of the earlier one's is still told");
 }
 
 #[test]

@@ -104,9 +104,8 @@ impl Reader {
 
     fn apply(&self, pod: &WorkerPod) -> Vec<Change> {
         match pod.record() {
-            Some(record) => self.book.apply(record),
-            // it lost its pool's label: it is nobody's
-            None => self.book.remove(&pod.worker()).into_iter().collect(),
+            Ok(record) => self.book.apply(record),
+            Err(why) => self.book.ignore(pod.worker(), why).into_iter().collect(),
         }
     }
 }

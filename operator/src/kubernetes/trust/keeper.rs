@@ -81,7 +81,7 @@ impl Keeper {
     }
 
     /// Does what is to be done at `now`; until when there is nothing more to do.
-    async fn step(&self, now: Timestamp) -> Result<Timestamp, TrustError> {
+    pub(super) async fn step(&self, now: Timestamp) -> Result<Timestamp, TrustError> {
         let mut secret = self.api.get(CA_SECRET).await?;
         let content = Content::read(&secret)?;
         self.take(&content)?;

@@ -4,6 +4,8 @@
 mod keeper;
 mod rotation;
 mod secret;
+#[cfg(test)]
+mod tests;
 
 pub use keeper::Keeper;
 pub use rotation::{Authorities, SETTLE, Step, VALID_DAYS, Validity, rotation};

@@ -81,6 +81,10 @@ pub fn pod(pool: &str, name: &str, template: &str, spec: Value, status: Value) -
         "name": name, "namespace": "prod", "uid": format!("uid-of-{name}"),
         "creationTimestamp": "2026-01-01T00:00:00Z",
         "labels": {"arborist.dev/pool": pool, "arborist.dev/template": template},
+        "ownerReferences": [{
+            "apiVersion": "arborist.dev/v1alpha1", "kind": "ProverPool", "name": pool,
+            "uid": format!("uid-of-{pool}"), "controller": true,
+        }],
     });
     if spec["deleting"] == json!(true) {
         metadata["deletionTimestamp"] = json!("2026-01-01T00:01:00Z");

@@ -56,6 +56,8 @@ fn an_old_death_is_not_told_by_an_operator_that_sees_it_for_the_first_time() {
 fn workers_whose_pods_went_while_nobody_looked_are_dead() {
     let (force, book) = (FakeForce::default(), PodBook::default());
     book.tell_of(pod("vm", "there", "t", on_node(), running()));
+    book.tell_of(pod("vm", "leaving", "t", json!({"nodeName": "n", "deleting": true}), running()));
+    book.tell_of(pod("vm", "over", "t", on_node(), json!({"phase": "Failed"})));
     let mut elsewhere = worker("x", WorkerState::Live, 0, None);
     elsewhere.name = "other/x".into();
     let mut local = worker("x", WorkerState::Live, 0, None);
@@ -63,9 +65,11 @@ fn workers_whose_pods_went_while_nobody_looked_are_dead() {
     force.lock().workers = vec![
         worker("there", WorkerState::Live, 1, None),
         worker("gone", WorkerState::Disconnected, 1, None),
+        worker("leaving", WorkerState::Live, 1, None),
+        worker("over", WorkerState::Live, 1, None),
         elsewhere,
         local,
     ];
     sweep(&force, &book, &[Scope::Namespace("prod".into())]);
-    assert_eq!(force.lock().told, ["dead prod/gone"]);
+    assert_eq!(force.lock().told, ["dead prod/gone", "drain prod/leaving", "dead prod/over"]);
 }
