@@ -164,7 +164,7 @@ impl Desk {
             let pool = &record.pool;
             let text =
                 format!("pod {namespace}/{pod} is of another ProverPool {pool} than the one there is now");
-            return Err(Refusal::for_now("pod-owner", text));
+            return Err(Refusal::for_now("pool-uid", text));
         }
         if record.phase.is_over() {
             return Err(Refusal::for_now("pod-over", format!("pod {namespace}/{pod} is over")));

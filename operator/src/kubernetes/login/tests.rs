@@ -159,7 +159,7 @@ async fn a_pod_that_no_living_pool_controls_is_refused_and_told_why() {
     for (uid, taken) in [("pool-1", true), ("pool-2", false)] {
         book.pool_lives("prod", "vm", uid);
         let answer = Login::check(&login, "token").await;
-        assert_eq!(answer.as_ref().err().map(|refusal| refusal.cause), (!taken).then_some("pod-owner"));
+        assert_eq!(answer.as_ref().err().map(|refusal| refusal.cause), (!taken).then_some("pool-uid"));
         assert!(answer.err().is_none_or(|refusal| refusal.text.contains("another ProverPool vm")));
     }
 }

@@ -140,16 +140,16 @@ async fn workers_stay_and_come_while_the_authority_is_rotated() {
     keeper.step(time).await.unwrap();
     let both = published(&api);
     assert_ne!(old, both);
-    logins(&dispatcher, "published", &[("of old trust", &old, true), ("of new trust", &both, true)]).await;
+    logins(&dispatcher, "published", &[("of-old-trust", &old, true), ("of-new-trust", &both, true)]).await;
     before.is_heard().await;
 
     keeper.step(time + 61.minutes()).await.unwrap();
     let turned = published(&api);
     let after = [
         // its kubelet has not brought it the new one for an hour
-        ("of old trust", old.as_str(), false),
-        ("that has heard of the next", both.as_str(), true),
-        ("of new trust", turned.as_str(), true),
+        ("of-old-trust", old.as_str(), false),
+        ("that-heard-of-the-next", both.as_str(), true),
+        ("of-new-trust", turned.as_str(), true),
     ];
     logins(&dispatcher, "switched", &after).await;
     before.is_heard().await;
@@ -157,7 +157,7 @@ async fn workers_stay_and_come_while_the_authority_is_rotated() {
     keeper.step(Timestamp::now() + (24 * 367).hours()).await.unwrap();
     let newest = published(&api);
     assert!(!newest.contains(old.trim_end()));
-    logins(&dispatcher, "forgotten", &[("of old trust", &old, false), ("of new trust", &newest, true)]).await;
+    logins(&dispatcher, "forgotten", &[("of-old-trust", &old, false), ("of-new-trust", &newest, true)]).await;
     before.is_heard().await;
     dispatcher.shutdown().await;
 }
