@@ -132,6 +132,7 @@ async fn logins(dispatcher: &Dispatcher, stage: &str, expected: &[(&str, &str, b
 async fn workers_stay_and_come_while_the_authority_is_rotated() {
     let (api, state) = (FakeApi::default(), tempfile::tempdir().unwrap());
     let keeper = Keeper::open(&api.client(), &api.client(), "ours").await.unwrap();
+    keeper.trust().serves(["theirs"]);
     keeper.trust().ensure_bundle("theirs").await.unwrap();
     let dispatcher = dispatcher(&keeper, &state).await;
     let old = published(&api);
