@@ -137,6 +137,23 @@ fn an_oom_asks_for_the_next_larger_class() {
 }
 
 #[test]
+fn larger_machines_have_twice_and_four_times_the_memory() {
+    let mib = |cores, gib: u32| Needs { cores, memory_mib: gib << 10 };
+    for (profile, classes) in [
+        (Profile::local(), vec![mib(1, 1), mib(1, 2), mib(1, 4)]),
+        (Profile::rfp(), vec![mib(8, 16), mib(8, 32), mib(8, 64), mib(32, 64), mib(32, 128), mib(32, 256)]),
+    ] {
+        assert_eq!(Config::new(profile).with_larger_classes().classes, classes);
+    }
+    let mut world = World::new(Config::new(Profile::rfp()).with_larger_classes());
+    world.submit(spec(1, &[1], 1));
+    let lease = assigned(&world.join(1, LARGE, 0))[0].1;
+    assert_eq!(lease.circuit.kind(), Kind::Vm);
+    world.fail(1, &lease, Reason::OutOfMemory);
+    assert_eq!(world.view(1, 0).waits, Some(Waits::NoFittingWorker(mib(32, 128))));
+}
+
+#[test]
 fn a_bad_input_is_given_up_at_once() {
     let (mut world, session, lease) = one_task(2);
     let commands = world.fail(session, &lease, Reason::BadInput);

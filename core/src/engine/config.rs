@@ -48,4 +48,17 @@ impl Config {
             first_fence: Fence(1),
         }
     }
+
+    /// Adds machines with twice and four times the memory of those that the profile asks for: a proof that was killed for
+    /// its memory waits for one of them. For where somebody can provide them.
+    #[must_use]
+    pub fn with_larger_classes(mut self) -> Self {
+        let larger =
+            |times| move |own: &Needs| Needs { memory_mib: own.memory_mib.saturating_mul(times), ..*own };
+        let needs = &self.profile.needs;
+        self.classes.extend(needs.iter().map(larger(2)).chain(needs.iter().map(larger(4))));
+        self.classes.sort_unstable();
+        self.classes.dedup();
+        self
+    }
 }

@@ -1,12 +1,15 @@
 //! Workers are killed by the kernel for using more memory than their pods have. The operator learns it from the pods'
-//! status, and the proofs are made by a pool of larger machines.
+//! status, asks for larger machines, says that no pool has them, and goes on when one does.
 
 use crate::lab::Scene;
 use crate::lab::books::said;
+use crate::lab::install::sum;
 use crate::lab::objects::{job, pool};
 use crate::lab::records::proven;
+use crate::lab::scene::{pool_conditions, says};
 use crate::lab::wait::{eventually, secs};
 use anyhow::{Result, ensure};
+use arborist_operator::api::conditions::{Status, pool as condition, reason};
 use kube::ResourceExt;
 use serde_json::json;
 
@@ -40,6 +43,15 @@ pub async fn tell(scene: &Scene<'_>) -> Result<()> {
     })
     .await?;
     learned_by_operator(scene).await?;
+    let message = scene
+        .until_pool("small", secs(60), "Starved", |pool| {
+            says(pool_conditions(pool), condition::STARVED, Status::True, reason::NO_FITTING_POOL)
+        })
+        .await?;
+    println!("   Starved: {message}");
+    let metrics = scene.lab.metrics(&scene.lab.leader().await?.name_any()).await?;
+    let charged = sum(&metrics, "arborist_charges_total", &["reason=\"out_of_memory\""]).unwrap_or(0.0);
+    ensure!(charged >= 1.0, "no task was charged for memory");
     scene.apply(&[pool("large", large)]).await?;
     scene.complete("work", secs(180)).await?;
     // the small machines make none, so nothing but these logs says whether the large ones were asked

@@ -154,6 +154,7 @@ impl Args {
             profile: self.profile.profile(),
             lease: Some(self.lease),
             max_attempts: Some(self.max_attempts),
+            larger_machines: true,
             login: None,
             authority: None,
         }

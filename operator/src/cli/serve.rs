@@ -111,6 +111,8 @@ pub struct Plan {
     pub lease: Option<Duration>,
     /// Charged failures before a task is quarantined.
     pub max_attempts: Option<u8>,
+    /// Whether a proof that was killed for its memory waits for a larger machine than the profile asks for.
+    pub larger_machines: bool,
     /// Checks workers' tokens; `None`: the one token of the state folder.
     pub login: Option<Arc<dyn Login>>,
     /// The certificate authority; `None`: the state folder's.
@@ -234,6 +236,9 @@ fn options(plan: &Plan, state: &Path, store_url: String) -> Result<Options, CliE
     }
     if let Some(max_attempts) = plan.max_attempts {
         options.engine.max_attempts = max_attempts;
+    }
+    if plan.larger_machines {
+        options.engine = options.engine.with_larger_classes();
     }
     Ok(options)
 }

@@ -152,6 +152,7 @@ impl Args {
             profile: profile.clone(),
             lease: None,
             max_attempts: None,
+            larger_machines: false,
             login: None,
             authority: None,
         }
