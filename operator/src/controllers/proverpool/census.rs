@@ -1,8 +1,9 @@
 //! Where each pod of a pool stands: what Kubernetes knows of it, joined with what the engine knows of its worker. Pure.
 
+use super::workforce::Workforce;
 use crate::api::conditions::reason;
 use crate::kubernetes::pods::{Phase, PodRecord, PoolPods, Scheduling, Waits};
-use arborist_core::engine::{WorkerBrief, WorkerState};
+use arborist_core::engine::{Millis, WorkerBrief, WorkerState};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -165,14 +166,16 @@ pub(super) struct Rules<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moment {
     pub(super) instant: Instant,
-    /// Milliseconds since 1970.
+    /// By the machine's clock, as the API's times are: milliseconds since 1970.
     pub(super) millis: u64,
+    /// By the engine's clock.
+    pub(super) engine: Millis,
 }
 
 impl Moment {
-    pub(super) fn now() -> Self {
+    pub(super) fn now(workforce: &dyn Workforce) -> Self {
         let millis = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default();
-        Self { instant: Instant::now(), millis }
+        Self { instant: Instant::now(), millis, engine: workforce.now() }
     }
 }
 
@@ -254,8 +257,8 @@ fn standing(
             WorkerState::Silent | WorkerState::Disconnected => Standing::Busy,
             WorkerState::Live | WorkerState::Resting if worker.leases > 0 => Standing::Busy,
             WorkerState::Live | WorkerState::Resting => {
-                let since = worker.idle_since.unwrap_or(now.millis);
-                Standing::Idle(Duration::from_millis(now.millis.saturating_sub(since)))
+                let since = worker.idle_since.unwrap_or(now.engine);
+                Standing::Idle(Duration::from_millis(now.engine.saturating_sub(since)))
             }
         };
     }

@@ -194,7 +194,7 @@ async fn reconcile(pool: &ProverPool, shop: &Arc<Shop>) -> Result<Outcome, Error
             return Ok(again.map_or(Outcome::Settled, |again| Outcome::Applied(Some(again))));
         }
     };
-    let Some(seen) = dereference::run(shop, valid, template, Moment::now()) else {
+    let Some(seen) = dereference::run(shop, valid, template, Moment::now(&*shop.workforce)) else {
         shop.fleet.wake.notify_one();
         return Ok(Outcome::Waiting { reason: reason::PENDING, again: PLAN_WAIT });
     };

@@ -50,7 +50,13 @@ pub(super) async fn run(shop: Arc<Shop>, desks: Vec<Desk>, stop: CancellationTok
             serve_namespaces(trust, &desks);
         }
         let pools: Vec<_> = desks.iter().flat_map(|desk| pools(&desk.store)).collect();
-        let pass = shop.fleet.plan(&pools, &*shop.workforce, &shop.book, &shop.settings, Moment::now());
+        let pass = shop.fleet.plan(
+            &pools,
+            &*shop.workforce,
+            &shop.book,
+            &shop.settings,
+            Moment::now(&*shop.workforce),
+        );
         settled_for = u32::from(pass.settled);
         if let Some(metrics) = &shop.metrics {
             count(metrics, &pools, &pass.totals);

@@ -1,11 +1,13 @@
 //! What the controller asks of the engine, and tells it.
 
 use crate::dispatch::Dispatcher;
-use arborist_core::engine::{Demand, WorkerBrief};
+use arborist_core::engine::{Demand, Millis, WorkerBrief};
 use std::time::Duration;
 
 /// The engine, as far as pods matter. Workers are named `<namespace>/<pod>`.
 pub(super) trait Workforce: Send + Sync + 'static {
+    /// The engine's clock, in milliseconds since 1970: what it says of workers is by it.
+    fn now(&self) -> Millis;
     /// What all jobs ask for now and within this time.
     fn demand(&self, within: Duration) -> Vec<Demand>;
     /// All workers that are connected or hold leases.
@@ -21,6 +23,10 @@ pub(super) trait Workforce: Send + Sync + 'static {
 }
 
 impl Workforce for Dispatcher {
+    fn now(&self) -> Millis {
+        self.now()
+    }
+
     fn demand(&self, within: Duration) -> Vec<Demand> {
         self.demand(within)
     }

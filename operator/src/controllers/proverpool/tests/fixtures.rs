@@ -8,7 +8,7 @@ use crate::controllers::proverpool::workforce::Workforce;
 use crate::controllers::{Scope, Settings};
 use crate::kubernetes::pods::{PodBook, PodRecord};
 use arborist_core::circuit::Kind;
-use arborist_core::engine::{Demand, WorkerBrief, WorkerState};
+use arborist_core::engine::{Demand, Millis, WorkerBrief, WorkerState};
 use arborist_core::profile::{Needs, Profile};
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -125,7 +125,9 @@ pub fn at(seconds: u64) -> Moment {
     }
     let instant = START.with(|start| *start) + Duration::from_secs(seconds);
     // 2026-01-01
-    Moment { instant, millis: (1_767_225_600 + seconds) * 1000 }
+    let millis = (1_767_225_600 + seconds) * 1000;
+    // the engine's clock need not be the machine's
+    Moment { instant, millis, engine: millis + 7_000 }
 }
 
 /// A worker of a pod.
@@ -136,7 +138,7 @@ pub fn worker(pod: &str, state: WorkerState, leases: u32, idle_since: Option<Mom
         capacity: VM,
         state,
         leases,
-        idle_since: idle_since.map(|moment| moment.millis),
+        idle_since: idle_since.map(|moment| moment.engine),
     }
 }
 
@@ -163,6 +165,10 @@ impl FakeForce {
 }
 
 impl Workforce for FakeForce {
+    fn now(&self) -> Millis {
+        u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default()
+    }
+
     fn demand(&self, _within: Duration) -> Vec<Demand> {
         self.lock().demand.clone()
     }

@@ -64,7 +64,13 @@ impl Stage {
 
     pub(super) fn plan(&self) {
         let pools = vec![(key("vm"), Arc::new(self.pool.clone()))];
-        self.shop.fleet.plan(&pools, &*self.force, &self.shop.book, &self.shop.settings, Moment::now());
+        self.shop.fleet.plan(
+            &pools,
+            &*self.force,
+            &self.shop.book,
+            &self.shop.settings,
+            Moment::now(&*self.force),
+        );
     }
 
     /// A visit, and all that it sets going.
