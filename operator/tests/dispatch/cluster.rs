@@ -181,7 +181,11 @@ fn a_worker_that_claims_more_than_its_pod_has_gets_what_fits_its_pod() {
 fn a_worker_whose_pod_is_being_deleted_finishes_what_it_has_under_the_next_leader() {
     // it says so itself, or only the cluster knows
     for (says, token) in [(true, "node-7"), (false, "leaving")] {
-        let mut lab = Lab::tuned(|o| o.login = Arc::new(Register));
+        let mut lab = Lab::tuned(|o| {
+            o.login = Arc::new(Register);
+            // also proofs that take long are queued
+            o.engine.prefetch_below = u64::MAX;
+        });
         let job = lab.submit(block(4));
         let hello = |held, draining, end: &str| Hello {
             token: format!("{TOKEN}{end}"),
