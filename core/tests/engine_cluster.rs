@@ -256,6 +256,30 @@ fn a_process_killed_for_its_memory_is_charged_in_whatever_order_it_is_told() {
     }
 }
 
+/// Two workers that are as large as the profile says: the second gets the task of the first, and dies of it too,
+/// before anybody tells why.
+#[test]
+fn a_class_that_is_too_small_is_left_once() {
+    let huger = Needs { memory_mib: 2 * HUGE.memory_mib, ..HUGE };
+    let mut config = flat_config();
+    config.classes.extend([HUGE, huger]);
+    let mut world = World::new(config);
+    world.submit(spec(1, &[1], 0));
+    let first = join(&mut world, 1, "w", LARGE)[0].1.node;
+    world.on(Event::Left(Session(1), Gone::Dead));
+    assert_eq!(join(&mut world, 2, "v", LARGE)[0].1.node, first);
+    world.on(Event::Left(Session(2), Gone::Dead));
+    oom(&mut world, "v", "a");
+    oom(&mut world, "w", "b");
+    assert_eq!(demand(&world, 0), [(Kind::Vm, HUGE, [0, 1, 0])]);
+    assert_eq!(world.view(1, first.0).attempts, 1);
+    // there it is charged again
+    join(&mut world, 3, "h", HUGE);
+    world.on(Event::Left(Session(3), Gone::Dead));
+    oom(&mut world, "h", "c");
+    assert_eq!(demand(&world, 0), [(Kind::Vm, huger, [0, 1, 0])]);
+}
+
 #[test]
 fn what_is_told_of_another_process_charges_nothing() {
     type Story = fn(&mut World);

@@ -23,8 +23,8 @@ const MOST: usize = 65_536;
 struct End {
     at: Millis,
     maker: u32,
-    /// What it ran.
-    tasks: Vec<TaskId>,
+    /// What it ran, with the class of machine that each asked for then.
+    tasks: Vec<(TaskId, u8)>,
 }
 
 /// What is known of processes that ended.
@@ -87,13 +87,14 @@ impl Ends {
 }
 
 impl Engine {
-    /// What a worker runs, queued leases aside.
-    pub(crate) fn running_at(&self, worker: u32) -> Vec<TaskId> {
-        self.workers[worker].running.iter().map(|slot| self.id(self.leases[*slot].at)).collect()
+    /// What a worker runs, queued leases aside, with the class of machine that each asked for.
+    pub(crate) fn running_at(&self, worker: u32) -> Vec<(TaskId, u8)> {
+        let leases = self.workers[worker].running.iter().map(|slot| &self.leases[*slot]);
+        leases.map(|lease| (self.id(lease.at), lease.class)).collect()
     }
 
     /// A worker's process ended, or seems to have: it ran these tasks.
-    pub(crate) fn process_ended(&mut self, name: String, maker: u32, tasks: Vec<TaskId>) {
+    pub(crate) fn process_ended(&mut self, name: String, maker: u32, tasks: Vec<(TaskId, u8)>) {
         let end = End { at: self.now, maker, tasks };
         self.ends.forget_old(self.now);
         match self.ends.announced.remove(&name) {
@@ -138,8 +139,12 @@ impl Engine {
 
     /// Which of them was too large is not known: all of them ask for the next larger class.
     fn charge_out_of_memory(&mut self, end: &End) {
-        for task in &end.tasks {
+        for (task, class) in &end.tasks {
             let Some(at) = self.open_place(task) else { continue };
+            if self.asks_for_more(at, *class) {
+                self.end_too_small(at, end.at);
+                continue;
+            }
             let own = self.jobs[at.job].extra(at.node).map_or(0, |extra| extra.lost);
             self.jobs[at.job].extra_mut(at.node).lost = own.saturating_sub(1);
             let quarantined = self.jobs[at.job].state_of(at.node) == TaskState::Failed;
@@ -148,6 +153,13 @@ impl Engine {
             self.charge_and_settle(at, Reason::OutOfMemory, end.maker, text, goes_on);
             self.end_too_small(at, end.at);
         }
+    }
+
+    /// Whether a task asks for a larger class than this one by now: that it ran out of memory there as well says
+    /// nothing new.
+    pub(crate) fn asks_for_more(&self, at: super::At, class: u8) -> bool {
+        let now = self.jobs[at.job].class(at.node);
+        self.classes[usize::from(now)].memory_mib > self.classes[usize::from(class)].memory_mib
     }
 
     /// Ends leases given out since that are of a smaller class than their task asks for now: they

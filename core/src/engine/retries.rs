@@ -83,6 +83,7 @@ impl Engine {
         if !at_own_key {
             self.count_failure(worker, reason);
         }
+        let known = reason == Reason::OutOfMemory && self.asks_for_more(at, self.leases[slot].class);
         let goes_on = if self.leases.is(slot, fence.0) {
             self.end_lease(slot)
         } else {
@@ -99,6 +100,8 @@ impl Engine {
             Reason::BadChild(child) | Reason::MissingChild(child) => {
                 self.blame(at, reason, &child, maker, text, goes_on);
             }
+            _ if known && goes_on => {}
+            _ if known => self.set_open(at, TaskState::Ready),
             _ => self.charge_and_settle(at, reason, maker, text, goes_on),
         }
     }

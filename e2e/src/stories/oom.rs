@@ -17,9 +17,9 @@ use serde_json::json;
 const PROOFS: usize = 7;
 
 pub async fn tell(scene: &Scene<'_>) -> Result<()> {
-    // every vm proof on the small machines takes all memory that there is, and more
+    // every proof on the small machines takes all memory that there is, and more
     let small = json!({
-        "pricePerHour": "1", "scaling": {"max": 2}, "circuits": ["vm"],
+        "pricePerHour": "1", "scaling": {"max": 2},
         "backend": {"fake": {"millis": "300", "faults": "exhaust=1000"}},
     });
     // its workers stay until their logs have been read
@@ -49,6 +49,7 @@ pub async fn tell(scene: &Scene<'_>) -> Result<()> {
         })
         .await?;
     println!("   Starved: {message}");
+    ensure!(message.contains("2Gi"), "nothing is said of larger machines");
     let metrics = scene.lab.metrics(&scene.lab.leader().await?.name_any()).await?;
     let charged = sum(&metrics, "arborist_charges_total", &["reason=\"out_of_memory\""]).unwrap_or(0.0);
     ensure!(charged >= 1.0, "no task was charged for memory");
