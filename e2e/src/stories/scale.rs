@@ -88,9 +88,9 @@ fn simulated(max: u32, scene: &Scene<'_>) -> Value {
     pool("simulated", spec)
 }
 
-/// A few real workers, whose proofs take no time.
+/// A few real workers, whose proofs take so long that they leave the CPU to the cluster.
 fn real() -> Value {
-    fixed_pool("real", 3, json!({"backend": {"fake": {"millis": "0"}}, "template": {"env": null}}))
+    fixed_pool("real", 3, json!({"backend": {"fake": {"millis": "20"}}, "template": {"env": null}}))
 }
 
 async fn make_nodes(scene: &Scene<'_>, count: u32) -> Result<()> {
