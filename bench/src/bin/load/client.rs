@@ -66,6 +66,7 @@ impl Client {
             maker_key: vec![],
             held: held.collect(),
             kinds: 0,
+            draining: false,
         };
         self.queue(&FromWorker { hello: Some(hello), ..Default::default() })
     }
