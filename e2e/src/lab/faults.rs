@@ -1,13 +1,21 @@
 //! Faults of nodes, of the control plane, and of single processes. They need the local cluster.
 
 use super::wait::{eventually, secs};
-use super::{Lab, shell};
+use super::{Lab, Scene, shell};
 use anyhow::{Context, Result, bail};
+use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{DeleteParams, PostParams};
 use kube::{Api, ResourceExt};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::json;
 use std::path::Path;
+use std::time::Duration;
+
+/// How long the cluster's own components may take to see an API server that was away: client-go's watches wait up to
+/// twice 30 s between two attempts.
+pub const COMES_BACK: Duration = secs(120);
 
 impl Lab {
     /// Runs the local cluster's tool.
@@ -47,6 +55,51 @@ impl Lab {
         })
         .await
     }
+
+    /// Waits until controller manager, scheduler and every kubelet follow the API server again: each node runs a pod made
+    /// now. Without this, the next story would find a cluster that is still asleep.
+    ///
+    /// # Errors
+    /// They do not within [`COMES_BACK`].
+    pub async fn whole_again(&self, scene: &Scene<'_>) -> Result<()> {
+        let sets: Api<DaemonSet> = Api::namespaced(self.client.clone(), &scene.namespace);
+        sets.create(&PostParams::default(), &pod_per_node()?).await?;
+        eventually(COMES_BACK, "a pod runs on every node", || async {
+            let set = sets.get(PROBE).await.map_err(|e| e.to_string())?;
+            match set.status {
+                Some(s) if s.number_ready == s.desired_number_scheduled && s.number_ready > 0 => Ok(()),
+                seen => Err(format!("{seen:?}")),
+            }
+        })
+        .await?;
+        sets.delete(PROBE, &DeleteParams::background()).await?;
+        Ok(())
+    }
+}
+
+const PROBE: &str = "whole-again";
+
+/// Of the image that the local cluster gives to its nodes for its self-test.
+fn pod_per_node() -> Result<DaemonSet> {
+    let labels = json!({"app": PROBE});
+    let container = json!({
+        "name": "main",
+        "image": "localhost/box:1",
+        "imagePullPolicy": "Never",
+        "command": ["sleep", "3600"],
+        "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+    });
+    let pod = json!({
+        "terminationGracePeriodSeconds": 0,
+        "automountServiceAccountToken": false,
+        "securityContext": {"runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [container],
+    });
+    let set = json!({
+        "metadata": {"name": PROBE},
+        "spec": {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": pod}},
+    });
+    serde_json::from_value(set).context("the probe's DaemonSet")
 }
 
 /// `kill -9` of the processes of this name in a pod: as abrupt as it gets, and the kubelet is not asked.

@@ -1,6 +1,7 @@
 //! Namespaces of the stories.
 
 use super::install::NAMESPACE;
+use super::faults::COMES_BACK;
 use super::wait::{eventually, secs};
 use super::{Lab, Scene, shell};
 use anyhow::{Context, Result};
@@ -33,7 +34,7 @@ impl Lab {
             other => drop(other.with_context(|| format!("make namespace {name}"))?),
         }
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), name);
-        eventually(secs(30), format!("the service account of {name}"), || async {
+        eventually(COMES_BACK, format!("the service account of {name}"), || async {
             accounts.get("default").await.map(drop).map_err(|e| e.to_string())
         })
         .await

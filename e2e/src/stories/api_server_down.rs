@@ -37,7 +37,8 @@ pub async fn tell(scene: &Scene<'_>) -> Result<()> {
     scene.complete("work", secs(120)).await?;
     let after = scene.lab.leader().await?;
     println!("   the operator's pod was {}, is {}", leader.name_any(), after.name_any());
-    each_once(&scene.worker_logs("workers").await?, proofs(TRANSACTIONS.into()))
+    each_once(&scene.worker_logs("workers").await?, proofs(TRANSACTIONS.into()))?;
+    scene.lab.whole_again(scene).await
 }
 
 /// Proofs that the operator at this address has counted.
