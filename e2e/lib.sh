@@ -55,10 +55,13 @@ bring_up() {
 }
 
 local_up() {
-    local state
+    local state code=0
     state=$("$tool" status | head -n 1) || true
-    [[ $state == "state up" ]] || mine=yes
-    "$tool" up
+    [[ $state != "state down" ]] || mine=yes
+    "$tool" up || code=$?
+    # 75: another was faster, and the cluster is theirs
+    [[ $code != 75 ]] || mine=no
+    return "$code"
 }
 
 kind_up() {
@@ -73,12 +76,26 @@ kind_up() {
     fi
 }
 
+# For `trap … EXIT`. The logs of a cluster in which something failed are kept: they go with it.
 take_down() {
-    [[ $mine == yes && -z ${KEEP_CLUSTER:-} ]] || return 0
+    local code=$?
+    [[ $mine == yes && -z ${KEEP_CLUSTER:-} ]] || return "$code"
+    [[ $code == 0 ]] || keep_cluster_logs
     case $cluster in
         kind) kind delete cluster --name "$kind_name" ;;
         local) "$tool" down ;;
     esac
+    return "$code"
+}
+
+keep_cluster_logs() {
+    local folder=out/e2e/cluster-logs
+    rm -rf "$folder"
+    mkdir -p "$folder"
+    case $cluster in
+        kind) kind export logs --name "$kind_name" "$folder" >/dev/null ;;
+        local) "$tool" logs "$folder" ;;
+    esac && echo "logs of the cluster's own parts: $folder" >&2 || true
 }
 
 # Runs a client where the cluster's addresses are: no packet for a pod or a service leaves the machine.

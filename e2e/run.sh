@@ -13,6 +13,7 @@ step "check the machine" check_machine
 step "build the tests" cargo build --locked -p arborist-e2e
 step "build the images" build_images
 step "build the S3 server's image" build_s3_image
+[[ $cluster != local ]] || step "build the simulator of nodes" "$tool" build kwok
 trap take_down EXIT
 step "cluster up" bring_up
 step "load the images" load_images arborist.tar arborist-worker.tar weed.tar

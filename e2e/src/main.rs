@@ -5,7 +5,7 @@
 mod lab;
 mod stories;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Parser;
 use lab::install::NAMESPACE;
 use lab::{Flavour, Lab, Scene, Settings, dump};
@@ -41,6 +41,12 @@ struct Args {
     /// The program arborist, of the same build as the images
     #[arg(long, env = "ARBORIST_E2E_PROGRAM")]
     arborist: PathBuf,
+    /// Where the nodes pull the images `arborist` and `arborist-worker` from, as `registry.example/team` [default: the chart's own]
+    #[arg(long, env = "ARBORIST_E2E_REGISTRY")]
+    registry: Option<String>,
+    /// Image of SeaweedFS whose entry point is `weed`, for the stories with two operators
+    #[arg(long, env = "ARBORIST_E2E_S3_IMAGE", default_value = "localhost/weed:1")]
+    s3_image: String,
     /// Tag of the images [default: the chart's own]
     #[arg(long, env = "ARBORIST_E2E_TAG")]
     tag: Option<String>,
@@ -131,6 +137,8 @@ async fn open(args: &Args) -> Result<Lab> {
         out: repository.join("out/e2e"),
         repository,
         arborist: args.arborist.canonicalize().with_context(|| args.arborist.display().to_string())?,
+        registry: args.registry.clone(),
+        s3_image: args.s3_image.clone(),
         tag: args.tag.clone(),
         cluster_tool: args.cluster.clone(),
         address: args.address,
@@ -153,10 +161,8 @@ async fn tell(lab: &Lab, story: &'static Story, round: u32, chosen: &[&Story]) -
     let namespace = namespace_of(story);
     // below 2^53, so that no JSON reader rounds it
     let scene = Scene { lab, story: story.name, namespace, seed: hasher.finish() >> 12 };
-    let result = match prepare(&scene, story, chosen).await {
-        Ok(()) => (story.tell)(&scene).await,
-        Err(error) => Err(error.context("before the story")),
-    };
+    let told = tokio::time::timeout(story.limit, whole(&scene, story, chosen)).await;
+    let result = told.unwrap_or_else(|_| Err(anyhow!("it was not over after {} s", story.limit.as_secs())));
     if let Err(error) = result {
         eprintln!("!! {}: {error:#}", story.name);
         if let Err(error) = dump::dump(&scene).await {
@@ -165,10 +171,14 @@ async fn tell(lab: &Lab, story: &'static Story, round: u32, chosen: &[&Story]) -
         lab.spoiled().await;
         return End::Failed(format!("{error:#}"));
     }
-    match leave(&scene, story).await {
-        Ok(()) => End::Passed,
-        Err(error) => End::Failed(format!("after the story: {error:#}")),
-    }
+    End::Passed
+}
+
+/// A story with what is before and after it.
+async fn whole(scene: &Scene<'_>, story: &Story, chosen: &[&Story]) -> Result<()> {
+    prepare(scene, story, chosen).await.context("before the story")?;
+    (story.tell)(scene).await?;
+    leave(scene, story).await.context("after the story")
 }
 
 fn namespace_of(story: &Story) -> String {

@@ -40,7 +40,7 @@ command_storage() { # command_storage reset
     local volume
     for volume in $(kubectl get persistentvolumes -o json |
         jq -r '.items[] | select(.spec.storageClassName == "standard" and .status.phase == "Released").metadata.name'); do
-        kubectl delete persistentvolume "$volume" --wait >/dev/null
+        kubectl delete persistentvolume "$volume" --wait --timeout=60s >/dev/null
         rm -rf "$state/n1/mnt/volumes/$volume"
         echo "$volume emptied"
     done

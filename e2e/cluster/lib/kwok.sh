@@ -8,7 +8,8 @@ command_kwok() { # command_kwok start|stop
     case ${1:-} in
         start)
             ! process_pid kwok >/dev/null || return 0
-            command_build kwok
+            # Not built here: who starts it is often in the cluster's network, where no module can be downloaded.
+            [[ -x $(tool_folder kwok)/kwok ]] || die "kwok is not built; run first: cluster build kwok"
             link_tools
             restart_controller_manager "$kwok_grace"
             start_in_control_plane kwok "$bin/kwok" --kubeconfig "$state/pki/kwok.kubeconfig" \

@@ -47,7 +47,7 @@ token_review() { # token_review AUDIENCE ANSWER
 }
 
 delete_test() {
-    kubectl delete namespace self-test --ignore-not-found --wait >/dev/null
+    kubectl delete namespace self-test --ignore-not-found --wait --timeout=60s >/dev/null
     command_storage reset >/dev/null
 }
 

@@ -81,6 +81,12 @@ command_enter() { # command_enter NODE COMMAND…
     in_node "$@"
 }
 
+command_logs() { # command_logs FOLDER
+    require_state
+    [[ -d ${1:-} ]] || die "usage: cluster logs FOLDER"
+    cp "$state"/log/* "$1"
+}
+
 # Runs a client in the cluster's network, with its tools, its kubeconfig, and caches that go with it.
 command_exec() { # command_exec COMMAND…
     [[ $# -gt 0 ]] || die "usage: cluster exec COMMAND…"

@@ -39,7 +39,7 @@ up_failed() {
 # The folder is the claim: making it fails if another `up` was faster. From here on `down` knows what is ours.
 claim_state() {
     mkdir -p "$(dirname "$state")"
-    mkdir -m 0755 "$state" || die "another cluster command is at work in $state"
+    mkdir -m 0755 "$state" || give_way
     mkdir "$state"/{log,pid,bin,cache}
     : >"$state/resolv.conf"
     save_sysctls >"$state/sysctls.before"
@@ -52,6 +52,13 @@ claim_state() {
     } >"$state_file"
     cp "$here/lib/node-init.sh" "$bin"
     link_tools
+}
+
+# 75, EX_TEMPFAIL: nothing was touched, and what there is belongs to another.
+give_way() {
+    echo "cluster: another cluster command is at work in $state" >&2
+    trap - EXIT
+    exit 75
 }
 
 # The built tools in one folder, which the nodes see too. Links where it is the same file system.

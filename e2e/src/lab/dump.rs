@@ -1,6 +1,7 @@
 //! What a failed story leaves behind: all that one would look at, as files, and the most telling of it on screen.
 
 use super::install::{NAMESPACE, SELECTOR};
+use super::s3::S3_NAMESPACE;
 use super::{Scene, shell};
 use anyhow::{Context, Result};
 use std::path::Path;
@@ -18,19 +19,22 @@ pub async fn dump(scene: &Scene<'_>) -> Result<()> {
     std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
     let ns = scene.namespace.as_str();
     let custom = "pp,pj,pods";
-    let looks: [(&str, &[&str]); 7] = [
+    let looks: [(&str, &[&str]); 8] = [
         ("objects.txt", &["get", custom, "-A", "-o", "wide"]),
         ("describe.txt", &["-n", ns, "describe", custom]),
         ("events.txt", &["-n", ns, "get", "events", "--sort-by=.metadata.creationTimestamp"]),
         ("objects.yaml", &["-n", ns, "get", "pp,pj,pods,configmaps,events.events.k8s.io", "-o", "yaml"]),
         ("nodes.txt", &["describe", "nodes"]),
         ("operator.txt", &["-n", NAMESPACE, "describe", "pods,deployments,leases,endpointslices"]),
+        ("s3.txt", &["-n", S3_NAMESPACE, "describe", "pods,pvc,services"]),
         ("operator-events.txt", &["-n", NAMESPACE, "get", "events", "--sort-by=.metadata.creationTimestamp"]),
     ];
     for (file, line) in looks {
         write(&folder, file, &kubectl(line).await)?;
     }
-    for (namespace, selector, what) in [(ns, "", "pod"), (NAMESPACE, SELECTOR, "operator")] {
+    for (namespace, selector, what) in
+        [(ns, "", "pod"), (NAMESPACE, SELECTOR, "operator"), (S3_NAMESPACE, "", "s3")]
+    {
         logs(&folder, namespace, selector, what).await?;
     }
     for file in ["objects.txt", "events.txt"] {

@@ -5,7 +5,7 @@ use super::{Lab, Scene, shell};
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, ResourceExt};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -62,12 +62,15 @@ impl Lab {
     /// # Errors
     /// They do not within [`COMES_BACK`].
     pub async fn whole_again(&self, scene: &Scene<'_>) -> Result<()> {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        // a node that counts as lost gets no pod, and is not among those that a DaemonSet wants
+        let all = i32::try_from(nodes.list_metadata(&ListParams::default()).await?.items.len())?;
         let sets: Api<DaemonSet> = Api::namespaced(self.client.clone(), &scene.namespace);
         sets.create(&PostParams::default(), &pod_per_node()?).await?;
-        eventually(COMES_BACK, "a pod runs on every node", || async {
+        eventually(COMES_BACK, format!("a pod runs on each of {all} nodes"), || async {
             let set = sets.get(PROBE).await.map_err(|e| e.to_string())?;
             match set.status {
-                Some(s) if s.number_ready == s.desired_number_scheduled && s.number_ready > 0 => Ok(()),
+                Some(s) if s.number_ready == all && s.desired_number_scheduled == all => Ok(()),
                 seen => Err(format!("{seen:?}")),
             }
         })

@@ -96,6 +96,10 @@ impl Lab {
         if flavour != Flavour::Pair && !self.has_volumes().await? {
             values.push("store.builtIn.persistence.enabled=false".to_owned());
         }
+        if let Some(registry) = &self.settings.registry {
+            values.push(format!("image.repository={registry}/arborist"));
+            values.push(format!("worker.image.repository={registry}/arborist-worker"));
+        }
         if let Some(tag) = &self.settings.tag {
             values.extend([format!("image.tag={tag}"), format!("worker.image.tag={tag}")]);
         }
@@ -116,7 +120,7 @@ impl Lab {
     }
 
     /// Whether a claim without a class gets a volume.
-    async fn has_volumes(&self) -> Result<bool> {
+    pub(super) async fn has_volumes(&self) -> Result<bool> {
         let classes: Api<StorageClass> = Api::all(self.client.clone());
         let all = classes.list(&ListParams::default()).await.context("list storage classes")?;
         let default = "storageclass.kubernetes.io/is-default-class";

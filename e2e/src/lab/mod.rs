@@ -37,6 +37,10 @@ pub struct Settings {
     pub repository: PathBuf,
     /// The program `arborist` of this build.
     pub arborist: PathBuf,
+    /// Registry, with the path in it, that has the images; none: the chart's own.
+    pub registry: Option<String>,
+    /// Image of SeaweedFS, for the stories with two operators.
+    pub s3_image: String,
     /// Tag of the images; none: the chart's own.
     pub tag: Option<String>,
     /// The tool of the local cluster, when the tests run on one.

@@ -2,11 +2,12 @@
 
 use super::Lab;
 use super::install::NAMESPACE;
+use super::namespaces::MARK;
 use super::shell;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-/// A namespace without pod security: the server's folder is the node's, so that its objects outlive its pod.
+/// A namespace of its own, without pod security: the image's program runs as root.
 pub const S3_NAMESPACE: &str = "arborist-e2e-s3";
 
 const KEY: &str = "arborist";
@@ -19,8 +20,13 @@ impl Lab {
     /// # Errors
     /// It does not become available.
     pub async fn start_s3(&self, watched: &[String]) -> Result<()> {
-        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": S3_NAMESPACE}});
-        let mut objects = vec![namespace, settings(), deployment(), service()];
+        // what is in it outlives the pod, and goes with the claim
+        ensure!(self.has_volumes().await?, "the S3 server needs a default StorageClass");
+        let namespace = json!({
+            "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": S3_NAMESPACE, "labels": {MARK: "true"}},
+        });
+        let image = self.settings.s3_image.as_str();
+        let mut objects = vec![namespace, settings(), claim(), deployment(image), service()];
         objects.extend(watched.iter().map(String::as_str).chain([NAMESPACE]).map(credentials));
         let text: Vec<String> = objects.iter().map(Value::to_string).collect();
         shell::run("kubectl", &["apply", "-f", "-"], &text.join("\n---\n"))
@@ -78,6 +84,13 @@ fn credentials(namespace: &str) -> Value {
     })
 }
 
+fn claim() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data", "namespace": S3_NAMESPACE},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+    })
+}
+
 fn service() -> Value {
     json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": "s3", "namespace": S3_NAMESPACE},
@@ -85,10 +98,9 @@ fn service() -> Value {
     })
 }
 
-/// On the node of the small workers, so that faults of other nodes do not meet it.
-fn deployment() -> Value {
+fn deployment(image: &str) -> Value {
     let container = json!({
-        "name": "weed", "image": "localhost/weed:1", "imagePullPolicy": "IfNotPresent",
+        "name": "weed", "image": image, "imagePullPolicy": "IfNotPresent",
         "args": ["server", "-dir=/data", "-filer", "-s3", "-s3.config=/etc/s3/s3.json", "-ip=127.0.0.1",
                  "-ip.bind=0.0.0.0", "-master.telemetry=false", "-master.volumeSizeLimitMB=64",
                  "-volume.preStopSeconds=0", "-s3.port.iceberg=0", "-s3.port.lance=0"],
@@ -103,12 +115,11 @@ fn deployment() -> Value {
             "template": {
                 "metadata": {"labels": {"app": "s3"}},
                 "spec": {
-                    "nodeSelector": {super::objects::NODE_LABEL: "rollup"},
                     "terminationGracePeriodSeconds": 2,
                     // the program reads its options from the environment too, and S3_PORT would be a URL
                     "enableServiceLinks": false,
                     "containers": [container],
-                    "volumes": [{"name": "data", "hostPath": {"path": "/mnt/arborist-e2e-s3", "type": "DirectoryOrCreate"}},
+                    "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}},
                                 {"name": "tmp", "emptyDir": {}},
                                 {"name": "s3", "secret": {"secretName": "s3"}}],
                 },

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use std::ffi::OsStr;
 use std::process::Stdio;
+use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
@@ -24,10 +25,13 @@ impl Output {
     }
 }
 
+/// No program that a story calls takes so long; one that hangs would end without a word of what it hung on.
+const LIMIT: Duration = Duration::from_secs(600);
+
 /// Runs a program with `input` on its standard input.
 ///
 /// # Errors
-/// It could not be started.
+/// It could not be started, or was still running after ten minutes.
 pub async fn output<S: AsRef<OsStr>>(program: &str, args: &[S], input: &str) -> Result<Output> {
     let mut child = Command::new(program)
         .args(args)
@@ -41,7 +45,10 @@ pub async fn output<S: AsRef<OsStr>>(program: &str, args: &[S], input: &str) -> 
         // a program that does not read its input closes it: no error of ours
         let _ = stdin.write_all(input.as_bytes()).await;
     }
-    let done = child.wait_with_output().await.with_context(|| format!("wait for {program}"))?;
+    let done = tokio::time::timeout(LIMIT, child.wait_with_output())
+        .await
+        .with_context(|| format!("{program} ran for more than {} s", LIMIT.as_secs()))?
+        .with_context(|| format!("wait for {program}"))?;
     Ok(Output {
         code: done.status.code().unwrap_or(-1),
         out: String::from_utf8_lossy(&done.stdout).into_owned(),

@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 /// How long a look at the cluster may be out of date.
 const PAUSE: Duration = Duration::from_millis(250);
 
+/// How long a look may take.
+const LOOK: Duration = Duration::from_secs(30);
+
 /// What one look found: what was waited for, or what is there instead.
 pub type Look<T> = Result<T, String>;
 
@@ -47,7 +50,8 @@ where
 {
     let start = Instant::now();
     while start.elapsed() < span {
-        if let Err(seen) = look().await {
+        let seen = tokio::time::timeout(LOOK, look()).await.unwrap_or_else(|_| Err("no answer".to_owned()));
+        if let Err(seen) = seen {
             bail!("must stay so for {} s: {wanted}\n  seen: {seen}", span.as_secs());
         }
         tokio::time::sleep(PAUSE).await;

@@ -2,6 +2,7 @@
 //! then others take over. When the kubelet is back, the old pods go.
 
 use crate::lab::Scene;
+use crate::lab::faults::COMES_BACK;
 use crate::lab::objects::{fixed_pool, job, laid_over};
 use crate::lab::scene::{is_ready, node_of};
 use crate::lab::wait::secs;
@@ -19,7 +20,8 @@ pub async fn tell(scene: &Scene<'_>) -> Result<()> {
     scene.lab.cluster(&["node", "start-kubelet", &node]).await?;
     scene.lab.node_ready(&node, true).await?;
     told?;
-    settled(scene).await
+    settled(scene).await?;
+    scene.lab.whole_again(scene).await
 }
 
 async fn without_kubelet(scene: &Scene<'_>, node: &str) -> Result<()> {
@@ -37,7 +39,7 @@ async fn without_kubelet(scene: &Scene<'_>, node: &str) -> Result<()> {
 /// Waits until no pod of the namespace is left over from the fault.
 pub async fn settled(scene: &Scene<'_>) -> Result<()> {
     let pods = scene.pods();
-    crate::lab::wait::eventually(secs(90), "four pods, none of them terminating", || async {
+    crate::lab::wait::eventually(COMES_BACK, "four pods, none of them terminating", || async {
         let all = pods.list(&kube::api::ListParams::default()).await.map_err(|e| e.to_string())?.items;
         let leaving = all.iter().filter(|p| p.metadata.deletion_timestamp.is_some()).count();
         if leaving == 0 && all.len() == 4 {

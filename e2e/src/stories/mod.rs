@@ -25,9 +25,11 @@ mod store_down;
 mod suspend;
 mod upgrade;
 
+use crate::lab::wait::secs;
 use crate::lab::{Flavour, Scene};
 use anyhow::Result;
 use futures::future::BoxFuture;
+use std::time::Duration;
 
 /// What a story finds in place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +52,8 @@ pub struct Story {
     /// kubelet or a process in a pod, cut a node off, simulate nodes. Such a story is skipped on every other cluster, kind's
     /// too, where it would take Docker to do the same.
     pub needs_faults: bool,
+    /// It hangs if it takes longer.
+    pub limit: Duration,
     /// Tells it.
     pub tell: for<'a> fn(&'a Scene<'a>) -> BoxFuture<'a, Result<()>>,
 }
@@ -71,6 +75,7 @@ macro_rules! story {
             about: $about,
             needs: $needs,
             needs_faults: $faults,
+            limit: limit(stringify!($module)),
             tell: |scene| Box::pin($module::tell(scene)),
         }
     };
@@ -92,6 +97,14 @@ const fn name(module: &'static str) -> &'static str {
         b"same_block" => "same-block",
         b"store_down" => "store-down",
         _ => module,
+    }
+}
+
+/// Ten times what most take; the large sizes of `scale` take half an hour.
+const fn limit(module: &str) -> Duration {
+    match module.as_bytes() {
+        b"scale" => secs(3_600),
+        _ => secs(900),
     }
 }
 

@@ -30,6 +30,7 @@ pub async fn tell(scene: &Scene<'_>) -> Result<()> {
     scene.lab.node_ready(&node, true).await?;
     let complete = told?;
     settled(scene).await?;
+    scene.lab.whole_again(scene).await?;
     let now = scene.lab.leader().await?.name_any();
     ensure!(now == leader, "the operator's pod was {leader}, is {now}: its counters tell nothing");
     counted_once(before, complete, scene.lab.counted(&leader).await?)

@@ -3,7 +3,7 @@
 
 use crate::lab::Scene;
 use crate::lab::faults::resident_bytes;
-use crate::lab::objects::{NODE_LABEL, fixed_pool, job, pool, proofs};
+use crate::lab::objects::{NODE_LABEL, fixed_pool, job, laid_over, pool, proofs};
 use crate::lab::scene::counts;
 use crate::lab::wait::{eventually, secs};
 use anyhow::{Context, Result, ensure};
@@ -19,8 +19,8 @@ const CLASS: &str = "simulated";
 const TAINT: &str = "arborist.dev/simulated";
 /// Pods that the bare client makes to compare with.
 const BARE: u32 = 500;
-/// Requests that the bare client has under way at once.
-const BARE_AT_ONCE: usize = 16;
+/// Requests that the bare client has under way at once: as many as the operator.
+const BARE_AT_ONCE: usize = 32;
 /// Proofs made while the API writes are counted.
 const WINDOW: i64 = 5_000;
 const RSS_LIMIT: u64 = 80 << 20;
@@ -32,8 +32,8 @@ pub async fn tell(scene: &Scene<'_>) -> Result<()> {
     scene.lab.cluster(&["kwok", "start"]).await?;
     let told = grow(scene).await;
     let cleaned = clean(scene).await;
-    scene.lab.cluster(&["kwok", "stop"]).await?;
-    told.and(cleaned)
+    let stopped = scene.lab.cluster(&["kwok", "stop"]).await;
+    told.and(cleaned).and(stopped)
 }
 
 async fn grow(scene: &Scene<'_>) -> Result<()> {
@@ -41,11 +41,11 @@ async fn grow(scene: &Scene<'_>) -> Result<()> {
     make_nodes(scene, size.nodes).await?;
     let leader = scene.lab.leader().await?;
     let before = resident_bytes(&leader, "arborist")?;
+    let bare = bare_rate(scene).await?;
     scene.apply(&[simulated(size.pods, scene), real()]).await?;
     let large = job("large", size.transactions, scene.seed, json!({}));
     scene.apply(&[large]).await?;
     let mut born = born_rate(scene, "simulated", size.pods).await?;
-    let bare = bare_rate(scene).await?;
     running(scene, "simulated", size.pods).await?;
     if size.pending > 0 {
         let nowhere = json!({"template": {"nodeSelector": {NODE_LABEL: "nowhere"}}});
@@ -55,10 +55,12 @@ async fn grow(scene: &Scene<'_>) -> Result<()> {
             born = rate;
         }
     }
+    let throttled = throttled(scene, &leader.name_any()).await?;
     let per_task = writes_per_task(scene, &leader.name_any()).await?;
     let after = resident_bytes(&leader, "arborist")?;
     report(&size, born, bare, per_task, before, after);
     statuses_are_small(scene).await?;
+    ensure!(throttled == 0.0, "the API server turned {throttled} requests of the operator away");
     ensure!(born >= RATE_WANTED * bare, "{born:.0} pods a second, a bare client makes {bare:.0}");
     ensure!(after <= RSS_LIMIT, "the operator has {} MB", after >> 20);
     ensure!(per_task <= WRITES_PER_TASK, "{per_task:.4} API writes a task");
@@ -164,14 +166,21 @@ async fn running(scene: &Scene<'_>, pool: &str, wanted: u32) -> Result<()> {
     Ok(())
 }
 
-/// How many pods a second a client makes that does nothing else.
+/// How many pods a second a client makes that does nothing else: pods of the same pool on the same nodes, before there are
+/// others to schedule.
 async fn bare_rate(scene: &Scene<'_>) -> Result<f64> {
-    let model = scene.workers("simulated").await?.into_iter().next().context("there is no pod to copy")?;
+    let fixed = json!({"spec": {"scaling": {"mode": "Fixed", "replicas": 1}}});
+    scene.apply(&[laid_over(simulated(1, scene), fixed)]).await?;
+    let what = "a pod to copy";
+    let models = eventually(limit(1), what, || there(scene, "simulated", 1, |_| true)).await?;
+    scene.kubectl(&["delete", "pp", "simulated", "--timeout=60s"]).await?;
+    delete_pods(scene, LABEL_POOL).await?;
+    let model = models.first().context("there is no pod to copy")?;
     let pods = scene.pods();
     let start = Instant::now();
     stream::iter(0..BARE)
         .map(|number| {
-            let (pods, copy) = (pods.clone(), copy(&model, number));
+            let (pods, copy) = (pods.clone(), copy(model, number));
             async move { pods.create(&PostParams::default(), &copy).await.context("make a bare pod") }
         })
         .buffer_unordered(BARE_AT_ONCE)
@@ -208,6 +217,14 @@ async fn writes_per_task(scene: &Scene<'_>, leader: &str) -> Result<f64> {
         })
         .await?;
     Ok((writes(scene, leader).await? - writes_before) / (to - from) as f64)
+}
+
+/// Requests that the API server answered with 429 so far.
+async fn throttled(scene: &Scene<'_>, leader: &str) -> Result<f64> {
+    let text = scene.lab.metrics(leader).await?;
+    let name = "arborist_api_requests_total";
+    ensure!(crate::lab::install::sum(&text, name, &["code=\"2"]).is_some(), "the operator has no {name}");
+    Ok(crate::lab::install::sum(&text, name, &["code=\"429\""]).unwrap_or(0.0))
 }
 
 async fn writes(scene: &Scene<'_>, leader: &str) -> Result<f64> {
