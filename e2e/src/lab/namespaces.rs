@@ -1,7 +1,7 @@
 //! Namespaces of the stories.
 
-use super::install::NAMESPACE;
 use super::faults::COMES_BACK;
+use super::install::NAMESPACE;
 use super::wait::{eventually, secs};
 use super::{Lab, Scene, shell};
 use anyhow::{Context, Result};
