@@ -81,7 +81,7 @@ pub struct Args {
     #[arg(long, env = "ARBORIST_LEASE", default_value = "15s", value_parser = parse_duration)]
     lease: Duration,
     /// A leader silent for so long loses its place to a standby: 3s to 2m
-    #[arg(long, env = "ARBORIST_LEADER_LEASE", default_value = "10s", value_parser = parse_leader_lease)]
+    #[arg(long, env = "ARBORIST_LEADER_LEASE", default_value = "8s", value_parser = parse_leader_lease)]
     leader_lease: Duration,
     /// Failures of one kind before a task is quarantined
     #[arg(long, env = "ARBORIST_MAX_ATTEMPTS", default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..))]

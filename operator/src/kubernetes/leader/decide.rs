@@ -15,8 +15,8 @@ impl Timing {
         self.lease / 3
     }
 
-    /// A standby looks so often, and a failed renewal is tried again after so long. About a second with the usual
-    /// ten: a Lease that is given up is taken within that time.
+    /// A standby looks so often, and a failed renewal is tried again after so long. Less than a second with the
+    /// usual eight: a Lease that is given up is taken within that time.
     pub fn look_every(self) -> Duration {
         self.lease / 10
     }
