@@ -83,7 +83,7 @@ pub(super) async fn remove(me: &Controller, object: &ProvingJob) -> Result<(), E
     }
 }
 
-/// Writes down what a proven block leaves, once. The inner error: another object has the name.
+/// Writes down what a proven block leaves, once. The inner error: another object has the name, or the API server refuses.
 async fn write_down(
     me: &Controller,
     object: &ProvingJob,
@@ -127,7 +127,7 @@ async fn write_map(
     let found = api.get_opt(&name).await.map_err(|e| Error::write("read the result's ConfigMap", e))?;
     let Some(found) = found else {
         let made = api.create(&params, &wanted).await;
-        return made.map(|_| Ok(())).map_err(|e| Error::write("create the result's ConfigMap", e));
+        return written(&name, made).map_err(|e| Error::write("create the result's ConfigMap", e));
     };
     let ours = found.owner_references().iter().any(|owner| Some(&owner.uid) == object.metadata.uid.as_ref());
     if !ours {
@@ -139,10 +139,26 @@ async fn write_map(
         return Ok(Ok(()));
     }
     wanted.metadata.resource_version = found.resource_version();
-    api.replace(&name, &params, &wanted)
-        .await
-        .map_err(|e| Error::write("replace the result's ConfigMap", e))?;
-    Ok(Ok(()))
+    let replaced = api.replace(&name, &params, &wanted).await;
+    written(&name, replaced).map_err(|e| Error::write("replace the result's ConfigMap", e))
+}
+
+/// What came of a write. A refusal (a quota, an admission webhook, a right that is missing) stays until somebody changes
+/// something, so the job's status says it; what passes by itself stays an error.
+fn written(name: &str, answer: kube::Result<ConfigMap>) -> kube::Result<Result<(), Why>> {
+    match answer {
+        Ok(_) => Ok(Ok(())),
+        Err(kube::Error::Api(status)) if matches!(status.code, 400..=499) && !passes(status.code) => {
+            let message = format!("ConfigMap {name} is refused: {}", status.message);
+            Ok(Err(Why { reason: reason::PENDING, message }))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Not found (its namespace goes), a conflict, too many requests, too slow.
+fn passes(code: u16) -> bool {
+    matches!(code, 404 | 408 | 409 | 429)
 }
 
 /// Begins work beside the visits; what comes of it calls for a visit.

@@ -297,6 +297,22 @@ async fn a_map_of_that_name_that_is_another_objects_is_not_touched() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_result_that_the_api_server_refuses_is_told_and_written_once_it_may() {
+    let lab = Lab::new().await;
+    lab.prove_all().await;
+    lab.apply("a", json!({}));
+    lab.visit("a", 0).await;
+    lab.until_state(JobState::Complete).await;
+    lab.api.state().errors.push(("create configmaps/a-proof".into(), 403));
+    lab.visit("a", 1).await;
+    assert_eq!(lab.condition("a", condition::COMPLETE), "False Pending");
+    let message = lab.message("a", condition::COMPLETE);
+    assert!(message.contains("ConfigMap a-proof is refused: InternalError"), "{message}");
+    lab.settle("a", 2).await;
+    assert_eq!(lab.condition("a", condition::COMPLETE), "True Done");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_job_is_deleted_after_its_time_and_not_at_another_version() {
     let lab = Lab::new().await;
     lab.prove_all().await;
