@@ -131,6 +131,8 @@ pub(super) struct Counts {
     pub(super) stuck: u32,
     /// Over or lost.
     pub(super) gone: u32,
+    /// Of these: lost.
+    pub(super) lost: u32,
     /// No node has room for them, however long.
     pub(super) unschedulable: u32,
     /// Of an older template.
@@ -229,6 +231,7 @@ impl Counts {
             Standing::Stuck(_) => &mut self.stuck,
         };
         *counter += 1;
+        self.lost += u32::from(standing == Standing::Lost);
         self.removable += u32::from(matches!(standing, Standing::Idle(since) if since >= rules.delay));
         let waits = standing.is_absent() && matches!(pod.scheduling, Scheduling::Unschedulable(_));
         self.unschedulable += u32::from(waits);

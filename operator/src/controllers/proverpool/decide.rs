@@ -9,6 +9,9 @@
 //! | surplus, idle | more than are wanted now, idle for the scale-down delay: older template first, longest idle first | once drained |
 //! | outdated, idle | of an older template, a quarter of the pool at a time | once drained |
 //!
+//! A pod whose node is not heard is made up for, and stays until the cluster gives its node up: together with those there
+//! are at most twice as many pods as are wanted, however many nodes fall silent one after the other.
+//!
 //! A pod whose worker holds a lease is in none of them. No worker is drained while pods can't be deleted: it would do
 //! nothing until they can.
 
@@ -75,7 +78,8 @@ pub(super) fn steps(input: &Input) -> Steps {
         // those that are drained already come first
         steps.retire.truncate(usize::from(input.deleted.is_empty()));
     }
-    steps.create = input.wanted.saturating_sub(have).min(input.allowed);
+    let bearable = input.wanted.saturating_mul(2).saturating_sub(have + input.census.counts.lost);
+    steps.create = input.wanted.saturating_sub(have).min(bearable).min(input.allowed);
     steps.stop_creating = have > input.wanted && input.census.expected > 0;
     steps
 }

@@ -101,9 +101,18 @@ fn ready(valid: &ValidPool, seen: &Seen) -> Finding {
     }
     if present == 0 {
         let coming = arriving + pending + seen.census.expected;
-        return is(Status::False, reason::STARTING, format!("{coming} of {wanted} pods are starting"));
+        let message = format!("{coming} of {wanted} pods are starting{}", unheard(seen));
+        return is(Status::False, reason::STARTING, message);
     }
     is(Status::True, reason::AS_WANTED, format!("{present} workers for {wanted} wanted"))
+}
+
+/// Names the pods that are lost, if there are any.
+fn unheard(seen: &Seen) -> String {
+    match seen.census.counts.lost {
+        0 => String::new(),
+        lost => format!(", {lost} on nodes that are not heard"),
+    }
 }
 
 fn scaling(seen: &Seen) -> Finding {
@@ -112,7 +121,7 @@ fn scaling(seen: &Seen) -> Finding {
     let is = |status, reason, message: String| Finding::new(pool::SCALING, status, reason, message);
     if present < wanted {
         let coming = counts.arriving + counts.pending + seen.census.expected;
-        let message = format!("{present} of {wanted} workers, {coming} starting");
+        let message = format!("{present} of {wanted} workers, {coming} starting{}", unheard(seen));
         return is(Status::True, reason::SCALING_UP, message);
     }
     if counts.there() > wanted || counts.draining > 0 {

@@ -391,9 +391,12 @@ impl WorkerPod {
         }
     }
 
-    /// The node controller sets Ready to False when it does not hear a node, and touches nothing else.
+    /// The node controller sets Ready to False when it does not hear a node, and touches nothing else. The kubelet says
+    /// why: another container, or a readiness gate, is not ready yet.
     fn node_lost(&self, container: Option<&Container>) -> bool {
-        self.condition("Ready").is_some_and(|c| c.status != "True") && container.is_some_and(|c| c.ready)
+        let unexplained = |c: &PodCondition| c.reason.as_deref().unwrap_or_default().is_empty();
+        self.condition("Ready").is_some_and(|c| c.status != "True" && unexplained(c))
+            && container.is_some_and(|c| c.ready)
     }
 
     fn scheduling(&self) -> Scheduling {

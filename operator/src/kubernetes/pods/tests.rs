@@ -167,15 +167,23 @@ fn one_death_has_one_name_whether_the_container_runs_again_or_not() {
 
 #[test]
 fn a_lost_node_shows_in_a_container_that_is_ready_in_a_pod_that_is_not() {
-    for (pod_ready, container_ready, lost) in
-        [("True", true, false), ("False", false, false), ("False", true, true), ("Unknown", true, true)]
-    {
+    // the kubelet gives a reason; the node controller leaves the one of a pod that was ready, which is none
+    for (pod_ready, reason, container_ready, lost) in [
+        ("True", None, true, false),
+        ("False", None, false, false),
+        ("False", None, true, true),
+        ("False", Some(""), true, true),
+        ("Unknown", None, true, true),
+        ("False", Some("ContainersNotReady"), true, false),
+        ("False", Some("ReadinessGatesNotReady"), true, false),
+    ] {
         let status = json!({
             "phase": "Running",
-            "conditions": [{"type": "Ready", "status": pod_ready}],
+            "conditions": [{"type": "Ready", "status": pod_ready, "reason": reason}],
             "containerStatuses": [{"ready": container_ready}],
         });
-        assert_eq!(record(json!({"nodeName": "n"}), status).node_lost, lost, "{pod_ready} {container_ready}");
+        let found = record(json!({"nodeName": "n"}), status).node_lost;
+        assert_eq!(found, lost, "{pod_ready} {reason:?} {container_ready}");
     }
 }
 

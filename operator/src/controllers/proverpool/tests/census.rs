@@ -18,8 +18,6 @@ fn stands(spec: Value, status: Value, worker: Option<WorkerBrief>, absent_for: u
 
 #[test]
 fn a_pod_stands_where_kubernetes_and_the_engine_say() {
-    let lost = json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "False"}],
-                      "containerStatuses": [{"ready": true}]});
     let oom = json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}});
     let oom_loop = json!({"containerStatuses": [{"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": oom}]});
     let stuck = Standing::Stuck;
@@ -33,7 +31,9 @@ fn a_pod_stands_where_kubernetes_and_the_engine_say() {
         (on_node(), json!({"phase": "Pending"}), 300, stuck(Trouble::Mute)),
         (on_node(), running(), 59, Standing::Arriving),
         (on_node(), running(), 60, stuck(Trouble::Mute)),
-        (on_node(), lost, 10, Standing::Lost),
+        (on_node(), unheard(), 10, Standing::Lost),
+        (on_node(), with_slow_sidecar(), 59, Standing::Arriving),
+        (on_node(), with_slow_sidecar(), 60, stuck(Trouble::Mute)),
         (on_node(), waiting("ImagePullBackOff", "x:1", ""), 0, stuck(Trouble::Image)),
         (on_node(), waiting("CrashLoopBackOff", "x:1", ""), 0, stuck(Trouble::CrashLoop)),
         (on_node(), waiting("CreateContainerConfigError", "x:1", ""), 0, stuck(Trouble::Config)),
@@ -73,6 +73,7 @@ fn pods_are_counted_where_they_stand() {
         record("vm-e", "new", on_node(), waiting("ErrImagePull", "x:1", "")),
         record("vm-f", "new", json!({"deleting": true}), running()),
         record("vm-g", "new", json!({}), json!({"phase": "Failed"})),
+        record("vm-h", "new", on_node(), unheard()),
     ];
     let workers: Workers =
         [worker("vm-a", WorkerState::Live, 3, None), worker("vm-b", WorkerState::Live, 0, Some(at(10)))]
@@ -83,7 +84,7 @@ fn pods_are_counted_where_they_stand() {
     let counts = census.counts;
     assert_eq!((counts.busy, counts.idle, counts.removable, counts.arriving), (1, 1, 1, 1));
     assert_eq!((counts.pending, counts.unschedulable, counts.stuck), (1, 1, 1));
-    assert_eq!((counts.draining, counts.gone, counts.outdated), (1, 1, 1));
+    assert_eq!((counts.draining, counts.gone, counts.lost, counts.outdated), (1, 2, 1, 1));
     assert_eq!((counts.present(), counts.there(), census.have()), (2, 5, 7));
     assert_eq!(counts.trouble, Some(Trouble::Image));
     assert_eq!(census.example(Trouble::Image).unwrap().name(), "vm-e");

@@ -75,6 +75,15 @@ fn conditions_of_a_pool_that_does_well() {
             ["+AsWanted: 2 workers for 3 wanted", "+ScalingUp: 2 of 3 workers, 1 starting", enough, enough],
         ),
         (
+            seen(2, 0, vec![(on_node(), unheard()), (on_node(), json!({"phase": "Pending"}))]),
+            [
+                "-Starting: 1 of 2 pods are starting, 1 on nodes that are not heard",
+                "+ScalingUp: 0 of 2 workers, 1 starting, 1 on nodes that are not heard",
+                enough,
+                enough,
+            ],
+        ),
+        (
             seen(2, 2, vec![]),
             ["+AsWanted: 2 workers for 2 wanted", "-AsWanted: 2 pods, as wanted", enough, enough],
         ),

@@ -12,7 +12,7 @@ use std::time::Duration;
 const DELAY: Duration = Duration::from_secs(60);
 
 /// A pool of pods, each with what its name says: `busy`, `idle<seconds>`, `pending`, `stuck`, `starting` (pulls its image),
-/// `running` (not logged in), `over`, `leaving`, `drained`; `old-` before it: of an older template.
+/// `running` (not logged in), `lost`, `over`, `leaving`, `drained`; `old-` before it: of an older template.
 struct Scene {
     pods: Vec<&'static str>,
     wanted: u32,
@@ -44,6 +44,7 @@ impl Scene {
             "stuck" => (json!({}), unschedulable("no room")),
             "starting" => (on_node(), json!({"phase": "Pending"})),
             "over" => (on_node(), json!({"phase": "Failed"})),
+            "lost" => (on_node(), unheard()),
             "leaving" => (json!({"deleting": true}), running()),
             _ => (on_node(), running()),
         };
@@ -98,6 +99,16 @@ fn what_is_missing_is_made() {
         (&["busy", "busy"], 1, 0),
     ] {
         assert_eq!(scene(pods, wanted).steps().create, made, "{pods:?}");
+    }
+}
+
+#[test]
+fn pods_of_nodes_that_are_not_heard_are_made_up_for_once() {
+    for (lost, others, made) in [(2, 1, 2), (3, 0, 3), (4, 0, 2), (5, 0, 1), (5, 1, 0), (6, 0, 0), (9, 0, 0)]
+    {
+        let pods = [vec!["lost"; lost], vec!["pending"; others]].concat();
+        let steps = scene(&pods, 3).steps();
+        assert_eq!((steps.create, steps.delete.len()), (made, 0), "{lost} lost of {pods:?}");
     }
 }
 

@@ -107,6 +107,17 @@ pub fn running() -> Value {
     json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}], "containerStatuses": [{"ready": true}]})
 }
 
+/// Running, with a sidecar that is not ready yet.
+pub fn with_slow_sidecar() -> Value {
+    let condition = json!({"type": "Ready", "status": "False", "reason": "ContainersNotReady"});
+    json!({"phase": "Running", "conditions": [condition], "containerStatuses": [{"ready": true}]})
+}
+
+/// Running when its node was last heard.
+pub fn unheard() -> Value {
+    json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "False"}], "containerStatuses": [{"ready": true}]})
+}
+
 pub fn on_node() -> Value {
     json!({"nodeName": "node-1"})
 }

@@ -247,6 +247,19 @@ async fn a_pod_that_is_over_is_cleared_away_and_made_anew() {
 }
 
 #[tokio::test]
+async fn a_sidecar_that_gets_ready_late_makes_no_pod_twice() {
+    let stage = Stage::new(json!({"scaling": {"max": 4}}));
+    stage.demand(0, 3);
+    for _ in 0..3 {
+        stage.round().await;
+        for name in stage.made() {
+            stage.tell(&name, on_node(), with_slow_sidecar());
+        }
+    }
+    assert_eq!(stage.made().len(), 3);
+}
+
+#[tokio::test]
 async fn pods_of_an_older_template_are_drained_first_and_replaced() {
     let mut stage = Stage::new(json!({"scaling": {"min": 2}}));
     stage.tell_worker("busy", 1);
