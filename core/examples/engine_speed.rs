@@ -92,7 +92,9 @@ fn drain(engine: &mut Engine, out: &mut Vec<Command>, journal: Option<&mut Vec<V
         for command in out.drain(..) {
             match command {
                 Command::Assign(session, lease) => queue.push_back((session, lease)),
-                Command::Persist(record) if journal.is_some() => records.push(record),
+                Command::Persist(record) | Command::Amend(record) if journal.is_some() => {
+                    records.push(record)
+                }
                 Command::CheckRoot(_) => {
                     let took = start.elapsed();
                     let used = cpu() - before;

@@ -6,6 +6,7 @@ use arborist_core::circuit::Kind;
 use arborist_core::engine::*;
 use arborist_core::order::POLICIES;
 use arborist_core::profile::Profile;
+use arborist_core::tree::NodeId;
 use engine_world::*;
 
 #[test]
@@ -270,6 +271,51 @@ fn known_proofs_are_done_and_what_stands_below_them_is_not_needed() {
         counts.iter_mut().for_each(|c| (c.ready, c.running) = (c.ready + c.running, 0));
         counts
     });
+}
+
+/// How many results a shell would count, of those commands.
+fn results(commands: &[Command]) -> usize {
+    commands.iter().filter(|c| matches!(c, Command::Persist(Record::Done { .. }))).count()
+}
+
+#[test]
+fn a_found_proof_is_one_result_also_when_its_maker_is_told_later() {
+    let mut world = World::flat();
+    world.submit(spec(1, &[2], 1));
+    world.submit(JobSpec { prover_id: [4; 32], ..spec(2, &[2], 1) });
+    let leases = assigned(&world.join(1, LARGE, 0));
+    let (first, second) = (leases[0].1, leases[1].1);
+    let found = Done { found: true, ..done(first.task, first.fence) };
+    let known = |task| KnownProof { task, worker: "old".into(), millis: 5, cpu_millis: 6, proof_bytes: 7 };
+    assert_eq!(results(&world.on(Event::Completed(Session(1), found))), 1);
+    let told = world.on(Event::Known(vec![known(first.task)]));
+    assert_eq!((results(&told), told.len()), (0, 3), "the maker's number, and each job's proof: {told:?}");
+    assert_eq!(world.on(Event::Known(vec![known(first.task)])), [], "once");
+    assert_eq!(results(&world.on(Event::Known(vec![known(second.task)]))), 1, "not known before");
+    for engine in [&world.engine, &world.restored(None, &world.journal)] {
+        for (job, node) in [(1, first.node), (1, second.node), (2, first.node), (2, second.node)] {
+            assert_eq!(engine.maker(JobId(job), node), Some("old"), "job {job}, {node:?}");
+        }
+    }
+}
+
+#[test]
+fn a_proof_that_was_not_needed_any_more_gets_its_maker_and_is_no_result() {
+    let mut world = World::flat();
+    world.submit(spec(1, &[1], 1));
+    let tree = world.engine.prepared_job(JobId(1)).unwrap().clone();
+    let known = |node: NodeId| KnownProof {
+        task: tree.ids[node.index()],
+        worker: "old".into(),
+        millis: 5,
+        cpu_millis: 6,
+        proof_bytes: 7,
+    };
+    let (vm, base) = (NodeId(0), tree.shape.base(0));
+    assert_eq!(results(&world.on(Event::Known(vec![known(base)]))), 1);
+    assert_eq!((world.engine.maker(JobId(1), vm), world.done(1)), (None, 3));
+    assert_eq!(results(&world.on(Event::Known(vec![known(vm)]))), 0);
+    assert_eq!(world.restored(None, &world.journal).maker(JobId(1), vm), Some("old"));
 }
 
 #[test]

@@ -283,6 +283,8 @@ pub enum Command {
     Revoke(Session, Fence),
     /// Append to the journal.
     Persist(Record),
+    /// Append to the journal as well: who made a proof whose task was done before. Not one more result.
+    Amend(Record),
     /// A proof in the store is bad: move it aside with its maker's name.
     Quarantine {
         /// The task whose proof it is.

@@ -72,10 +72,15 @@ impl Engine {
         for proof in proofs {
             let places = self.places(&proof.task);
             let open = places.iter().find(|at| !self.jobs[at.job].is_done(at.node)).copied();
-            // Of one that was only not needed any more nothing was known so far.
-            let nameless =
-                || places.iter().find(|at| self.jobs[at.job].proven(at.node).maker == NO_MAKER).copied();
-            let Some(at) = open.or_else(nameless) else { continue };
+            // Done without a maker: found by a worker, or only not needed any more.
+            let is_nameless = |at: &At| {
+                let job = &self.jobs[at.job];
+                job.is_done(at.node) && job.proven(at.node).maker == NO_MAKER
+            };
+            let nameless: Vec<At> = places.iter().copied().filter(is_nameless).collect();
+            if open.is_none() && nameless.is_empty() {
+                continue;
+            }
             let proven = Proven {
                 maker: self.maker_number(&proof.worker, None, 0),
                 millis: proof.millis,
@@ -84,18 +89,20 @@ impl Engine {
                 found: true,
                 at: self.now,
             };
-            if open.is_some() {
+            if let Some(at) = open {
                 self.take_back_all(at, Tell::Finished);
                 self.finish(at, &proven);
-            } else {
+            }
+            for at in nameless {
                 self.jobs[at.job].write(at.node, &proven);
-                self.persist_done(at, &proven);
+                let record = self.done_record(at, &proven);
+                self.out.push(Command::Amend(record));
             }
         }
     }
 
-    fn persist_done(&mut self, at: At, p: &Proven) {
-        self.out.push(Command::Persist(Record::Done {
+    fn done_record(&self, at: At, p: &Proven) -> Record {
+        Record::Done {
             job: self.jobs[at.job].spec.id,
             node: at.node,
             maker: p.maker,
@@ -104,12 +111,13 @@ impl Engine {
             proof_bytes: p.proof_bytes,
             found: p.found,
             at: p.at,
-        }));
+        }
     }
 
     /// A task without leases is done, wherever it stands.
     pub(crate) fn finish(&mut self, at: At, proven: &Proven) {
-        self.persist_done(at, proven);
+        let record = self.done_record(at, proven);
+        self.out.push(Command::Persist(record));
         for copy in self.open_copies(at).as_slice() {
             self.finish_copy(*copy, proven);
         }

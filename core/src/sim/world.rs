@@ -213,7 +213,7 @@ impl<'a> World<'a> {
                 self.trace(2, fence.0);
                 self.send(session.0, Down::Revoke(fence));
             }
-            Command::Persist(record) => self.operator.persist(&record),
+            Command::Persist(record) | Command::Amend(record) => self.operator.persist(&record),
             Command::CheckRoot(job) => {
                 let root =
                     self.operator.engine.as_ref().and_then(|e| e.prepared_job(job)?.ids.last().copied());

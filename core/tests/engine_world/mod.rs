@@ -72,7 +72,7 @@ impl World {
             panic!("after {shown}: {violations:#?}\ncommands: {:#?}", self.out);
         }
         for command in &self.out {
-            if let Command::Persist(record) = command {
+            if let Command::Persist(record) | Command::Amend(record) = command {
                 let bytes = record.encode();
                 assert_eq!(Record::decode(&bytes).as_ref(), Ok(record));
                 self.journal.push(bytes);

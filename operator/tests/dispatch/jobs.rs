@@ -29,6 +29,33 @@ fn a_block_is_proven_and_its_books_add_up() {
 }
 
 #[test]
+fn a_proof_that_a_worker_found_is_counted_once_and_is_its_makers() {
+    let lab = Lab::new();
+    let job = lab.submit(block(1));
+    let mut gone = Worker::login(&lab.dispatcher, hello("gone"));
+    let lease = gone.leases(1).remove(0);
+    gone.prove(&lab, &lease);
+    gone.hand_back(&lease);
+    gone.acknowledged();
+    drop(gone);
+    let mut worker = Worker::login(&lab.dispatcher, hello("w"));
+    let again = worker.leases(1).remove(0);
+    assert_eq!(task(&again), task(&lease));
+    worker.report_found(&again);
+    until("its maker is known", || {
+        let makers = lab.dispatcher.attribution(job).unwrap();
+        (makers == [("gone".to_owned(), 1, 5)]).then_some(())
+    });
+    worker.work(&lab, job);
+    assert_eq!(lab.wait(job), JobState::Complete);
+    let count = |kind: &str, origin: &str| {
+        lab.metric(&format!("arborist_completions_total{{kind=\"{kind}\",origin=\"{origin}\"}}"))
+    };
+    let counts = ["vm", "kernel", "base", "root"].map(|kind| (count(kind, "made"), count(kind, "found")));
+    assert_eq!(counts, [(0, 1), (1, 0), (1, 0), (1, 0)]);
+}
+
+#[test]
 fn submitting_the_same_block_again_is_the_same_job() {
     let lab = Lab::new();
     let both = lab

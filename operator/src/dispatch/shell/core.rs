@@ -226,6 +226,7 @@ impl EngineRoom {
                 }
                 core.records.push(record.encode());
             }
+            Command::Amend(record) => core.records.push(record.encode()),
             Command::CheckRoot(job) => rest.chores.push(Chore::CheckRoot(job)),
             Command::Quarantine { task, worker, text } => {
                 // One chore a task: a second one could move away the good proof that came since.
