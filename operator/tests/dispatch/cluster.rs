@@ -111,9 +111,47 @@ fn idle_workers_are_drained_and_busy_ones_left_as_they_are() {
     busy.report(&lease);
     busy.acknowledged();
     assert!(busy.leases_by_now(&[]).is_empty() && idle.leases_by_now(&[]).is_empty());
-    drop(idle);
-    let mut idle = Worker::login(&lab.dispatcher, hello("idle"));
-    assert_eq!(idle.leases(1).len(), 1, "it is fresh");
+}
+
+#[test]
+fn a_worker_that_was_told_to_leave_is_leaving_also_when_it_comes_back() {
+    let mut lab = lab();
+    let login = |lab: &Lab| Worker::login(&lab.dispatcher, hello("w"));
+    let first = login(&lab);
+    assert_eq!(lab.dispatcher.drain_idle(&["w".to_owned()]), ["w"]);
+    let job = lab.submit(block(1));
+    // its connection broke, or it did not notice yet that it did
+    let mut second = login(&lab);
+    assert!(second.leases_by_now(&[]).is_empty());
+    drop(first);
+    drop(second);
+    until("it is gone", || lab.dispatcher.worker_states().is_empty().then_some(()));
+    let mut third = login(&lab);
+    assert!(third.leases_by_now(&[]).is_empty());
+    assert_eq!(lab.dispatcher.worker_states()[0].state, WorkerState::Draining);
+    assert_eq!(lab.dispatcher.drain_idle(&["w".to_owned()]), ["w"], "its pod can still be deleted");
+
+    // another of its name, after its end
+    lab.dispatcher.worker_dead("w");
+    assert!(third.is_closed());
+    let mut fresh = login(&lab);
+    let lease = fresh.leases(1).remove(0);
+
+    // one that is busy, and is drained as its pod is being deleted, keeps what it has and gets nothing else
+    lab.dispatcher.drain("w");
+    drop(fresh);
+    let held = Held { task: lease.task.clone(), fence: lease.fence, running_millis: 5 };
+    let mut back = Worker::login(&lab.dispatcher, Hello { held: vec![held], ..hello("w") });
+    assert!(back.leases_by_now(&[lease.fence]).is_empty());
+    back.prove(&lab, &lease);
+    back.report(&lease);
+    back.acknowledged();
+    assert!(back.leases_by_now(&[]).is_empty());
+    assert_eq!(lab.dispatcher.job(job).unwrap().counts[0].done, 1);
+
+    // an operator that takes over decides anew
+    lab.restart_after(true);
+    assert_eq!(login(&lab).leases(1).len(), 1);
 }
 
 #[test]

@@ -65,14 +65,21 @@ fn logged_in(shop: &Shop, delete: Vec<Arc<PodRecord>>) -> (Vec<Arc<PodRecord>>, 
     delete.into_iter().partition(|pod| !pod.phase.is_over() && workers.contains(pod.worker()))
 }
 
-/// Those that the engine drained: it decides in one step that a worker holds nothing and gets nothing new.
+/// Those that the engine drained: it decides in one step that a worker holds nothing and gets nothing new, also when it
+/// comes back.
 fn drained(shop: &Shop, retire: Vec<Arc<PodRecord>>) -> Vec<Arc<PodRecord>> {
     if retire.is_empty() {
         return retire;
     }
     let names: Vec<String> = retire.iter().map(|pod| pod.worker().to_owned()).collect();
     let drained: HashSet<String> = shop.workforce.drain_idle(&names).into_iter().collect();
-    retire.into_iter().filter(|pod| drained.contains(pod.worker())).collect()
+    let (there, gone): (Vec<_>, Vec<_>) = retire
+        .into_iter()
+        .filter(|pod| drained.contains(pod.worker()))
+        .partition(|pod| shop.book.find_worker(pod.worker()).is_some_and(|now| now.uid == pod.uid));
+    // their end may have been told before they were drained: nobody tells it again
+    gone.iter().for_each(|pod| shop.workforce.dead(pod.worker()));
+    there
 }
 
 fn start_creating(shop: &Arc<Shop>, key: &PoolKey, prepared: &Arc<Prepared>, names: Vec<String>) {

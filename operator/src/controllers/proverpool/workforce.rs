@@ -12,9 +12,10 @@ pub(super) trait Workforce: Send + Sync + 'static {
     fn demand(&self, within: Duration) -> Vec<Demand>;
     /// All workers that are connected or hold leases.
     fn workers(&self) -> Vec<WorkerBrief>;
-    /// Of these workers those that hold no lease take nothing new from now on; returns them.
+    /// Of these workers those that hold no lease take nothing new until they are dead, also when they log in anew;
+    /// returns them.
     fn drain_idle(&self, workers: &[String]) -> Vec<String>;
-    /// A worker takes nothing new from now on.
+    /// A worker takes nothing new until it is dead.
     fn drain(&self, worker: &str);
     /// A worker's process is gone for good.
     fn dead(&self, worker: &str);

@@ -21,14 +21,15 @@ impl Dispatcher {
     }
 
     /// A worker's machine or process is gone for good: its leases return at once, also when its connection
-    /// is closed already, and are charged to nobody. Without effect for a worker that holds none and is not
-    /// connected. A process that lives all the same logs in anew.
+    /// is closed already, and are charged to nobody. That it was told to leave is forgotten. A process that lives
+    /// all the same logs in anew.
     pub fn worker_dead(&self, worker: &str) {
         let inner = &self.inner;
         if inner.stopping.is_cancelled() {
             return;
         }
         let peer = inner.room.drive(&mut SendBuffers::default(), |core, now| {
+            core.leaving.remove(worker);
             let (session, _) = core.engine.session_of(worker)?;
             core.event(now, Event::Left(session, Gone::Dead));
             core.sessions.get(&session.0).map(|entry| entry.peer.clone())
@@ -54,9 +55,11 @@ impl Dispatcher {
         inner.room.drive(&mut SendBuffers::default(), |core, now| core.event(now, event));
     }
 
-    /// Of the named workers those that hold no lease take nothing new from now on; returns them. The others
-    /// are left as they are, and so are those that are not connected. One that logs in anew takes
-    /// leases again.
+    /// Of the named workers those that hold no lease take nothing new from now on, also when they log in anew;
+    /// returns them. The others are left as they are, and so are those that are not connected.
+    ///
+    /// Whoever calls this tells of each worker's end by [`Dispatcher::worker_dead`]: until then, or until this
+    /// operator ends, its name is kept.
     pub fn drain_idle(&self, workers: &[String]) -> Vec<String> {
         let inner = &self.inner;
         if inner.stopping.is_cancelled() {
@@ -66,6 +69,7 @@ impl Dispatcher {
             let mut drained = vec![];
             for worker in workers {
                 if let Some((session, true)) = core.engine.session_of(worker) {
+                    core.leaving.insert(worker.clone());
                     core.event(now, Event::Drain(session));
                     drained.push(worker.clone());
                 }
@@ -74,8 +78,9 @@ impl Dispatcher {
         })
     }
 
-    /// A worker takes nothing new from now on, until it logs in anew. What it runs goes on, what is queued at
-    /// it goes elsewhere. Without effect for one that is not in the books.
+    /// A worker takes nothing new from now on, also when it logs in anew, until its end is told as after
+    /// [`Dispatcher::drain_idle`]. What it runs goes on, what is queued at it goes elsewhere. Without effect for
+    /// one that is not in the books.
     pub fn drain(&self, worker: &str) {
         let inner = &self.inner;
         if inner.stopping.is_cancelled() {
@@ -83,6 +88,7 @@ impl Dispatcher {
         }
         inner.room.drive(&mut SendBuffers::default(), |core, now| {
             if let Some((session, _)) = core.engine.session_of(worker) {
+                core.leaving.insert(worker.to_owned());
                 core.event(now, Event::Drain(session));
             }
         });

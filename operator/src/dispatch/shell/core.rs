@@ -13,8 +13,8 @@ use arborist_core::engine::{
 use arborist_core::ids::TaskId;
 use arborist_core::tree::NodeId;
 use arborist_core::wire::{Lease, ToWorker};
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, watch};
@@ -60,6 +60,8 @@ pub(super) struct Core {
     pub by_name: HashMap<String, u64>,
     /// Sessions by the token they show to the built-in store.
     pub tokens: HashMap<String, u64>,
+    /// Workers that were told to leave and whose end was not told yet, by name: they are told so at each login.
+    pub leaving: HashSet<String>,
     pub jobs: HashMap<JobId, JobEntry>,
     pub next_job: u32,
     /// Records since the last snapshot.
@@ -81,6 +83,7 @@ impl Core {
             sessions: HashMap::new(),
             by_name: HashMap::new(),
             tokens: HashMap::new(),
+            leaving: HashSet::new(),
             jobs: HashMap::new(),
             next_job,
             since_snapshot: 0,

@@ -100,9 +100,11 @@ impl Inner {
             heartbeat_millis: self.options.heartbeat.as_millis() as u32,
             lease_millis: self.options.lease.as_millis() as u32,
         };
-        tracing::debug!(worker = worker.name, session, held = held.len(), draining, "a worker logged in");
         let before = self.room.drive(buffers, |core, now| {
             let name = worker.name.clone();
+            // what the cluster said at the login may be older than what this worker was told
+            let draining = draining || core.leaving.contains(&name);
+            tracing::debug!(worker = name, session, held = held.len(), draining, "a worker logged in");
             core.post(peer, |out| out.welcome = Some(welcome));
             core.tokens.insert(token.clone(), session);
             let before = core.by_name.insert(name.clone(), session);

@@ -2,7 +2,8 @@
 
 use super::fixtures::*;
 use super::rounds::{PODS, STATUS, Stage, condition, until};
-use crate::controllers::proverpool::reconcile;
+use crate::controllers::proverpool::build::Built;
+use crate::controllers::proverpool::{apply, reconcile};
 use crate::kubernetes::testing::{Mood, status};
 use arborist_core::engine::WorkerState;
 use http::Method;
@@ -83,6 +84,33 @@ async fn a_pod_whose_worker_has_just_logged_in_is_not_deleted_unasked() {
     stage.visit().await;
     assert_eq!(stage.there(&["pending", "proves", "waits"]), ["proves"]);
     assert_eq!(stage.force.lock().told, ["drained prod/waits"]);
+}
+
+/// What the engine keeps of a worker that it drained ends with its pod, also when that was faster.
+#[tokio::test]
+async fn a_pod_that_went_while_its_worker_was_drained_is_told_dead() {
+    let stage = Stage::new(json!({}));
+    for name in ["stays", "went", "anew"] {
+        stage.tell_worker(name, 0);
+    }
+    let find = |name: &str| stage.shop.book.find("prod", name).unwrap();
+    let retire = ["stays", "went", "anew"].map(find).to_vec();
+    stage.shop.book.tell_gone("prod/went");
+    let mut anew = stage.api.get(&format!("{PODS}/anew")).unwrap();
+    anew["metadata"]["uid"] = json!("another");
+    stage.shop.book.tell_of(anew);
+    let prepared = stage.shop.fleet.prepare(&key("vm"), &stage.pool, &stage.shop.settings);
+    let built = Built { create: vec![], stop_creating: false, delete: vec![], retire };
+    let applied = apply::run(&stage.shop, &key("vm"), &prepared, built);
+    stage.settle().await;
+    assert_eq!(applied.deleted, 1);
+    assert_eq!(stage.there(&["stays", "anew"]), ["anew"]);
+    let mut told = stage.force.lock().told.clone();
+    told.sort();
+    assert_eq!(
+        told,
+        ["dead prod/anew", "dead prod/went", "drained prod/anew", "drained prod/stays", "drained prod/went"]
+    );
 }
 
 #[tokio::test]
