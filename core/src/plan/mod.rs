@@ -17,6 +17,7 @@ mod tests;
 
 pub use because::{Because, Bound, Share, Starved, Why};
 
+use crate::circuit::KindSet;
 use crate::engine::Demand;
 use crate::profile::Needs;
 use pack::Pool;
@@ -26,8 +27,8 @@ use pack::Pool;
 pub struct PoolView {
     /// `<namespace>/<name>`; decides between pools that are equal in all else.
     pub name: String,
-    /// Kinds that it takes, by [`Kind::index`](crate::circuit::Kind::index).
-    pub kinds: [bool; 5],
+    /// Kinds that it takes.
+    pub kinds: KindSet,
     /// What a pod has.
     pub capacity: Needs,
     /// What a pod costs an hour, in millionths; 0 when not known.
@@ -130,7 +131,7 @@ pub fn probes(denied: u32) -> u32 {
 
 /// Tells the pools that are concerned when no pod of any pool can take the tasks of a row.
 fn starve(row: &Demand, pools: &[PoolView], all: &mut [Wanted]) {
-    let takes = |pool: &PoolView| pool.kinds[row.kind.index()];
+    let takes = |pool: &PoolView| pool.kinds.contains(row.kind);
     let fits = |pool: &PoolView| takes(pool) && pack::slots(pool.capacity, row.needs) > 0;
     let why = if pools.iter().any(fits) {
         let mut fitting = pools.iter().filter(|pool| fits(pool));

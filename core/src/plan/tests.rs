@@ -12,7 +12,7 @@ fn demand(kind: Kind, needs: Needs, running: u32, ready: u32, soon: u32) -> Dema
 fn pool(name: &str, capacity: Needs) -> PoolView {
     PoolView {
         name: name.into(),
-        kinds: [true; 5],
+        kinds: KindSet::ALL,
         capacity,
         price_micros: 0,
         priority: 0,
@@ -26,11 +26,11 @@ fn between(min: u32, max: u32) -> Scaling {
 }
 
 fn vm() -> PoolView {
-    PoolView { kinds: [true, false, false, false, false], ..pool("p/vm", VM) }
+    PoolView { kinds: KindSet::of(Kind::Vm), ..pool("p/vm", VM) }
 }
 
 fn rollup() -> PoolView {
-    PoolView { kinds: [false, true, true, true, true], ..pool("p/rollup", SMALL) }
+    PoolView { kinds: KindSet::ALL.without(KindSet::of(Kind::Vm)), ..pool("p/rollup", SMALL) }
 }
 
 fn pods(demand: &[Demand], pools: &[PoolView]) -> Vec<u32> {
@@ -265,10 +265,14 @@ fn any_pods() -> impl Strategy<Value = Pods> {
     })
 }
 
+fn any_kinds() -> impl Strategy<Value = KindSet> {
+    (KindSet::NONE.bits()..=KindSet::ALL.bits()).prop_map(|bits| KindSet::from_bits(bits).unwrap())
+}
+
 prop_compose! {
     fn any_pool()(
         number in 0..1000_u32,
-        kinds in any::<[bool; 5]>(),
+        kinds in any_kinds(),
         capacity in prop_oneof![any_needs(), Just(Needs { cores: 64, memory_mib: 256 << 10 })],
         price_micros in 0..5_u64,
         priority in -1..2_i32,
@@ -280,7 +284,7 @@ prop_compose! {
 }
 
 fn fits(pool: &PoolView, row: &Demand) -> bool {
-    pool.kinds[row.kind.index()] && pack::slots(pool.capacity, row.needs) > 0
+    pool.kinds.contains(row.kind) && pack::slots(pool.capacity, row.needs) > 0
 }
 
 /// Cores that tasks placed on a pool take.

@@ -8,7 +8,7 @@ use crate::api::{
 use crate::controllers::Settings;
 use crate::kubernetes::pods::{LABEL_NAME, LABEL_TEMPLATE};
 use crate::kubernetes::{CA_CONFIG_MAP, CA_KEY};
-use arborist_core::circuit::{Kind, KindSet};
+use arborist_core::circuit::KindSet;
 use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMapProjection, Container, EmptyDirVolumeSource, EnvFromSource, EnvVar, EnvVarSource,
     KeyToPath, LocalObjectReference, ObjectFieldSelector, Pod, PodSecurityContext, PodSpec,
@@ -243,16 +243,13 @@ fn env(pool: &ValidPool, settings: &Settings) -> Vec<EnvVar> {
         value("ARBORIST_LOG_FORMAT", "json".into()),
         value("ARBORIST_BACKEND", backend_name(pool.backend.type_).into()),
     ];
-    env.extend(kinds(pool).map(|kinds| value("ARBORIST_KINDS", kinds.to_string())));
+    // without it a worker takes all
+    if pool.kinds != KindSet::ALL {
+        env.push(value("ARBORIST_KINDS", pool.kinds.to_string()));
+    }
     env.extend(backend_env(&pool.backend).into_iter().map(|(name, setting)| value(name, setting)));
     env.extend(pool.template.env.iter().cloned());
     env
-}
-
-/// The kinds that the pool's workers are to take; `None` is all.
-fn kinds(pool: &ValidPool) -> Option<KindSet> {
-    let taken: KindSet = Kind::ALL.into_iter().filter(|kind| pool.kinds[kind.index()]).collect();
-    Some(taken).filter(|kinds| *kinds != KindSet::ALL)
 }
 
 fn backend_env(backend: &Backend) -> Vec<(&'static str, String)> {

@@ -6,7 +6,7 @@ use crate::api::{
 };
 use crate::controllers::Settings;
 use crate::kubernetes::pods::{LABEL_NAME, LABEL_TEMPLATE};
-use arborist_core::circuit::Kind;
+use arborist_core::circuit::{Kind, KindSet};
 use arborist_core::plan::Scaling;
 use arborist_core::profile::{Needs, Profile};
 use std::time::Duration;
@@ -36,8 +36,8 @@ pub(super) struct ValidPool {
     pub(super) key: PoolKey,
     pub(super) uid: String,
     pub(super) generation: i64,
-    /// Kinds that it takes, by [`Kind::index`].
-    pub(super) kinds: [bool; 5],
+    /// Kinds that it takes.
+    pub(super) kinds: KindSet,
     pub(super) capacity: Needs,
     pub(super) price_micros: u64,
     pub(super) priority: i32,
@@ -151,17 +151,17 @@ fn kind(circuit: CircuitKind) -> Kind {
 }
 
 /// The kinds listed, which must fit, or all: those that don't fit now are never placed there.
-fn kinds(circuits: &[CircuitKind], has: Needs, profile: &Profile) -> Result<[bool; 5], Invalid> {
+fn kinds(circuits: &[CircuitKind], has: Needs, profile: &Profile) -> Result<KindSet, Invalid> {
     let fits = |needs: Needs| needs.cores <= has.cores && needs.memory_mib <= has.memory_mib;
-    let listed: Vec<Kind> = circuits.iter().map(|circuit| kind(*circuit)).collect();
-    if let Some(kind) = listed.iter().copied().find(|kind| !fits(profile.needs(*kind))) {
+    let listed = circuits.iter().map(|circuit| kind(*circuit));
+    if let Some(kind) = listed.clone().find(|kind| !fits(profile.needs(*kind))) {
         return Err(Invalid::TooSmall { kind, needs: profile.needs(kind), has });
     }
     if !profile.needs.iter().any(|needs| fits(*needs)) {
         let least = profile.needs.iter().copied().min().unwrap_or(has);
         return Err(Invalid::FitsNothing { has, least });
     }
-    Ok(Kind::ALL.map(|kind| listed.is_empty() || listed.contains(&kind)))
+    Ok(if circuits.is_empty() { KindSet::ALL } else { listed.collect() })
 }
 
 fn scaling(pool: &ProverPool, price: Option<u64>) -> Result<Scaling, Invalid> {

@@ -1,5 +1,6 @@
 use super::fixtures::*;
 use crate::controllers::proverpool::validate;
+use arborist_core::circuit::{Kind, KindSet};
 use arborist_core::plan::Scaling;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 #[test]
 fn the_samples_are_valid() {
     let vm = valid(&pool("vm", json!({})));
-    assert_eq!((vm.kinds, vm.capacity), ([true, false, false, false, false], VM));
+    assert_eq!((vm.kinds, vm.capacity), (KindSet::of(Kind::Vm), VM));
     assert_eq!(vm.scaling, Scaling::Deadline { min: 0, max: 100, budget: None });
     assert_eq!((vm.startup, vm.scale_down_delay), (Duration::from_secs(60), Duration::from_secs(60)));
     let small = json!({
@@ -16,7 +17,7 @@ fn the_samples_are_valid() {
         "scaling": {"min": 1, "max": 9, "budgetPerHour": "1.1"},
     });
     let rollup = valid(&pool("rollup", small));
-    assert_eq!((rollup.kinds, rollup.capacity, rollup.priority), ([true; 5], SMALL, 3));
+    assert_eq!((rollup.kinds, rollup.capacity, rollup.priority), (KindSet::ALL, SMALL, 3));
     assert_eq!(rollup.scaling, Scaling::Deadline { min: 1, max: 9, budget: Some(4) });
     let fixed = valid(&pool("vm", json!({"scaling": {"mode": "Fixed", "replicas": 5}})));
     assert_eq!(fixed.scaling, Scaling::Fixed(5));
