@@ -4,6 +4,7 @@
 
 use crate::controllers::Outcome;
 use crate::metrics::Register;
+use kube::Resource;
 use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
@@ -96,16 +97,21 @@ impl Metrics {
         Ok(Self { registry, names, ..metrics })
     }
 
-    /// Counts a reconcile of a controller that took `took`.
-    pub fn reconciled<E>(&self, controller: &'static str, took: Duration, ended: &Result<Outcome, E>) {
+    /// Counts a reconcile of the controller of `K` that took `took`. The controller is called as `kubectl` calls one
+    /// such object.
+    pub fn reconciled<K, E>(&self, took: Duration, ended: &Result<Outcome, E>)
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        let controller = K::kind(&()).to_lowercase();
         let outcome = match ended {
             Ok(Outcome::Applied(_)) => "applied",
             Ok(Outcome::Waiting { .. }) => "waiting",
             Ok(Outcome::Settled) => "settled",
             Err(_) => "failed",
         };
-        self.reconciles.with_label_values(&[controller, outcome]).inc();
-        self.reconcile_seconds.with_label_values(&[controller]).observe(took.as_secs_f64());
+        self.reconciles.with_label_values(&[controller.as_str(), outcome]).inc();
+        self.reconcile_seconds.with_label_values(&[controller.as_str()]).observe(took.as_secs_f64());
     }
 
     /// Everything in Prometheus' text format.
@@ -121,19 +127,22 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::{ProverPool, ProvingJob};
     use std::collections::BTreeSet;
 
     #[test]
     fn names_are_their_own_and_differ_from_the_dispatchers() {
         let metrics = Metrics::new().unwrap();
         let applied: Result<_, ()> = Ok(Outcome::Applied(None));
-        metrics.reconciled("pool", Duration::from_millis(3), &applied);
-        metrics.reconciled::<()>("pool", Duration::from_millis(3), &Err(()));
+        metrics.reconciled::<ProverPool, ()>(Duration::from_millis(3), &applied);
+        metrics.reconciled::<ProverPool, ()>(Duration::from_millis(3), &Err(()));
+        metrics.reconciled::<ProvingJob, ()>(Duration::from_millis(3), &Err(()));
         let text = metrics.text();
         for line in [
-            "arborist_reconciles_total{controller=\"pool\",outcome=\"applied\"} 1",
-            "arborist_reconciles_total{controller=\"pool\",outcome=\"failed\"} 1",
-            "arborist_reconcile_seconds_count{controller=\"pool\"} 2",
+            "arborist_reconciles_total{controller=\"proverpool\",outcome=\"applied\"} 1",
+            "arborist_reconciles_total{controller=\"proverpool\",outcome=\"failed\"} 1",
+            "arborist_reconciles_total{controller=\"provingjob\",outcome=\"failed\"} 1",
+            "arborist_reconcile_seconds_count{controller=\"proverpool\"} 2",
             "arborist_leader 0",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");

@@ -169,7 +169,7 @@ async fn visit_pool(guarded: Arc<Guarded>, shop: Arc<Shop>) -> Result<Action, Er
         }
     };
     if let Some(metrics) = &shop.metrics {
-        metrics.reconciled("proverpool", began.elapsed(), &ended);
+        metrics.reconciled::<ProverPool, _>(began.elapsed(), &ended);
     }
     Ok(match ended? {
         Outcome::Applied(Some(again)) | Outcome::Waiting { again, .. } => Action::requeue(again),

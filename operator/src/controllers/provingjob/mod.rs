@@ -225,7 +225,7 @@ async fn reconcile(object: Arc<Guarded>, me: Arc<Controller>) -> Result<Action, 
     };
     let began = Instant::now();
     let outcome = visit(&me, job, (me.clock)()).await;
-    me.ctx.metrics.reconciled("job", began.elapsed(), &outcome);
+    me.ctx.metrics.reconciled::<ProvingJob, _>(began.elapsed(), &outcome);
     let outcome = outcome?;
     me.ctx.jobs.succeeded(&object.uid().unwrap_or_default());
     Ok(match outcome {
