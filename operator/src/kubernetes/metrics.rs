@@ -127,6 +127,7 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::conditions::pool;
     use crate::api::{ProverPool, ProvingJob};
     use std::collections::BTreeSet;
 
@@ -187,6 +188,15 @@ mod tests {
             }
             assert!(found > 0 || path.starts_with("docs/"), "{path} names no metric");
         }
+    }
+
+    #[test]
+    fn alerts_ask_for_conditions_that_pools_have() {
+        let rules = file("charts/arborist/templates/prometheusrule.yaml");
+        let asked: Vec<_> =
+            rules.split("condition=\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+        assert!(asked.contains(&pool::STARVED), "{asked:?}");
+        assert!(asked.iter().all(|type_| pool::ALL.contains(type_)), "{asked:?}");
     }
 
     #[test]
