@@ -12,7 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{ServerConfig, version::TLS13};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, version::TLS13};
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -274,6 +274,26 @@ impl ResolvesServerCert for Renewing {
     }
 }
 
+/// TLS for a client that trusts these authorities (PEM) only, as workers do: the other side of
+/// [`Authority::server_config`]. The server is asked for as [`SERVER_NAME`].
+///
+/// # Errors
+/// The text holds none, or something that is none.
+pub fn client_config(ca_pem: &str) -> Result<ClientConfig, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
+        let bad = |error| TlsError::BadAuthority(format!("its certificate: {error:?}"));
+        roots.add(certificate.map_err(bad)?)?;
+    }
+    if roots.is_empty() {
+        return Err(TlsError::BadAuthority("no certificate".into()));
+    }
+    Ok(ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth())
+}
+
 /// The static token that local workers log in with: from the state folder, where it is made at the
 /// first start (32 random bytes in hex, readable by its owner only).
 ///
@@ -385,6 +405,12 @@ mod tests {
             (ca.as_str(), "no key", "certificate"),
         ] {
             let error = Authority::from_pem(ca, key).err().expect("refused").to_string();
+            assert!(error.contains(why), "{error}");
+        }
+        assert!(client_config(&ca).is_ok() && client_config(&format!("{ca}{}", server.0)).is_ok());
+        let torn = ca.replace("-----END", "");
+        for (ca, why) in [("", "no certificate"), ("no PEM", "no certificate"), (&torn, "its certificate")] {
+            let error = client_config(ca).unwrap_err().to_string();
             assert!(error.contains(why), "{error}");
         }
     }

@@ -9,11 +9,11 @@ use arborist_core::wire::{
     Completed, Failed, FromWorker, Hello, Lease, PROTOCOL, Reason, ToWorker, put_frame, take_frame,
 };
 use arborist_operator::dispatch::Dispatcher;
+use arborist_operator::tls::{SERVER_NAME, client_config};
 use bytes::BytesMut;
 use ed25519_dalek::SigningKey;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConnection, StreamOwned};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -51,17 +51,8 @@ impl Worker {
 
     /// A connection that trusts these authorities only.
     pub fn connect_trusting(dispatcher: &Dispatcher, ca_pem: &str) -> Self {
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
-            roots.add(certificate.unwrap()).unwrap();
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let name = ServerName::try_from("arborist-dispatcher").unwrap();
+        let config = client_config(ca_pem).unwrap();
+        let name = ServerName::try_from(SERVER_NAME).unwrap();
         let socket = TcpStream::connect(dispatcher.address()).unwrap();
         socket.set_nodelay(true).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();

@@ -2,12 +2,12 @@
 
 use anyhow::{Context, Result};
 use arborist_core::wire::{Completed, FromWorker, Heartbeat, Held, Hello, PROTOCOL, ToWorker, put_frame};
+use arborist_operator::tls::{SERVER_NAME, client_config};
 use bytes::BytesMut;
 use mio::net::TcpStream;
 use prost::Message;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection};
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -16,15 +16,7 @@ use std::sync::Arc;
 
 /// Trusts the dispatcher's authority alone.
 pub fn tls(ca: &Path) -> Result<Arc<ClientConfig>> {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(ca).context("CA")? {
-        roots.add(certificate?)?;
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let mut config = client_config(&std::fs::read_to_string(ca).context("CA")?)?;
     config.resumption = rustls::client::Resumption::disabled();
     Ok(Arc::new(config))
 }
@@ -42,7 +34,7 @@ pub struct Client {
 impl Client {
     pub fn connect(address: SocketAddr, config: Arc<ClientConfig>) -> Result<Self> {
         let socket = TcpStream::connect(address)?;
-        let tls = ClientConnection::new(config, ServerName::try_from("arborist-dispatcher")?)?;
+        let tls = ClientConnection::new(config, ServerName::try_from(SERVER_NAME)?)?;
         Ok(Self { socket, tls, inbox: vec![], welcomed: false, seq: 0, unacknowledged: VecDeque::new() })
     }
 

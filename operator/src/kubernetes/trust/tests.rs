@@ -4,14 +4,13 @@
 use super::Keeper;
 use crate::dispatch::{Dispatcher, FakeRoots, Options, StaticToken};
 use crate::kubernetes::testing::FakeApi;
+use crate::tls::{SERVER_NAME, client_config};
 use arborist_artifacts::{ArtifactStore, StoreOptions};
 use arborist_core::profile::Profile;
 use arborist_core::wire::{FromWorker, Heartbeat, Hello, PROTOCOL, ToWorker, put_frame, take_frame};
 use bytes::BytesMut;
 use jiff::{Timestamp, ToSpan};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::ServerName;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,18 +33,9 @@ struct Worker {
 impl Worker {
     /// A worker that trusts these certificates only, logged in.
     async fn log_in(dispatcher: &Dispatcher, name: &str, bundle: &str) -> io::Result<Self> {
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(bundle.as_bytes()) {
-            roots.add(certificate.unwrap()).unwrap();
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let config = client_config(bundle).unwrap();
         let socket = TcpStream::connect(dispatcher.address()).await?;
-        let server = ServerName::try_from("arborist-dispatcher").unwrap();
+        let server = ServerName::try_from(SERVER_NAME).unwrap();
         let stream = TlsConnector::from(Arc::new(config)).connect(server, socket).await?;
         let mut worker = Self { stream, inbox: BytesMut::new(), seq: 0 };
         let hello = Hello {

@@ -2,10 +2,10 @@
 
 use super::Lab;
 use arborist_core::wire::{FromWorker, Hello, Refused, ToWorker, put_frame, take_frame};
+use arborist_operator::tls::{CA_FILE, SERVER_NAME, client_config};
 use bytes::BytesMut;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConnection, StreamOwned};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -42,16 +42,9 @@ pub fn login_with_protocol(lab: &Lab, protocol: u32) -> Refused {
 }
 
 fn connect(lab: &Lab) -> StreamOwned<ClientConnection, TcpStream> {
-    let mut roots = RootCertStore::empty();
-    let ca = CertificateDer::from_pem_file(lab.state().join("ca.pem")).expect("the CA's certificate");
-    roots.add(ca).expect("it is one");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("TLS versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let name = ServerName::try_from("arborist-dispatcher").expect("a name");
+    let ca = std::fs::read_to_string(lab.state().join(CA_FILE)).expect("the CA's certificate");
+    let config = client_config(&ca).expect("it is one");
+    let name = ServerName::try_from(SERVER_NAME).expect("a name");
     let tls = ClientConnection::new(Arc::new(config), name).expect("a client");
     let tcp = TcpStream::connect(&lab.address).expect("the dispatcher listens");
     tcp.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
