@@ -25,6 +25,18 @@ impl Hindrance {
     fn api(what: String, source: kube::Error) -> Self {
         Self::Api { what, source }
     }
+
+    /// For people, in a status.
+    fn words(&self) -> String {
+        match self {
+            // its own display repeats itself
+            Self::Api { source: kube::Error::Api(status), .. } => {
+                format!("{self}: {} {}", status.code, status.message)
+            }
+            Self::Api { source, .. } => format!("{self}: {source}"),
+            Self::Fenced(_) => self.to_string(),
+        }
+    }
 }
 
 /// Sends the report that was written down.
@@ -39,7 +51,7 @@ pub(super) async fn deliver(me: &Controller, job: &Validated, target: &ReportTar
         Err(error) => {
             let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
             tracing::warn!(job = %job.full_name(), target = target.name, %error, source, "not sent");
-            return Found::NotSent { target: target.name.clone() };
+            return Found::NotSent { target: target.name.clone(), why: error.words() };
         }
     };
     let counted = match &result {
@@ -76,9 +88,16 @@ async fn send(
 ) -> Result<Result<String, ReportError>, Hindrance> {
     let api: Api<Secret> = Api::namespaced(me.ctx.client.clone(), &job.namespace);
     let name = &target.secret_name;
-    let secret = api.get_opt(name).await.map_err(|e| Hindrance::api(format!("Secret {name}"), e))?;
-    // a Secret that is missing or spoilt is the job's own: that counts as an attempt, or it would never be over
-    let address = match address(name, secret) {
+    // a Secret that is missing, spoilt or out of reach is the job's own: that counts as an attempt, or it would never
+    // be over
+    let address = match api.get_opt(name).await {
+        Ok(secret) => address(name, secret),
+        Err(kube::Error::Api(status)) if status.code == 403 => {
+            Err(unavailable(format!("the operator may not read Secret {name}: see rbac.reportSecrets")))
+        }
+        Err(error) => return Err(Hindrance::api(format!("Secret {name}"), error)),
+    };
+    let address = match address {
         Ok(address) => address,
         Err(error) => return Ok(Err(error)),
     };

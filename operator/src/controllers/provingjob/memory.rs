@@ -5,10 +5,11 @@ use super::Guarded;
 use super::deadline::left;
 use super::status::is_over;
 use super::submits::Submits;
+use crate::api::conditions::cut;
 use crate::api::{ProvingJob, ReportReceipt};
 use crate::controllers::Scope;
-use crate::report::ReportError;
 use crate::report::backoff::pause;
+use crate::report::{MAX_ANSWER, ReportError};
 use arborist_core::engine::JobId;
 use arborist_core::ids::TaskId;
 use futures::FutureExt;
@@ -31,6 +32,9 @@ const SMALL: usize = 4;
 const MISMATCHES: u32 = 3;
 /// The pauses in between are those after so many more failures: a minute or so together.
 const MISMATCH_PAUSE: u32 = 5;
+/// A report that could not be sent so often in a row, a minute or two together, counts as tried from then on: else what
+/// lasts would keep a job past its deadline for ever, and only the log would say why.
+const LASTING: u32 = 8;
 /// Synthetic blocks made at once: each takes 5 CPU seconds a transaction.
 const MAKING: usize = 1;
 
@@ -170,8 +174,8 @@ pub(super) enum Found {
     NotSubmitted { reason: &'static str, message: String, generation: i64, again: Again },
     /// A report was taken, or not.
     Sent { target: String, generation: i64, result: Result<String, ReportError> },
-    /// A report could not even be sent: no attempt.
-    NotSent { target: String },
+    /// A report could not even be sent: no attempt, unless that lasts.
+    NotSent { target: String, why: String },
     /// The report that had been written down is not there any more.
     ReportLost,
 }
@@ -411,16 +415,19 @@ fn note(known: &mut Known, found: Found, now: Timestamp, jitter: f64) {
                     (delivery.delivered_at, delivery.answer) = (Some(second), answer);
                 }
                 Err(error) => {
-                    delivery.answer =
-                        crate::api::conditions::cut(&error.to_string(), crate::report::MAX_ANSWER);
+                    delivery.answer = cut(&error.to_string(), MAX_ANSWER);
                     delivery.refused = matches!(error, ReportError::Refused(_)).then_some(generation);
                     delivery.next = Some(later(delivery.attempts));
                 }
             }
         }
-        Found::NotSent { target } => {
+        Found::NotSent { target, why } => {
             let delivery = known.deliveries.entry(target).or_default();
             delivery.unsent = delivery.unsent.saturating_add(1);
+            if delivery.unsent >= LASTING {
+                delivery.attempts = delivery.attempts.saturating_add(1);
+                delivery.answer = cut(&why, MAX_ANSWER);
+            }
             delivery.next = Some(later(delivery.unsent));
         }
         Found::ReportLost => (known.published, known.report_lost) = (None, true),

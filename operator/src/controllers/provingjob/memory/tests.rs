@@ -43,16 +43,40 @@ fn a_wrong_source_is_final_after_three_tries_in_a_row() {
 }
 
 #[test]
-fn what_was_not_sent_is_no_attempt_and_waits_longer_each_time() {
+fn what_was_not_sent_waits_longer_each_time_and_counts_as_tried_when_it_lasts() {
     let mut known = Known::default();
-    for pause in [1, 2, 4] {
-        note(&mut known, Found::NotSent { target: "t".into() }, at(0), 1.0);
+    for (n, pause, attempts) in [
+        (1, 1, 0),
+        (2, 2, 0),
+        (3, 4, 0),
+        (4, 8, 0),
+        (5, 16, 0),
+        (6, 32, 0),
+        (7, 60, 0),
+        (8, 60, 1),
+        (9, 60, 2),
+    ] {
+        let why = format!("read Secret s: 500 {}", "x".repeat(200));
+        note(&mut known, Found::NotSent { target: "t".into(), why }, at(0), 1.0);
         let delivery = &known.deliveries["t"];
-        assert_eq!((delivery.attempts, delivery.next), (0, Some(at(pause))));
+        assert_eq!((delivery.attempts, delivery.next), (attempts, Some(at(pause))), "{n}");
+        assert_eq!(
+            delivery.answer.starts_with("read Secret s: 500"),
+            attempts > 0,
+            "{n}: {}",
+            delivery.answer
+        );
+        assert!(delivery.answer.len() <= MAX_ANSWER);
     }
     let result = Err(ReportError::Unavailable("503".into()));
     note(&mut known, Found::Sent { target: "t".into(), generation: 1, result }, at(0), 1.0);
-    assert_eq!((known.deliveries["t"].attempts, known.deliveries["t"].unsent), (1, 0));
+    assert_eq!((known.deliveries["t"].attempts, known.deliveries["t"].unsent), (3, 0));
+    note(&mut known, Found::NotSent { target: "t".into(), why: "why".into() }, at(0), 1.0);
+    assert_eq!(
+        (known.deliveries["t"].attempts, known.deliveries["t"].answer.as_str()),
+        (3, "503"),
+        "counted anew"
+    );
 }
 
 #[test]

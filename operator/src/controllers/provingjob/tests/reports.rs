@@ -330,6 +330,44 @@ async fn a_missing_secret_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_may_not_be_read_is_waited_for_until_the_deadline() {
+    let (receiver, url) = Receiver::start(&[]).await;
+    let lab = proven(&url, json!({"deadlineSeconds": 1000})).await;
+    let words = "coordinator: the operator may not read Secret coordinator: see rbac.reportSecrets";
+    lab.api.state().errors.push(("get secrets/coordinator".into(), 403));
+    lab.settle("a", 1).await;
+    assert_eq!(lab.condition("a", condition::REPORTED), "False ReportFailed");
+    let message = lab.message("a", condition::REPORTED);
+    assert!(message.starts_with(words), "{message}");
+    assert_eq!((receiver.posts(), lab.status("a").reports[0].attempts), (0, 1));
+    lab.settle("a", 1000).await;
+    assert_eq!((receiver.posts(), lab.condition("a", condition::FAILED)), (0, "True ReportRefused".into()));
+    assert!(lab.status("a").finished_at.is_some(), "its ttl goes from here");
+    // the right is given, and somebody asks for it again
+    lab.edit("a", "deadlineSeconds", json!(3000));
+    lab.settle("a", 1200).await;
+    assert_eq!((receiver.posts(), lab.condition("a", condition::COMPLETE)), (1, "True Done".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_keeps_a_report_from_being_sent_for_long_is_told_and_ends_at_the_deadline() {
+    let (receiver, url) = Receiver::start(&[]).await;
+    let lab = proven(&url, json!({"deadlineSeconds": 1000})).await;
+    lab.visit("a", 1).await;
+    // past the longest pause each time
+    for number in 1..=9 {
+        lab.api.state().errors.push(("get secrets/coordinator".into(), 500));
+        lab.settle("a", 100 * number).await;
+        let expected = if number < 8 { "False Sending" } else { "False ReportFailed" };
+        assert_eq!(lab.condition("a", condition::REPORTED), expected, "{number}");
+    }
+    let message = lab.message("a", condition::REPORTED);
+    assert!(message.starts_with("coordinator: read Secret coordinator: 500 InternalError"), "{message}");
+    lab.settle("a", 1000).await;
+    assert_eq!((receiver.posts(), lab.condition("a", condition::FAILED)), (0, "True ReportRefused".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_report_that_was_deleted_is_written_down_again() {
     let (receiver, url) = Receiver::start(&[500]).await;
     let lab = proven(&url, json!({})).await;
