@@ -59,6 +59,29 @@ renders() { # renders NAME WHAT-MUST-BE-THERE SETTING…
     conforms "$file" || fail "$name: not valid"
 }
 
+# "Kind name" of what a release makes that is in no namespace. In what helm renders, every other object says its namespace.
+cluster_scoped() { # cluster_scoped NAMESPACE SETTING…
+    local namespace=$1
+    shift
+    "$helm" template arborist charts/arborist -n "$namespace" "$@" | awk '
+        function tell() { if (kind && !namespaced) print kind, name; kind = name = section = ""; namespaced = 0 }
+        /^---/ { tell() }
+        /^[a-zA-Z]+:/ { section = $1 }
+        /^kind: / { kind = $2 }
+        section == "metadata:" && /^  name: / { name = $2 }
+        section == "metadata:" && /^  namespace: / { namespaced = 1 }
+        END { tell() }' | sort
+}
+
+apart() { # apart SETTING…: two releases of one name in two namespaces have nothing in common that is cluster-wide
+    local one two both
+    one=$(cluster_scoped one "$@")
+    two=$(cluster_scoped two "$@")
+    grep -q '^ClusterRole ' <<<"$one" || fail "apart $*: no ClusterRole was found"
+    both=$(comm -12 <(echo "$one") <(echo "$two"))
+    [[ -z $both ]] || fail "two releases would share: $(paste -sd, <<<"$both")"
+}
+
 refused() { # refused MESSAGE SETTING…
     local message=$1
     shift
@@ -87,6 +110,9 @@ renders process '--plugin-arg=--threads-from-request' --set operator.backend=pro
     --set 'operator.extraVolumeMounts[0].name=keys,operator.extraVolumeMounts[0].mountPath=/opt/keys'
 renders everything 'kind: PrometheusRule' --values hack/chart-lint-everything.yaml
 conforms manifests/install.yaml manifests/samples/*.yaml || fail 'manifests: not valid'
+
+apart
+apart --values hack/chart-lint-everything.yaml
 
 refused "the built-in store lies on one operator's volume" --set replicas=2
 refused 'a file:// store is a folder that the operator and all workers mount' --set store.url=file:///proofs
