@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 /// The longest message written, in bytes: the whole status stays below 2 kB.
 pub const MAX_MESSAGE: usize = 200;
+/// The longest of one that has much to quote, of which there is at most one in a status.
+pub const MAX_LONG_MESSAGE: usize = 420;
 
 /// Types of a [`super::ProvingJob`]'s conditions.
 pub mod job {
@@ -175,8 +177,10 @@ pub struct Finding {
     pub status: Status,
     /// One of [`reason`].
     pub reason: &'static str,
-    /// For people; cut at [`MAX_MESSAGE`] bytes.
+    /// For people; cut at `room` bytes.
     pub message: String,
+    /// [`MAX_MESSAGE`], for most.
+    pub room: usize,
 }
 
 impl Finding {
@@ -187,7 +191,7 @@ impl Finding {
         reason: &'static str,
         message: impl Into<String>,
     ) -> Self {
-        Self { type_, status, reason, message: message.into() }
+        Self { type_, status, reason, message: message.into(), room: MAX_MESSAGE }
     }
 }
 
@@ -220,7 +224,7 @@ pub fn merge(
                 type_: (*type_).to_owned(),
                 status: finding.status,
                 reason: finding.reason.to_owned(),
-                message: cut(&finding.message, MAX_MESSAGE),
+                message: cut(&finding.message, finding.room),
                 observed_generation: generation,
                 last_transition_time: same.map_or(Time(whole_second), |c| c.last_transition_time.clone()),
             }

@@ -3,12 +3,14 @@
 use super::census::{Counts, Trouble};
 use super::dereference::Seen;
 use super::validate::ValidPool;
-use crate::api::conditions::{Finding, MAX_MESSAGE, Status, cut, pool, reason};
+use crate::api::conditions::{Finding, MAX_LONG_MESSAGE, MAX_MESSAGE, Status, cut, pool, reason};
 use crate::kubernetes::pods::{PodRecord, Scheduling};
 use arborist_core::plan::{Bound, Why};
 
 /// The most bytes of other people's words in a message: the rest says what they are about.
 const MAX_QUOTE: usize = 120;
+/// … and of the scheduler's: it says of every group of nodes why not, the own ones often last.
+const MAX_SCHEDULER: usize = 300;
 
 /// One finding for each condition.
 pub(super) fn findings(valid: &ValidPool, seen: &Seen) -> Vec<Finding> {
@@ -75,7 +77,8 @@ fn trouble_text(valid: &ValidPool, seen: &Seen, trouble: Trouble) -> String {
                 Some(Scheduling::Unschedulable(text)) => &**text,
                 _ => "",
             };
-            format!("{pods} without a node for {} s: {}", seen.grace.as_secs(), cut(scheduler, MAX_QUOTE))
+            let (waited, words) = (seen.grace.as_secs(), cut(scheduler, MAX_SCHEDULER));
+            format!("{pods}, such as {name}, without a node for {waited} s: {words}")
         }
         Trouble::Mute => {
             format!("{pods}, such as {name}: its worker does not log in: see its log and events")
@@ -150,7 +153,8 @@ fn limited(valid: &ValidPool, seen: &Seen) -> Finding {
     let wanted = &seen.planned.wanted;
     let is = |status, reason, message: String| Finding::new(pool::CAPACITY_LIMITED, status, reason, message);
     if let Some(obstacle) = Obstacle::of(valid, seen) {
-        return obstacle.finding(pool::CAPACITY_LIMITED, Status::True);
+        // here alone in full length: a status has no room for it twice
+        return Finding { room: MAX_LONG_MESSAGE, ..obstacle.finding(pool::CAPACITY_LIMITED, Status::True) };
     }
     match wanted.because.bound {
         Bound::Maximum { pods, denied } if !seen.limited => {

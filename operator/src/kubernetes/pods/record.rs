@@ -11,11 +11,14 @@ use kube::Resource;
 use serde::{Deserialize, Deserializer};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The container that the worker is in; others are injected by whoever does so in the cluster.
 const CONTAINER: &str = "worker";
 /// The most bytes kept of a message.
 const MAX_TEXT: usize = 160;
+/// … and of the scheduler's, which says of every group of nodes why not.
+const MAX_SCHEDULER: usize = 300;
 
 /// A worker pod: what decides about it, in a few hundred bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,7 +99,7 @@ pub enum Scheduling {
     /// The scheduler has not looked at it.
     Pending,
     /// No node has room for it, or the right labels; what the scheduler says.
-    Unschedulable(Box<str>),
+    Unschedulable(Arc<str>),
     /// It has one.
     Scheduled,
 }
@@ -405,7 +408,7 @@ impl WorkerPod {
         }
         match self.condition("PodScheduled") {
             Some(c) if c.status == "False" && c.reason.as_deref() == Some("Unschedulable") => {
-                Scheduling::Unschedulable(short(c.message.as_deref()))
+                Scheduling::Unschedulable(shared(c.message.as_deref()))
             }
             _ => Scheduling::Pending,
         }
@@ -414,6 +417,17 @@ impl WorkerPod {
 
 fn short(text: Option<&str>) -> Box<str> {
     cut(text.unwrap_or_default(), MAX_TEXT).into()
+}
+
+/// What the scheduler says of one pod it mostly says of thousands, one after the other: such a text is kept once.
+fn shared(text: Option<&str>) -> Arc<str> {
+    static LATEST: Mutex<Option<Arc<str>>> = Mutex::new(None);
+    let text = cut(text.unwrap_or_default(), MAX_SCHEDULER);
+    let mut latest = LATEST.lock().unwrap_or_else(PoisonError::into_inner);
+    match &*latest {
+        Some(same) if **same == *text => same.clone(),
+        _ => latest.insert(text.into()).clone(),
+    }
 }
 
 fn waiting(container: &Container) -> Option<Waiting> {

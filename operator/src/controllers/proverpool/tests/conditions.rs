@@ -1,6 +1,6 @@
 use super::fixtures::*;
 use crate::api::ProverPoolStatus;
-use crate::api::conditions::{Finding, Status, reason};
+use crate::api::conditions::{Finding, MAX_MESSAGE, Status, cut, reason};
 use crate::controllers::proverpool::apply::Applied;
 use crate::controllers::proverpool::census::{Absent, Census, Rules, Workers};
 use crate::controllers::proverpool::dereference::Seen;
@@ -122,7 +122,11 @@ fn what_keeps_pods_from_coming_up_is_told_with_its_name() {
             reason::CRASH_LOOP,
             "2 pods, such as other-0: ends again and again, last with exit code 3: see its log",
         ),
-        (unschedulable("0/9 nodes"), reason::UNSCHEDULABLE, "2 pods without a node for 60 s: 0/9 nodes"),
+        (
+            unschedulable("0/9 nodes"),
+            reason::UNSCHEDULABLE,
+            "2 pods, such as other-0, without a node for 60 s: 0/9 nodes",
+        ),
         (
             running(),
             reason::NOT_LOGGED_IN,
@@ -144,6 +148,18 @@ fn what_keeps_pods_from_coming_up_is_told_with_its_name() {
             ("+AsWanted: 2 workers for 4 wanted", &format!("+{reason}: {message}"))
         );
     }
+}
+
+#[test]
+fn the_scheduler_is_quoted_at_length_once() {
+    let words = format!("0/1000 nodes are available: {}1 own group", "1 Insufficient cpu, ".repeat(12));
+    let seen = seen(1, 0, vec![(json!({}), unschedulable(&words))]);
+    let (valid, now) = (valid(&pool("vm", json!({}))), jiff::Timestamp::UNIX_EPOCH);
+    let none = Applied { created: 0, deleted: 0 };
+    let found = status(&valid, &seen, &none, &ProverPoolStatus::default(), now);
+    let whole = format!("1 pod, such as other-0, without a node for 60 s: {words}");
+    assert_eq!(found.conditions[3].message, whole);
+    assert_eq!(found.conditions[0].message, cut(&whole, MAX_MESSAGE));
 }
 
 #[test]
@@ -210,6 +226,7 @@ fn the_status_counts_pods_and_stays_small_at_worst() {
     let selector = format!("app.kubernetes.io/name=arborist-worker,arborist.dev/pool={name}");
     assert_eq!(found.selector, selector);
     let bytes = serde_json::to_vec(&found).unwrap().len();
+    println!("{bytes} bytes");
     assert!(bytes < 2_000, "{bytes} bytes");
     // what is measured once is not lost with the operator
     seen.startup = None;
