@@ -136,7 +136,7 @@ fn restore(engine: &Engine, profile: &Profile, journal: &[Vec<u8>]) {
     println!("snapshot: {} bytes in {:.2?}", snapshot.len(), start.elapsed());
     let tree = |spec: &JobSpec| match &spec.source {
         Source::Synthetic { calls, seed } => Ok((calls.clone(), Leaves::Synthetic { seed: *seed })),
-        Source::Block(_) => Err("no block".to_owned()),
+        Source::Block(_) => Err(Unresolved::Lost("no block".to_owned())),
     };
     let start = Instant::now();
     let calls = vec![2; 61_440];

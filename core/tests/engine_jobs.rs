@@ -395,7 +395,74 @@ fn garbled_journals_are_errors() {
     }
     let restored = Engine::restore(config.clone(), None, &[vec![99]], resolve, 0);
     assert!(matches!(restored, Err(RestoreError::Record { index: 0, .. })));
-    let gone = |_: &JobSpec| Err("its block is gone".to_owned());
-    let error = Engine::restore(config, Some(&snapshot), &[], gone, 0).unwrap_err();
-    assert_eq!(error.to_string(), "job job-1 (1): its block is gone");
+    let silent = |_: &JobSpec| Err(Unresolved::NotNow("no answer".to_owned()));
+    for (snapshot, records) in [(Some(&snapshot[..]), &[][..]), (None, &world.journal)] {
+        let error = Engine::restore(config.clone(), snapshot, records, silent, 0).unwrap_err();
+        assert_eq!(error.to_string(), "job job-1 (1): no answer");
+    }
+}
+
+/// Job 2 has the first job's tasks and some of its own.
+fn two_that_share() -> World {
+    let mut world = World::flat();
+    world.submit(spec(1, &[1, 1], 5));
+    world.submit(spec(2, &[1, 1, 1], 5));
+    world
+}
+
+#[test]
+fn a_job_whose_block_is_lost_is_left_out_and_the_others_go_on() {
+    let mut world = two_that_share();
+    let mut snapshots = vec![(None, 0)];
+    let mut leases: std::collections::VecDeque<_> = assigned(&world.join(1, LARGE, 0)).into();
+    while let Some((session, lease)) = leases.pop_front() {
+        world.now += 10;
+        leases.extend(assigned(&world.complete(session, &lease)));
+        snapshots.push((Some(world.engine.snapshot()), world.journal.len()));
+    }
+    assert!(snapshots.len() > 12, "{}", snapshots.len());
+    let lost = |spec: &JobSpec| match spec.id {
+        JobId(1) => Err(Unresolved::Lost("its block is gone".into())),
+        _ => resolve(spec),
+    };
+    let told = Notice::LeftOut { job: JobId(1), name: "job-1".into(), why: "its block is gone".into() };
+    for (snapshot, from) in &snapshots {
+        for to in (*from).max(2)..=world.journal.len() {
+            let records = &world.journal[*from..to];
+            let config = world.engine.config().clone();
+            let engine = Engine::restore(config, snapshot.as_deref(), records, lost, world.now).unwrap();
+            let journal = world.journal[..to].to_vec();
+            let mut next = World { engine, journal, now: world.now, ..World::flat() };
+            let first = next.on(Event::Tick);
+            assert_eq!(notices(&first)[..1], [told.clone()], "from {from} to {to}");
+            assert_eq!(next.engine.jobs().collect::<Vec<_>>(), [JobId(2)]);
+            // whoever starts next hears nothing of it, whether the block is back or not
+            let again = next.journal[*from..].to_vec();
+            assert_eq!(next.restored(snapshot.as_deref(), &again).jobs().collect::<Vec<_>>(), [JobId(2)]);
+            let config = next.engine.config().clone();
+            let mut quiet = Engine::restore(config, snapshot.as_deref(), &again, lost, next.now).unwrap();
+            let mut out = vec![];
+            quiet.handle(next.now, Event::Tick, &mut out);
+            assert!(notices(&out).iter().all(|n| *n != told), "from {from} to {to}");
+            let commands = [first, next.join(9, LARGE, 0)].concat();
+            drain(&mut next, commands);
+            assert_eq!(next.state(2), JobState::Complete, "from {from} to {to}");
+        }
+    }
+}
+
+#[test]
+fn a_job_whose_tree_is_another_now_is_left_out() {
+    let world = two_that_share();
+    let other = |spec: &JobSpec| match spec.id {
+        JobId(1) => Ok((vec![1], arborist_core::tree::Leaves::Synthetic { seed: 5 })),
+        _ => resolve(spec),
+    };
+    let config = world.engine.config().clone();
+    let mut engine = Engine::restore(config, Some(&world.engine.snapshot()), &[], other, world.now).unwrap();
+    assert_eq!(engine.jobs().collect::<Vec<_>>(), [JobId(2)]);
+    let mut out = vec![];
+    engine.handle(world.now, Event::Tick, &mut out);
+    let why = "its tree has 4 tasks now and had 7".to_owned();
+    assert_eq!(notices(&out)[0], Notice::LeftOut { job: JobId(1), name: "job-1".into(), why });
 }

@@ -71,6 +71,8 @@ pub struct Metrics {
     pub recovery: Gauge,
     /// Proofs found in the store at start or submit instead of being made again.
     pub recovered: IntCounter,
+    /// Jobs that a start left out of the books, as their blocks are lost.
+    pub left_out: IntCounter,
 }
 
 /// A registry, and the names in it: it tells only of metrics that have a value.
@@ -138,6 +140,7 @@ impl Metrics {
             first_dispatch: seconds("first_dispatch_seconds", "Last job: submit to first lease")?,
             recovery: seconds("recovery_seconds", "Start to serving")?,
             recovered: counter("proofs_found_total", "Proofs found in the store")?,
+            left_out: counter("jobs_left_out_total", "Jobs left out at the start: their blocks are lost")?,
             registry: Registry::default(),
             names: vec![],
         };

@@ -487,4 +487,13 @@ pub enum Notice {
     },
     /// The job can't make its deadline at its present speed, or can again.
     AtRisk(JobId, bool),
+    /// A restart left a job out of the books: what its tree was built from is lost.
+    LeftOut {
+        /// The number that it had.
+        job: JobId,
+        /// Its name.
+        name: String,
+        /// What is lost.
+        why: String,
+    },
 }

@@ -252,7 +252,7 @@ pub enum RestoreError {
         /// What is wrong with it.
         reason: BadBytes,
     },
-    /// A job's tree can't be built again.
+    /// A job's tree can't be built now.
     #[error("job {name} ({}): {reason}", id.0)]
     Job {
         /// The job.
@@ -262,4 +262,13 @@ pub enum RestoreError {
         /// What is wrong.
         reason: String,
     },
+}
+
+/// Why what a job's tree is built from can't be had after a restart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unresolved {
+    /// For good: the job is left out of the books.
+    Lost(String),
+    /// It may be there: nothing is restored until that is known.
+    NotNow(String),
 }

@@ -4,7 +4,10 @@ use super::Engine;
 use super::codec::{BadBytes, Reader, Writer};
 use super::record::{get_maker, get_spec, get_state, put_maker, put_spec, put_state};
 use super::table::{At, Extra, Job, NO_MAKER, Proven};
-use super::{Config, Fence, JobSpec, JobState, Millis, PreparedJob, Record, RestoreError, TaskState};
+use super::{
+    Command, Config, Fence, JobId, JobSpec, JobState, Millis, Notice, PreparedJob, Record, RestoreError,
+    TaskState, Unresolved,
+};
 use crate::tree::Leaves;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -12,8 +15,56 @@ use std::sync::Arc;
 /// Version of the snapshot's bytes.
 const VERSION: u8 = 1;
 
-/// What rebuilds a job's tree from its request.
-type Resolve<'a> = &'a mut dyn FnMut(&JobSpec) -> Result<(Vec<u8>, Leaves), String>;
+/// How jobs come into the books again.
+struct Rebuilding<'a> {
+    /// Finds what a job's tree is built from.
+    resolve: &'a mut dyn FnMut(&JobSpec) -> Result<(Vec<u8>, Leaves), Unresolved>,
+    /// Jobs that are not to be in the books in the end.
+    dropped: HashSet<JobId>,
+    /// What is to be done about those that are lost.
+    left_out: Vec<Command>,
+}
+
+impl Rebuilding<'_> {
+    /// Enters a job, of which it is known how many tasks it had or not; `None` if it is left out.
+    fn enter(
+        &mut self,
+        engine: &mut Engine,
+        spec: JobSpec,
+        at: Millis,
+        total: Option<u32>,
+    ) -> Result<Option<u32>, RestoreError> {
+        let (id, name) = (spec.id, spec.name.clone());
+        match self.build(spec, total, engine) {
+            Ok(tree) => Ok(Some(engine.enter_job(Arc::new(tree), at))),
+            Err(_) if self.dropped.contains(&id) => Ok(None),
+            Err(Unresolved::NotNow(reason)) => Err(RestoreError::Job { id, name, reason }),
+            Err(Unresolved::Lost(why)) => {
+                self.dropped.insert(id);
+                let told = Command::Notice(Notice::LeftOut { job: id, name, why });
+                self.left_out.extend([Command::Persist(Record::Forgotten(id)), told]);
+                Ok(None)
+            }
+        }
+    }
+
+    fn build(
+        &mut self,
+        spec: JobSpec,
+        total: Option<u32>,
+        engine: &Engine,
+    ) -> Result<PreparedJob, Unresolved> {
+        let (calls, leaves) = (self.resolve)(&spec)?;
+        let tree = PreparedJob::new(spec, &calls, leaves, &engine.config.profile);
+        let tree = tree.map_err(|e| Unresolved::Lost(e.to_string()))?;
+        match (tree.shape.total(), total) {
+            (now, Some(then)) if now != then => {
+                Err(Unresolved::Lost(format!("its tree has {now} tasks now and had {then}")))
+            }
+            _ => Ok(tree),
+        }
+    }
+}
 
 impl Engine {
     /// Everything that a restart has to know: jobs, proofs, charges, makers, durations. Leases are
@@ -75,16 +126,17 @@ impl Engine {
 
     /// The engine as it was when its last record was written. `resolve` finds a job's tree again:
     /// the number of calls of each transaction and the leaves. Records may be given more than once,
-    /// as long as all that follow are given again too.
+    /// as long as all that follow are given again too. A job whose tree can't be built any more is left
+    /// out: the commands of the next event drop it from the journal and say so.
     ///
     /// # Errors
-    /// Bytes that are none of this engine's, or a job whose tree can't be built and that was not
+    /// Bytes that are none of this engine's, or a job whose tree can't be built now and that was not
     /// dropped from the books later.
     pub fn restore(
         config: Config,
         snapshot: Option<&[u8]>,
         records: &[Vec<u8>],
-        mut resolve: impl FnMut(&JobSpec) -> Result<(Vec<u8>, Leaves), String>,
+        mut resolve: impl FnMut(&JobSpec) -> Result<(Vec<u8>, Leaves), Unresolved>,
         now: Millis,
     ) -> Result<Self, RestoreError> {
         let decode = |(index, bytes): (usize, &Vec<u8>)| {
@@ -92,20 +144,16 @@ impl Engine {
         };
         let records: Vec<Record> = records.iter().enumerate().map(decode).collect::<Result<_, _>>()?;
         let dropped = |r: &Record| if let Record::Forgotten(id) = r { Some(*id) } else { None };
-        let dropped: HashSet<_> = records.iter().filter_map(dropped).collect();
+        let dropped = records.iter().filter_map(dropped).collect();
         let mut engine = Self::new(config);
-        let mut build =
-            |engine: &mut Self, spec: JobSpec, at| match engine.build(spec.clone(), at, &mut resolve) {
-                Err(_) if dropped.contains(&spec.id) => Ok(None),
-                built => built.map(Some),
-            };
+        let mut rebuilding = Rebuilding { resolve: &mut resolve, dropped, left_out: vec![] };
         if let Some(bytes) = snapshot {
-            engine.read_snapshot(bytes, &mut build)?;
+            engine.read_snapshot(bytes, &mut rebuilding)?;
         }
         for record in records {
             match record {
                 Record::Submitted(spec, at) if engine.jobs.slot(spec.id).is_none() => {
-                    if let Some(slot) = build(&mut engine, spec, at)? {
+                    if let Some(slot) = rebuilding.enter(&mut engine, spec, at, None)? {
                         engine.share_again(slot);
                     }
                 }
@@ -114,23 +162,11 @@ impl Engine {
         }
         engine.now = engine.now.max(now);
         engine.settle_restored();
+        engine.out = rebuilding.left_out;
         Ok(engine)
     }
 
-    fn build(&mut self, spec: JobSpec, at: Millis, resolve: Resolve<'_>) -> Result<u32, RestoreError> {
-        let (id, name) = (spec.id, spec.name.clone());
-        let error = |reason| RestoreError::Job { id, name: name.clone(), reason };
-        let (calls, leaves) = resolve(&spec).map_err(error)?;
-        let tree = PreparedJob::new(spec, &calls, leaves, &self.config.profile);
-        let tree = tree.map_err(|e| error(e.to_string()))?;
-        Ok(self.enter_job(Arc::new(tree), at))
-    }
-
-    fn read_snapshot(
-        &mut self,
-        bytes: &[u8],
-        build: &mut impl FnMut(&mut Self, JobSpec, Millis) -> Result<Option<u32>, RestoreError>,
-    ) -> Result<(), RestoreError> {
+    fn read_snapshot(&mut self, bytes: &[u8], rebuilding: &mut Rebuilding<'_>) -> Result<(), RestoreError> {
         let r = &mut Reader(bytes);
         match r.byte()? {
             VERSION => {}
@@ -149,26 +185,16 @@ impl Engine {
             self.durations.import(kind, cores, count, &samples);
         }
         for _ in 0..r.number::<u32>()? {
-            self.read_job(r, build)?;
+            self.read_job(r, rebuilding)?;
         }
         Ok(r.end()?)
     }
 
-    fn read_job(
-        &mut self,
-        r: &mut Reader<'_>,
-        build: &mut impl FnMut(&mut Self, JobSpec, Millis) -> Result<Option<u32>, RestoreError>,
-    ) -> Result<(), RestoreError> {
+    fn read_job(&mut self, r: &mut Reader<'_>, rebuilding: &mut Rebuilding<'_>) -> Result<(), RestoreError> {
         let (spec, submitted) = (get_spec(r)?, r.varint()?);
         let (ended, state, policy, total) = (r.option()?, get_state(r)?, r.number()?, r.number::<u32>()?);
-        let (id, name) = (spec.id, spec.name.clone());
-        let slot = build(self, spec, submitted)?;
+        let slot = rebuilding.enter(self, spec, submitted, Some(total))?;
         if let Some(slot) = slot {
-            let found = self.jobs[slot].shape().total();
-            if found != total {
-                let reason = format!("its tree has {found} tasks now and had {total}");
-                return Err(RestoreError::Job { id, name, reason });
-            }
             self.mark_shared(slot);
             let job = &mut self.jobs[slot];
             (job.ended, job.state) = (ended, state);

@@ -24,10 +24,10 @@ pub fn spec(id: u32, calls: &[u8], seed: u64) -> JobSpec {
     }
 }
 
-pub fn resolve(spec: &JobSpec) -> Result<(Vec<u8>, Leaves), String> {
+pub fn resolve(spec: &JobSpec) -> Result<(Vec<u8>, Leaves), Unresolved> {
     match &spec.source {
         Source::Synthetic { calls, seed } => Ok((calls.clone(), Leaves::Synthetic { seed: *seed })),
-        Source::Block(hash) => Err(format!("no block {hash}")),
+        Source::Block(hash) => Err(Unresolved::Lost(format!("no block {hash}"))),
     }
 }
 

@@ -2,10 +2,15 @@
 
 use crate::lab::{Lab, PATIENCE, block, until};
 use crate::worker::{Worker, hello, task};
+use arborist_core::block::{BLOCK_VERSION, Block, Transaction, Word};
 use arborist_core::engine::JobState;
-use arborist_core::ids::TaskId;
+use arborist_core::ids::{ArtifactHash, TaskId};
+use arborist_core::proof_object::input_key;
 use arborist_core::wire::{Held, Hello};
+use arborist_operator::dispatch::{SubmitRequest, SubmitSource};
 use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Proves `count` tasks, one after the other, each acknowledged.
@@ -107,6 +112,66 @@ fn a_root_that_was_being_checked_is_checked_after_the_restart() {
     // the proof is there, its report never came
     lab.restart_after(true);
     assert_eq!(lab.wait(job), JobState::Complete);
+}
+
+/// A block file with one transaction that calls nothing.
+fn block_file() -> SubmitRequest {
+    let file = Block {
+        version: BLOCK_VERSION,
+        profile: "test-v1".into(),
+        chain_id: 1,
+        block_number: 2,
+        state_before: Word([0; 32]),
+        state_after: Word([0; 32]),
+        transactions: vec![Transaction {
+            hash: Word([7; 32]),
+            private_proof: "cHJvb2Y=".into(),
+            calls: vec![],
+        }],
+    };
+    let file = serde_json::to_vec(&file).unwrap();
+    SubmitRequest { source: SubmitSource::Block(file.into()), name: "of a file".into(), ..block(1) }
+}
+
+#[test]
+fn a_job_whose_block_is_lost_does_not_keep_the_dispatcher_from_starting() {
+    let gone = |lab: &Lab, key: &str| lab.runtime.block_on(lab.store.delete(key)).unwrap();
+    let damaged = move |lab: &Lab, key: &str| {
+        gone(lab, key);
+        lab.runtime.block_on(lab.store.create(key, "a disk's garbage".into())).unwrap();
+    };
+    let nothing = |_: &Lab, _: &str| {};
+    let cases: [(&dyn Fn(&Lab, &str), &'static str); 3] =
+        [(&gone, "test-v1"), (&damaged, "test-v1"), (&nothing, "test-v2")];
+    for (case, (spoil, circuits)) in cases.into_iter().enumerate() {
+        let upgraded = Arc::new(AtomicBool::new(false));
+        let is_upgraded = upgraded.clone();
+        let mut lab = Lab::tuned(move |options| {
+            if is_upgraded.load(Ordering::Relaxed) {
+                options.engine.profile.circuits = circuits.into();
+            }
+        });
+        let request = block_file();
+        let SubmitSource::Block(file) = &request.source else { panic!("it is a file") };
+        let key = input_key(&ArtifactHash::of(file));
+        let (lost, stays) = (lab.submit(request.clone()), lab.submit(block(2)));
+        spoil(&lab, &key);
+        upgraded.store(true, Ordering::Relaxed);
+        lab.restart_after(true);
+        assert!(lab.dispatcher.job(lost).is_none() && lab.dispatcher.job(stays).is_some(), "case {case}");
+        until("it is counted", || (lab.metric("arborist_jobs_left_out_total") == 1).then_some(()));
+        lab.restart_after(false);
+        assert_eq!(lab.dispatcher.jobs().len(), 1, "case {case}");
+        let mut worker = Worker::login(&lab.dispatcher, Hello { circuits: circuits.into(), ..hello("w") });
+        worker.work(&lab, stays);
+        assert_eq!(lab.wait(stays), JobState::Complete, "case {case}");
+        assert_eq!(lab.metric("arborist_jobs_left_out_total"), 0, "case {case}: once is enough");
+        if case == 0 {
+            let again = lab.submit(request);
+            lab.restart_after(true);
+            assert_eq!(lab.dispatcher.job(again).unwrap().spec.name, "of a file");
+        }
+    }
 }
 
 #[test]

@@ -87,6 +87,14 @@ impl Inner {
                 tracing::warn!(?notice, "work is held up");
             }
             Notice::AtRisk(job, at_risk) => tracing::warn!(job = job.0, at_risk, "deadline"),
+            Notice::LeftOut { name, why, .. } => {
+                m.left_out.inc();
+                tracing::warn!(
+                    job = name,
+                    why,
+                    "a job is left out of the books: it has to be submitted again"
+                );
+            }
         }
         // nobody may be listening
         let _ = self.progress.send(Progress::Notice(notice));

@@ -3,7 +3,7 @@
 use arborist_artifacts::{ArtifactStore, StoreError, with_retry};
 use arborist_circuits::Statements;
 use arborist_core::block::{Block, BlockError, Word};
-use arborist_core::engine::Source;
+use arborist_core::engine::{Source, Unresolved};
 use arborist_core::profile::Profile;
 use arborist_core::tree::Leaves;
 use std::sync::Arc;
@@ -65,22 +65,54 @@ pub(super) fn synthetic(calls: &[u8], seed: u64) -> Material {
 /// Gets a job's material again after a restart.
 ///
 /// # Errors
-/// In a line: the block is gone from the store, damaged, or the store does not answer.
+/// In a line: the block is gone from the store, damaged, or not one for these circuits; or the store does not answer.
 pub(super) async fn load(
     store: &ArtifactStore,
     source: &Source,
     prover: [u8; 32],
     profile: &Profile,
-) -> Result<Material, String> {
+) -> Result<Material, Unresolved> {
     let hash = match source {
         Source::Synthetic { calls, seed } => return Ok(synthetic(calls, *seed)),
         Source::Block(hash) => *hash,
     };
-    let text = |error: StoreError| error.to_string();
-    let json = with_retry(PATIENCE, || store.get_input(&hash)).await.map_err(text)?;
-    let json = json.ok_or_else(|| format!("its block {hash} is not in the artifact store"))?;
+    let json = with_retry(PATIENCE, || store.get_input(&hash)).await.map_err(unread)?;
+    let gone = || Unresolved::Lost(format!("its block {hash} is not in the artifact store"));
+    let json = json.ok_or_else(gone)?;
     let profile = profile.clone();
-    tokio::task::spawn_blocking(move || of_block(&json, prover, &profile).map_err(|e| e.to_string()))
-        .await
-        .unwrap_or_else(|_| Err("reading its block crashed".into()))
+    match tokio::task::spawn_blocking(move || of_block(&json, prover, &profile)).await {
+        Ok(material) => material.map_err(|error| Unresolved::Lost(error.to_string())),
+        Err(error) if error.is_panic() => Err(Unresolved::Lost("reading its block crashed".into())),
+        Err(_) => Err(Unresolved::NotNow("the process is ending".into())),
+    }
+}
+
+/// An object that is there and not the block is lost; what else a store says may be different tomorrow.
+fn unread(error: StoreError) -> Unresolved {
+    match error {
+        StoreError::Corrupt { .. } | StoreError::TooLarge { .. } => Unresolved::Lost(error.to_string()),
+        _ => Unresolved::NotNow(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_damaged_is_lost() {
+        let of = |make: fn(String, String) -> StoreError| make("get".into(), "no".into());
+        for (error, lost) in [
+            (of(|action, reason| StoreError::Corrupt { action, reason }), true),
+            (of(|action, _| StoreError::TooLarge { action, bytes: 2, max_bytes: 1 }), true),
+            (of(|action, reason| StoreError::Unavailable { action, reason }), false),
+            (of(|action, reason| StoreError::Denied { action, reason }), false),
+            (of(|action, reason| StoreError::Full { action, reason }), false),
+            (of(|action, reason| StoreError::Other { action, reason }), false),
+        ] {
+            let text = error.to_string();
+            let wanted = if lost { Unresolved::Lost(text) } else { Unresolved::NotNow(text) };
+            assert_eq!(unread(error), wanted);
+        }
+    }
 }
