@@ -86,7 +86,7 @@ struct RunArgs {
     /// Leases to take beyond what can run at once.
     #[arg(long, default_value_t = 2, env = "ARBORIST_PREFETCH")]
     prefetch: u32,
-    /// How long proofs may go on after SIGTERM, in seconds.
+    /// How long proofs may go on after SIGTERM or a refusal for good, in seconds.
     #[arg(long, default_value_t = 25, value_name = "SECONDS", env = "ARBORIST_GRACE")]
     grace: u64,
     /// Leave at once when standard input is closed: for programs that start workers and may be killed.

@@ -27,7 +27,7 @@ const PLUGIN_LIMIT: Duration = Duration::from_secs(3);
 pub struct Settings {
     /// How to log in; what concerns backend and key is filled in.
     pub login: Login,
-    /// How long proofs may go on after SIGTERM.
+    /// How long proofs may go on after SIGTERM or a refusal for good.
     pub grace: Duration,
 }
 
@@ -104,18 +104,23 @@ impl Worker {
     }
 
     async fn live(self, signals: &mut Signals) -> Exit {
+        let asked = tokio::select! {
+            () = signals.next() => true,
+            // the connection's thread has ended
+            () = self.stop.cancelled() => false,
+        };
+        tracing::info!(grace = ?self.grace, "draining");
+        let hurried = async {
+            if !asked {
+                signals.next().await;
+            }
+            signals.next().await;
+        };
         tokio::select! {
-            () = signals.next() => tracing::info!(grace = ?self.grace, "draining"),
-            () = self.stop.cancelled() => {}
-        }
-        if !self.stop.is_cancelled() {
-            tokio::select! {
-                () = self.leave() => {}
-                () = self.stop.cancelled() => {}
-                () = signals.next() => {
-                    tracing::warn!("a second signal: ending at once");
-                    return Exit::Interrupted;
-                }
+            () = self.leave() => {}
+            () = hurried => {
+                tracing::warn!("a second signal: ending at once");
+                return Exit::Interrupted;
             }
         }
         self.stop.cancel();
@@ -130,13 +135,20 @@ impl Worker {
     }
 
     /// Hands back what was not started, lets the rest go on for the grace period, hands back what is
-    /// left, and waits a little for everything to be acknowledged.
+    /// left, and waits a little for everything to be acknowledged. A worker that was refused for good does the
+    /// same and nobody hears it: a proof in the store is found by whoever leases its task next.
     async fn leave(&self) {
         self.book.drain();
         if timeout(self.grace, self.book.no_lease_open()).await.is_err() {
             self.book.hand_back_rest();
         }
-        if timeout(ACKNOWLEDGEMENT_LIMIT, self.book.all_said()).await.is_err() {
+        let heard = async {
+            tokio::select! {
+                () = self.book.all_said() => {}
+                () = self.stop.cancelled() => {}
+            }
+        };
+        if timeout(ACKNOWLEDGEMENT_LIMIT, heard).await.is_err() {
             tracing::warn!("leaving with results that were not acknowledged: their proofs are in the store");
         }
     }

@@ -125,6 +125,44 @@ fn an_idle_worker_leaves_at_once_connected_or_not() {
     assert_eq!(worker.end().0, Some(0));
 }
 
+/// As after an upgrade of the operator that changes the protocol.
+fn refuse_for_good(dispatcher: &Dispatcher) {
+    dispatcher.answer(Answer::Refuse { text: "run both from one release", permanent: true });
+    dispatcher.close_connection();
+}
+
+#[test]
+fn a_worker_that_is_refused_for_good_finishes_and_stores_what_runs() {
+    let dispatcher = Dispatcher::start();
+    let worker = dispatcher.fake_worker(&["--fake-millis", "4000", "--fake-sigma", "0", "--cores", "1"]);
+    dispatcher.hello();
+    dispatcher.lease((1..=2).map(|fence| lease(fence, Circuit::Base, task(fence as u8))));
+    let ran = dispatcher.running(1);
+    refuse_for_good(&dispatcher);
+    let (code, text) = worker.end();
+    assert_eq!(code, Some(3), "{text}");
+    assert!(text.contains("run both from one release"), "{text}");
+    assert!(dispatcher.stored(task(ran[0] as u8)).is_some(), "{text}");
+}
+
+#[test]
+fn a_worker_that_is_refused_for_good_stays_no_longer_than_its_grace_period_or_two_signals() {
+    for (grace, signals, wanted) in [("0", 0, 3), ("3600", 2, 1)] {
+        let dispatcher = Dispatcher::start();
+        let worker = dispatcher.fake_worker(&["--fake-faults", "hang=1000", "--grace", grace]);
+        dispatcher.hello();
+        dispatcher.lease([lease(1, Circuit::Base, task(1))]);
+        dispatcher.running(1);
+        refuse_for_good(&dispatcher);
+        dispatcher.hello();
+        for signal in [Signal::SIGTERM, Signal::SIGINT].into_iter().take(signals) {
+            worker.signal(signal);
+        }
+        let (code, text) = worker.end();
+        assert_eq!(code, Some(wanted), "{text}");
+    }
+}
+
 #[test]
 fn it_leaves_at_once_with_its_parent_if_told_to() {
     let dispatcher = Dispatcher::start();
