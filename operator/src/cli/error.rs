@@ -44,6 +44,9 @@ pub enum CliError {
     /// The user asked to stop.
     #[error("stopped: {0}")]
     Stopped(String),
+    /// Something that is needed does not answer now.
+    #[error("{0}")]
+    NotNow(String),
     /// Anything else.
     #[error("{0}")]
     Failed(String),
@@ -53,7 +56,7 @@ impl CliError {
     /// 1 failed or not valid, 2 wrong usage or input, 3 stopped before the end, 4 deadline passed.
     pub const fn exit_code(&self) -> u8 {
         match self {
-            Self::Invalid { .. } | Self::Failed(_) => 1,
+            Self::Invalid { .. } | Self::NotNow(_) | Self::Failed(_) => 1,
             Self::Usage { .. } | Self::Block { .. } | Self::Input { .. } => 2,
             Self::Stopped(_) => 3,
             Self::Deadline(_) => 4,

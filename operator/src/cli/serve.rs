@@ -3,7 +3,7 @@
 use super::CliError;
 use super::worker_program;
 use crate::dispatch::{
-    Dispatcher, FakeRoots, Login, Options, Plonky2Roots, ProgramRoots, RootVerifier, StaticToken,
+    Dispatcher, FakeRoots, Login, Options, Plonky2Roots, ProgramRoots, RootVerifier, StartError, StaticToken,
 };
 use crate::store::http::{self, Access, Limits};
 use crate::tls::{Authority, worker_token};
@@ -148,9 +148,11 @@ impl Served {
             None => plan.store.clone().unwrap_or_default(),
         };
         let options = options(plan, &state, store_url)?;
-        let dispatcher = Dispatcher::start(options, store.clone())
-            .await
-            .map_err(|e| CliError::failed("start the dispatcher", e))?;
+        let not_started = |error: StartError| {
+            let text = format!("start the dispatcher: {error}");
+            if error.is_passing() { CliError::NotNow(text) } else { CliError::Failed(text) }
+        };
+        let dispatcher = Dispatcher::start(options, store.clone()).await.map_err(not_started)?;
         let (stop, servers) = (CancellationToken::new(), TaskTracker::new());
         if let Some((listener, _)) = built_in {
             let tls = dispatcher

@@ -40,7 +40,8 @@ impl Leading<'_> {
     /// Leads until asked to stop; then all is written when it returns.
     ///
     /// # Errors
-    /// The dispatcher does not start, or a part that has to run ended.
+    /// [`CliError::NotNow`] when the dispatcher can't start as things are and nothing was begun; others when it can't
+    /// start at all, or a part that has to run ended.
     pub async fn run(&self) -> Result<(), CliError> {
         let Process { args, clients, .. } = self.process;
         let report_key = report_key::refreshed(&clients.open, &args.namespace, &self.keys.report);

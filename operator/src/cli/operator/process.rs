@@ -17,6 +17,7 @@ use ed25519_dalek::SigningKey;
 use std::error::Error;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -90,17 +91,20 @@ impl Process {
     }
 
     async fn stand_by_and_lead(&self, asked: &CancellationToken) -> Result<(), CliError> {
+        let Some(keys) = asked.run_until_cancelled(self.prepare()).await else { return Ok(()) };
+        let trouble = |trouble| self.health.wait("dispatcher", trouble);
+        take_turns(asked, self.args.leader_lease / 2, trouble, || self.take_turn(&keys, asked)).await
+    }
+
+    /// Stands by until this process leads, and leads.
+    async fn take_turn(&self, keys: &Keys, asked: &CancellationToken) -> Result<(), CliError> {
         let mut election = self.election();
-        let stand_by = async {
-            let keys = self.prepare().await;
-            election.acquire(|trouble| self.health.wait("leader election", trouble)).await;
-            keys
-        };
+        let stand_by = election.acquire(|trouble| self.health.wait("leader election", trouble));
         let result = match asked.run_until_cancelled(stand_by).await {
             None => Ok(()),
-            Some(keys) => {
+            Some(()) => {
                 let fenced = CancellationToken::new();
-                let leading = Leading { process: self, keys: &keys, asked, fenced: &fenced };
+                let leading = Leading { process: self, keys, asked, fenced: &fenced };
                 // the Lease is renewed until everything is written
                 tokio::select! {
                     stopped = election.keep(&fenced) => Err(followed(&stopped)),
@@ -169,6 +173,79 @@ impl Process {
     }
 }
 
+/// Turns at leading, until one ends otherwise than by what passes. In between the others, who may reach what this
+/// process does not, have theirs: the Lease is theirs for `pause`. A process that ended instead would come back ever
+/// later, the kubelet's pauses grow to minutes.
+async fn take_turns<F: Future<Output = Result<(), CliError>>>(
+    asked: &CancellationToken,
+    pause: Duration,
+    trouble: impl Fn(Option<String>),
+    turn: impl Fn() -> F,
+) -> Result<(), CliError> {
+    loop {
+        let why = match turn().await {
+            Err(CliError::NotNow(why)) => why,
+            ended => return ended,
+        };
+        tracing::warn!(error = why, "this operator can't lead now: it gives the Lease up and stands by");
+        trouble(Some(why));
+        if asked.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+            return Ok(());
+        }
+        trouble(None);
+    }
+}
+
 fn followed(stopped: &Stopped) -> CliError {
     CliError::Failed(format!("{stopped}; this operator writes nothing more and starts anew, as a standby"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+    use tokio::time::Instant;
+
+    const PAUSE: Duration = Duration::from_secs(5);
+
+    /// Ends of turns, one after the other: the process's end, how often it tried, what it said meanwhile.
+    async fn turns(
+        ends: Vec<Result<(), CliError>>,
+        asked: &CancellationToken,
+    ) -> (Result<(), CliError>, usize, Vec<Option<String>>) {
+        let (ends, said) = (RefCell::new(ends.into_iter()), RefCell::new(vec![]));
+        let turn = async || ends.borrow_mut().next().expect("no more turns");
+        let ended = take_turns(asked, PAUSE, |trouble| said.borrow_mut().push(trouble), turn).await;
+        let left = ends.borrow().len();
+        (ended, left, said.into_inner())
+    }
+
+    fn not_now() -> Result<(), CliError> {
+        Err(CliError::NotNow("the store is silent".into()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_is_away_costs_turns_and_not_the_process() {
+        let (asked, began) = (CancellationToken::new(), Instant::now());
+        let (ended, left, said) = turns(vec![not_now(), not_now(), Ok(())], &asked).await;
+        assert!(ended.is_ok() && left == 0, "{ended:?}");
+        let silent = Some("the store is silent".to_owned());
+        assert_eq!(said, [silent.clone(), None, silent, None], "not ready in between, as /readyz says");
+        assert!(began.elapsed() >= 2 * PAUSE, "the others have their turns");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_pass_ends_the_process() {
+        let ends = vec![not_now(), Err(CliError::Failed("the bucket is unfit".into())), Ok(())];
+        let (ended, left, _) = turns(ends, &CancellationToken::new()).await;
+        assert!(matches!(ended, Err(CliError::Failed(_))) && left == 1, "{ended:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_asked_to_stop_takes_no_other_turn() {
+        let asked = CancellationToken::new();
+        asked.cancel();
+        let (ended, left, _) = turns(vec![not_now(), not_now()], &asked).await;
+        assert!(ended.is_ok() && left == 1, "{ended:?}");
+    }
 }

@@ -59,6 +59,21 @@ pub enum StartError {
     Internal(String),
 }
 
+impl StartError {
+    /// Whether a later try may succeed though nobody changes anything: the store does not answer now, or another
+    /// dispatcher is starting too.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Store(error) | Self::Journal(JournalError::Store(error)) => error.is_retryable(),
+            Self::Journal(error) => {
+                matches!(error, JournalError::Fenced { .. } | JournalError::Contended { .. })
+            }
+            Self::Restore(error) => matches!(error, RestoreError::Job { .. }),
+            Self::Tls(_) | Self::Listen { .. } | Self::Internal(_) => false,
+        }
+    }
+}
+
 struct Restored {
     engine: Engine,
     statements: HashMap<JobId, Arc<Statements>>,
@@ -294,5 +309,32 @@ impl Inner {
         tracing::error!("fenced by epoch {epoch}: another operator took over");
         self.fenced.send_replace(Some(epoch));
         self.halt().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passes_by_itself_is_an_answer_that_does_not_come_or_another_dispatcher() {
+        let (action, reason) = (String::new, String::new);
+        let silent = || StoreError::Unavailable { action: action(), reason: reason() };
+        let denied = || StoreError::Denied { action: action(), reason: reason() };
+        let missing = || JournalError::MissingHistory { prefix: action(), reason: reason() };
+        let cases: [(StartError, bool); 9] = [
+            (silent().into(), true),
+            (StoreError::Full { action: action(), reason: reason() }.into(), true),
+            (JournalError::from(silent()).into(), true),
+            (JournalError::Fenced { by: 7 }.into(), true),
+            (JournalError::Contended { tries: 7 }.into(), true),
+            (RestoreError::Job { id: JobId(1), name: action(), reason: reason() }.into(), true),
+            (denied().into(), false),
+            (missing().into(), false),
+            (StoreError::Unfit { store: action(), reason: reason() }.into(), false),
+        ];
+        for (error, passing) in cases {
+            assert_eq!(error.is_passing(), passing, "{error:?}");
+        }
     }
 }
