@@ -82,7 +82,7 @@ pub struct Pods {
     pub staying: u32,
     /// Pods whose worker is logged in.
     pub present: u32,
-    /// Pods that have a node and are starting.
+    /// Pods that are starting and can be counted on.
     pub arriving: u32,
     /// Some pods find no node, or don't start: what is neither present nor arriving can't be counted on.
     pub limited: bool,

@@ -117,9 +117,7 @@ impl Batch {
         if let Some(trust) = &self.shop.trust
             && let Err(error) = trust.ensure_bundle(&self.key.namespace).await
         {
-            let text = format!("ConfigMap {CA_CONFIG_MAP}: {}", causes(&error));
-            let said = matches!(error, Error::Api(_));
-            self.refuse(if said { Refusal::Said(text) } else { Refusal::Away(text) });
+            self.refuse(refusal(&error).with_prefix(&format!("ConfigMap {CA_CONFIG_MAP}: ")));
         }
         futures::stream::iter(&names).for_each_concurrent(AT_ONCE, |name| self.create(&api, name)).await;
         let refusal = self.refusal.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -143,16 +141,12 @@ impl Batch {
             Ok(_) => book.made(&key.namespace, &key.name, name),
             // somebody else has the name, as no create is sent twice: another one comes with the next visit
             Err(Error::Api(status)) if status.code == 409 => book.refused(&key.namespace, &key.name, name),
-            Err(Error::Api(status)) if !matches!(status.code, 502..=504) => {
-                book.refused(&key.namespace, &key.name, name);
-                self.refuse(Refusal::Said(status.message.clone()));
-            }
             Err(error) => {
-                match was_never_sent(&error) {
+                match was_not_made(&error) {
                     true => book.refused(&key.namespace, &key.name, name),
                     false => book.unanswered(&key.namespace, &key.name, name),
                 }
-                self.refuse(Refusal::Away(format!("no answer: {}", causes(&error))));
+                self.refuse(refusal(&error));
             }
         }
     }
@@ -163,6 +157,25 @@ impl Batch {
             tracing::warn!(pool = name, namespace, ?refusal, "pods are not made");
             *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(refusal);
         }
+    }
+}
+
+/// Why a request failed, and whether that ends by itself: an API server that is busy, has lost its store or can't reach a
+/// webhook says so with these codes.
+pub(super) fn refusal(error: &Error) -> Refusal {
+    match error {
+        Error::Api(status) if matches!(status.code, 429 | 500..=599) => Refusal::Away(status.message.clone()),
+        Error::Api(status) => Refusal::Said(status.message.clone()),
+        error => Refusal::Away(format!("no answer: {}", causes(error))),
+    }
+}
+
+/// Whether nothing came of a create that failed. After an error of the server's own something may have: its store may have
+/// taken what it did not confirm in time.
+fn was_not_made(error: &Error) -> bool {
+    match error {
+        Error::Api(status) => status.code < 500,
+        error => was_never_sent(error),
     }
 }
 

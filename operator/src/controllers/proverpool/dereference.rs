@@ -19,7 +19,7 @@ pub(super) struct Seen {
     pub(super) delete_failed: bool,
     /// So many pods may be made now.
     pub(super) allowed: u32,
-    /// What the API server said when it refused to make a pod, if it did the last time.
+    /// What the API server says when it makes no pods.
     pub(super) refusal: Option<String>,
     pub(super) limited: bool,
     /// Median of the measured starts, in seconds.
@@ -43,7 +43,7 @@ pub(super) fn run(shop: &Shop, pool: &ValidPool, template: &Template, now: Momen
         deleted: memory.deleted.clone(),
         delete_failed: memory.delete_failed,
         allowed: memory.refusals.allowed(now.instant),
-        refusal: (memory.refusals.streak > 0).then(|| memory.refusals.message.clone()),
+        refusal: memory.refusals.message().map(str::to_owned),
         limited: memory.is_limited(now.instant),
         startup: memory.startups.median(),
         grace: rules.grace,

@@ -158,7 +158,7 @@ impl State {
                 memory.limited_until = Some(now.instant + grace);
             }
             horizon = horizon.max(memory.startup(valid));
-            let view = view(valid, &census.counts, memory.is_limited(now.instant));
+            let view = view(valid, &census, memory, now);
             seen.push(Seen { key: key.clone(), generation: valid.generation, view, census });
         }
         self.workers = workers;
@@ -198,7 +198,10 @@ fn at_rest(census: &Census, wanted: u32) -> bool {
     census.have() == wanted && moving == 0 && census.expected == 0
 }
 
-fn view(pool: &ValidPool, counts: &Counts, limited: bool) -> PoolView {
+fn view(pool: &ValidPool, census: &Census, memory: &PoolMemory, now: Moment) -> PoolView {
+    let counts = &census.counts;
+    // a refusal says nothing of the pods that were made before it
+    let coming = if memory.lacks_nodes(now.instant) { 0 } else { counts.pending + census.expected };
     PoolView {
         name: format!("{}/{}", pool.key.namespace, pool.key.name),
         kinds: pool.kinds,
@@ -209,8 +212,8 @@ fn view(pool: &ValidPool, counts: &Counts, limited: bool) -> PoolView {
         pods: plan::Pods {
             staying: counts.present() - counts.removable,
             present: counts.present(),
-            arriving: counts.arriving,
-            limited,
+            arriving: counts.arriving + coming,
+            limited: memory.is_limited(now.instant),
         },
     }
 }

@@ -110,7 +110,12 @@ impl PoolMemory {
 
     /// Whether only those pods count that are there.
     pub(super) fn is_limited(&self, now: Instant) -> bool {
-        self.refusals.streak > 0 || self.limited_until.is_some_and(|until| until > now)
+        self.refusals.message().is_some() || self.lacks_nodes(now)
+    }
+
+    /// Whether pods could not be counted on a short while ago, though they were made.
+    pub(super) fn lacks_nodes(&self, now: Instant) -> bool {
+        self.limited_until.is_some_and(|until| until > now)
     }
 }
 
@@ -184,10 +189,15 @@ impl Startups {
 pub(super) struct Refusals {
     /// Tries refused in a row.
     pub(super) streak: u32,
-    /// What the API server said.
-    pub(super) message: String,
-    not_before: Option<Instant>,
+    /// Whether it gave a reason, at any of them.
+    said: bool,
+    /// What the API server said last.
+    message: String,
+    pub(super) not_before: Option<Instant>,
 }
+
+/// An API server that does not answer so many tries in a row is not waited for: within some seconds.
+const AWAY: u32 = 3;
 
 /// Why pods were not made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -198,13 +208,24 @@ pub(super) enum Refusal {
     Away(String),
 }
 
+impl Refusal {
+    /// With what it is about before it.
+    pub(super) fn with_prefix(self, prefix: &str) -> Self {
+        match self {
+            Self::Said(message) => Self::Said(format!("{prefix}{message}")),
+            Self::Away(message) => Self::Away(format!("{prefix}{message}")),
+        }
+    }
+}
+
 impl Refusals {
     /// The API server refused, or does not answer.
     pub(super) fn refused(&mut self, now: Instant, refusal: Refusal) {
-        let (longest, message) = match refusal {
-            Refusal::Said(message) => (60, message),
-            Refusal::Away(message) => (4, message),
+        let (longest, said, message) = match refusal {
+            Refusal::Said(message) => (60, true, message),
+            Refusal::Away(message) => (4, false, message),
         };
+        self.said |= said;
         let pause = Duration::from_secs((1 << self.streak.min(6)).min(longest));
         self.streak = self.streak.saturating_add(1);
         self.message = message;
@@ -214,6 +235,12 @@ impl Refusals {
     /// It did not.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
+    }
+
+    /// What the API server said, once no more pods can be counted on than there are: one try that failed is soon repeated,
+    /// and no reason to start dearer machines.
+    pub(super) fn message(&self) -> Option<&str> {
+        (self.said || self.streak >= AWAY).then_some(&self.message)
     }
 
     /// How many pods may be tried now: after a refusal one at a time, with pauses.

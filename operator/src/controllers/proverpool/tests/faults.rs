@@ -9,6 +9,7 @@ use arborist_core::engine::WorkerState;
 use http::Method;
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 #[tokio::test]
 async fn a_refusal_is_told_and_tried_again_later_one_at_a_time() {
@@ -52,6 +53,56 @@ async fn a_name_that_is_taken_and_an_answer_that_is_lost_are_no_end() {
     busy.api.answer(Method::POST, PODS, |_| status(503, "ServiceUnavailable"));
     busy.round().await;
     assert_eq!(busy.shop.book.of_pool("prod", "vm").expected, 2, "so may these");
+}
+
+/// One create in a hundred that fails must not move the rest to a dearer pool.
+#[tokio::test]
+async fn a_try_that_fails_by_the_servers_fault_limits_a_pool_only_when_others_fail_too() {
+    // code, pods that may have been made all the same, whether no more are counted on after the first and the third
+    let cases = [
+        (403, 0, [true, true]),
+        (422, 0, [true, true]),
+        (429, 0, [false, true]),
+        (500, 1, [false, true]),
+        (503, 1, [false, true]),
+        (504, 1, [false, true]),
+    ];
+    for (code, unanswered, limited) in cases {
+        let stage = Stage::new(json!({}));
+        stage.demand(0, 1);
+        stage.api.answer(Method::POST, PODS, move |_| status(code, "Failed"));
+        let fails = async || {
+            stage.round().await;
+            let is_limited = stage.shop.fleet.with(&key("vm"), |memory| memory.is_limited(Instant::now()));
+            (stage.shop.book.of_pool("prod", "vm").expected, is_limited)
+        };
+        assert_eq!(fails().await, (unanswered, limited[0]), "{code}");
+        for _ in 0..2 {
+            // as if the pause were over
+            stage.shop.fleet.with(&key("vm"), |memory| memory.refusals.not_before = Some(Instant::now()));
+            stage.demand(0, 1 + u32::try_from(stage.shop.book.of_pool("prod", "vm").expected).unwrap());
+            fails().await;
+        }
+        assert_eq!(stage.api.count(Method::POST, PODS), 3, "{code}");
+        assert_eq!(fails().await.1, limited[1], "{code}");
+    }
+}
+
+/// Those that were made before a quota was used up start as if nothing had happened.
+#[tokio::test]
+async fn a_refusal_says_nothing_of_the_pods_that_were_made_before_it() {
+    let stage = Stage::new(json!({}));
+    stage.demand(0, 100);
+    for number in 0..40 {
+        stage.tell(&format!("pending-{number}"), json!({}), json!({}));
+    }
+    stage.api.answer(Method::POST, PODS, |_| status(403, "Forbidden"));
+    stage.round().await;
+    let found = stage.round_with_status().await;
+    // an eighth of the sixty that are missing go on being tried
+    assert_eq!((&found["wanted"], &found["starting"]), (&json!(47), &json!(40)));
+    assert_eq!(condition(&found, "CapacityLimited").1, "PodCreationFailed");
+    assert_eq!(condition(&found, "Starved").0, "False", "there is room for some");
 }
 
 #[tokio::test]

@@ -53,6 +53,27 @@ fn refusals_are_tried_again_one_at_a_time_and_ever_later() {
 }
 
 #[test]
+fn only_what_lasts_or_has_a_reason_limits_a_pool() {
+    let [said, away]: [fn(String) -> Refusal; 2] = [Refusal::Said, Refusal::Away];
+    for (tries, limits) in [
+        (&[] as &[_], false),
+        (&[away], false),
+        (&[away, away], false),
+        (&[away, away, away], true),
+        (&[said], true),
+        (&[said, away], true),
+    ] {
+        let mut refusals = Refusals::default();
+        for why in tries {
+            refusals.refused(at(0).instant, why("why".into()));
+        }
+        assert_eq!(refusals.message().is_some(), limits, "{}", tries.len());
+        refusals.clear();
+        assert_eq!(refusals.message(), None);
+    }
+}
+
+#[test]
 fn starts_are_measured_from_the_making_to_the_login() {
     let mut memory = PoolMemory::default();
     let pool = valid(&pool("vm", json!({})));
