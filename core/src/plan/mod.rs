@@ -8,7 +8,7 @@
 //!
 //! A pool whose pods can't be scheduled or don't start counts with what it really has: the rest goes to the next pool
 //! that fits. It goes on wanting a few pods ([`probes`]), since an autoscaler adds nodes only for pods
-//! that wait for them.
+//! that wait for them; and all that wait already and could be used, since their nodes may be on the way.
 
 mod because;
 mod pack;
@@ -84,6 +84,8 @@ pub struct Pods {
     pub present: u32,
     /// Pods that are starting and can be counted on.
     pub arriving: u32,
+    /// Pods that wait for a node and are not among those.
+    pub waiting: u32,
     /// Some pods find no node, or don't start: what is neither present nor arriving can't be counted on.
     pub limited: bool,
 }
@@ -123,8 +125,8 @@ fn tasks(row: &Demand) -> u32 {
     row.running.saturating_add(row.ready).saturating_add(row.soon)
 }
 
-/// How many pods a pool goes on wanting for which there is no room, of so many that it would use: an eighth, at least
-/// two, at most sixteen. Once a node comes they are scheduled, which makes room for as many again.
+/// How many pods a pool goes on wanting for which there is no room, of so many that it would use, even if fewer wait:
+/// an eighth, at least two, at most sixteen. Once a node comes they are scheduled, which makes room for as many again.
 pub fn probes(denied: u32) -> u32 {
     denied.min((denied / 8).clamp(2, 16))
 }

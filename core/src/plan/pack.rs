@@ -110,7 +110,8 @@ impl<'a> Pool<'a> {
     pub(super) fn wanted(self) -> Wanted {
         let (floor, limit) = (self.view.scaling.floor(), self.view.scaling.limit());
         let limited = self.view.pods.limited;
-        let probing = if limited { probes(self.denied).min(limit.saturating_sub(self.used)) } else { 0 };
+        let tries = probes(self.denied).max(self.denied.min(self.view.pods.waiting));
+        let probing = if limited { tries.min(limit.saturating_sub(self.used)) } else { 0 };
         let pods = floor.max(self.used + probing);
         let bound = match self.view.scaling {
             Scaling::Fixed(_) => Bound::Fixed,

@@ -145,7 +145,7 @@ fn a_fixed_pool_has_what_its_user_says() {
 #[test]
 fn what_a_limited_pool_can_not_have_goes_to_the_next_and_a_few_pods_go_on_trying() {
     let block = [demand(Kind::Vm, VM, 4, 36, 0)];
-    let limited = Pods { staying: 4, present: 4, arriving: 2, limited: true };
+    let limited = Pods { staying: 4, present: 4, arriving: 2, waiting: 0, limited: true };
     let spot = PoolView { pods: limited, ..pool("a/spot", VM) };
     let other = PoolView { price_micros: 1, ..pool("a/vm", VM) };
     let found = wanted(&block, &[spot.clone(), other]);
@@ -154,6 +154,30 @@ fn what_a_limited_pool_can_not_have_goes_to_the_next_and_a_few_pods_go_on_trying
     // the trying ends with the demand, and at the maximum
     assert_eq!(pods(&[demand(Kind::Vm, VM, 4, 0, 0)], std::slice::from_ref(&spot)), [4]);
     assert_eq!(pods(&block, &[PoolView { scaling: between(0, 7), ..spot }]), [7]);
+}
+
+/// Their nodes may be on the way: an autoscaler needs minutes for a large machine.
+#[test]
+fn pods_that_wait_for_a_node_go_on_waiting_as_long_as_they_could_be_used() {
+    let view = |waiting, limited| {
+        let pods = Pods { staying: 4, present: 4, arriving: 2, waiting, limited };
+        [PoolView { pods, ..pool("a/spot", VM) }, PoolView { price_micros: 1, ..pool("a/vm", VM) }]
+    };
+    // vm proofs, pods that wait, pods wanted of either pool
+    for (ready, waiting, expected) in [
+        (40, 34, [40, 34]),
+        (40, 20, [26, 34]),
+        (40, 3, [10, 34]),
+        (10, 34, [10, 4]),
+        (6, 34, [6, 0]),
+        (200, 150, [100, 100]),
+    ] {
+        let block = [demand(Kind::Vm, VM, 0, ready, 0)];
+        assert_eq!(pods(&block, &view(waiting, true)), expected, "{ready} {waiting}");
+        assert_eq!(pods(&block, &view(waiting, false))[0], ready.min(100), "a pool that is not limited");
+    }
+    let found = wanted(&[demand(Kind::Vm, VM, 0, 40, 0)], &view(20, true));
+    assert_eq!(found[0].because.bound, Bound::Probing { probes: 20, denied: 34 });
 }
 
 #[test]
@@ -257,10 +281,12 @@ fn any_scaling() -> impl Strategy<Value = Scaling> {
 }
 
 fn any_pods() -> impl Strategy<Value = Pods> {
-    (0..30_u32, 0..10_u32, 0..10_u32, any::<bool>()).prop_map(|(staying, idle, arriving, limited)| Pods {
+    let any = (0..30_u32, 0..10_u32, 0..10_u32, 0..50_u32, any::<bool>());
+    any.prop_map(|(staying, idle, arriving, waiting, limited)| Pods {
         staying,
         present: staying + idle,
         arriving,
+        waiting,
         limited,
     })
 }
@@ -326,8 +352,9 @@ proptest! {
         for (pool, wanted) in pools.iter().zip(&found) {
             let least = wanted.because.shares.iter().map(|share| f64::from(share.tasks) / f64::from(share.each));
             prop_assert!(least.fold(0.0, f64::max) <= f64::from(wanted.pods));
-            let useful = placed(wanted) + pool.scaling.floor() + probes(wanted.denied);
-            prop_assert!(wanted.pods <= useful, "no more pods than tasks, minimum and probes: {wanted:?}");
+            let tries = probes(wanted.denied).max(wanted.denied.min(pool.pods.waiting));
+            let useful = placed(wanted) + pool.scaling.floor() + tries;
+            prop_assert!(wanted.pods <= useful, "no more pods than tasks, minimum and tries: {wanted:?}");
         }
     }
 

@@ -339,7 +339,8 @@ pub struct Scaling {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 10000))]
     pub replicas: Option<i32>,
-    /// How long a pod takes from being made to its first proof, until it was measured, e.g. `60s`.
+    /// How long a pod takes from being made to its first proof, with the start of a machine for it, until it was
+    /// measured, e.g. `120s`.
     #[serde(default = "default_startup")]
     #[schemars(length(min = 2, max = 8), regex(pattern = r"^[0-9]{1,7}[smh]$"))]
     pub startup_estimate: String,
@@ -372,7 +373,7 @@ fn default_max() -> i32 {
 }
 
 fn default_startup() -> String {
-    "60s".into()
+    "120s".into()
 }
 
 fn default_delay() -> String {

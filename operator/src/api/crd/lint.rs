@@ -192,7 +192,7 @@ fn what_is_not_written_has_a_default_on_the_server() {
         (".spec.backend.type", json!("Plonky2")),
         (
             ".spec.scaling",
-            json!({"mode": "Deadline", "min": 0, "max": 100, "startupEstimate": "60s", "scaleDownDelay": "60s"}),
+            json!({"mode": "Deadline", "min": 0, "max": 100, "startupEstimate": "120s", "scaleDownDelay": "60s"}),
         ),
         (".spec.scaling.mode", json!("Deadline")),
         (".spec.template.terminationGracePeriodSeconds", json!(40)),

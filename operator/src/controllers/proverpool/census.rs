@@ -135,6 +135,8 @@ pub(super) struct Counts {
     pub(super) lost: u32,
     /// No node has room for them, however long.
     pub(super) unschedulable: u32,
+    /// They have no node, for whatever reason and however long.
+    pub(super) nodeless: u32,
     /// Of an older template.
     pub(super) outdated: u32,
     /// What troubles most of those that are stuck.
@@ -235,6 +237,8 @@ impl Counts {
         self.removable += u32::from(matches!(standing, Standing::Idle(since) if since >= rules.delay));
         let waits = standing.is_absent() && matches!(pod.scheduling, Scheduling::Unschedulable(_));
         self.unschedulable += u32::from(waits);
+        let nodeless = matches!(standing, Standing::Pending | Standing::Stuck(Trouble::Unschedulable));
+        self.nodeless += u32::from(nodeless);
         let counts = standing.is_present() || standing.is_absent();
         self.outdated += u32::from(counts && *pod.template != *rules.template);
     }

@@ -201,7 +201,10 @@ fn at_rest(census: &Census, wanted: u32) -> bool {
 fn view(pool: &ValidPool, census: &Census, memory: &PoolMemory, now: Moment) -> PoolView {
     let counts = &census.counts;
     // a refusal says nothing of the pods that were made before it
-    let coming = if memory.lacks_nodes(now.instant) { 0 } else { counts.pending + census.expected };
+    let (coming, waiting) = match memory.lacks_nodes(now.instant) {
+        true => (0, counts.nodeless),
+        false => (counts.pending + census.expected, 0),
+    };
     PoolView {
         name: format!("{}/{}", pool.key.namespace, pool.key.name),
         kinds: pool.kinds,
@@ -213,6 +216,7 @@ fn view(pool: &ValidPool, census: &Census, memory: &PoolMemory, now: Moment) -> 
             staying: counts.present() - counts.removable,
             present: counts.present(),
             arriving: counts.arriving + coming,
+            waiting,
             limited: memory.is_limited(now.instant),
         },
     }

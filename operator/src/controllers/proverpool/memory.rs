@@ -103,9 +103,10 @@ impl PoolMemory {
     }
 
     /// How long a pod without a node counts: as long as the user says that a start takes (an autoscaler may have to
-    /// bring a machine), or as long as it was seen to take.
+    /// bring a machine), or as long as slow ones were seen to take: most others may have found a machine that was there.
     pub(super) fn grace(&self, pool: &ValidPool) -> Duration {
-        pool.startup.max(self.startup(pool)).clamp(Duration::from_secs(2), Duration::from_secs(600))
+        let slow = self.startups.slow().map_or(Duration::ZERO, |seconds| Duration::from_secs(seconds.into()));
+        pool.startup.max(slow).clamp(Duration::from_secs(2), Duration::from_secs(600))
     }
 
     /// Whether only those pods count that are there.
@@ -160,7 +161,7 @@ pub(super) struct Startups {
 const STARTUPS: usize = 31;
 
 impl Startups {
-    fn add(&mut self, seconds: u32) {
+    pub(super) fn add(&mut self, seconds: u32) {
         if self.last.len() >= STARTUPS {
             self.last.pop_front();
         }
@@ -169,9 +170,18 @@ impl Startups {
 
     /// The median, once one is known.
     pub(super) fn median(&self) -> Option<u32> {
+        self.tenth(5)
+    }
+
+    /// What nine of ten did not exceed, once one is known.
+    fn slow(&self) -> Option<u32> {
+        self.tenth(9)
+    }
+
+    fn tenth(&self, tenths: usize) -> Option<u32> {
         let mut sorted: Vec<u32> = self.last.iter().copied().collect();
         sorted.sort_unstable();
-        sorted.get(sorted.len() / 2).copied()
+        sorted.get(sorted.len() * tenths / 10).copied()
     }
 
     /// What an operator before this one had measured counts as one.

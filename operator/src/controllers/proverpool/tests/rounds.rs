@@ -295,7 +295,7 @@ async fn a_fixed_pool_obeys_its_user() {
 }
 
 #[tokio::test]
-async fn pods_that_find_no_node_are_few_and_their_work_goes_elsewhere() {
+async fn pods_that_find_no_node_wait_on_as_long_as_there_is_work_and_no_more_are_made() {
     let stage = Stage::new(json!({"scaling": {"startupEstimate": "0s", "scaleDownDelay": "0s"}}));
     stage.demand(0, 40);
     stage.round().await;
@@ -309,12 +309,18 @@ async fn pods_that_find_no_node_are_few_and_their_work_goes_elsewhere() {
         memory.absent = Arc::new(memory.absent.keys().map(|worker| (worker.clone(), long_ago)).collect());
     });
     let status = stage.round_with_status().await;
-    assert_eq!(stage.api.count(Method::DELETE, PODS), 35, "an eighth goes on trying");
-    assert_eq!((&status["wanted"], &status["unschedulable"]), (&json!(5), &json!(40)));
+    assert_eq!(stage.api.count(Method::DELETE, PODS), 0, "their nodes may be on the way");
+    assert_eq!((&status["wanted"], &status["unschedulable"]), (&json!(40), &json!(40)));
     let (is, reason, message) = condition(&status, "CapacityLimited");
     assert_eq!((is, reason), ("True", "Unschedulable"));
     assert!(message.contains("0/3 nodes are available"), "{message}");
     assert_eq!(condition(&status, "Starved").1, "AllPoolsLimited");
+    stage.demand(0, 90);
+    stage.round().await;
+    assert_eq!(stage.made().len(), 40, "no more than wait already");
+    stage.demand(0, 10);
+    stage.round().await;
+    assert_eq!(stage.api.count(Method::DELETE, PODS), 30, "there is less to do");
 }
 
 #[tokio::test]
