@@ -25,6 +25,9 @@ const AT_ONCE: usize = 32;
 /// A deletion that failed is not tried again sooner.
 const DELETE_AGAIN: Duration = Duration::from_secs(2);
 
+/// While pods start, their namespace is looked at for the certificates so often.
+const TRUST: Duration = Duration::from_secs(60);
+
 /// What was set going.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Applied {
@@ -53,6 +56,28 @@ pub(super) fn run(shop: &Arc<Shop>, key: &PoolKey, prepared: &Arc<Prepared>, bui
         start_deleting(shop, key, gone);
     }
     applied
+}
+
+/// Pods that have a node can't start without the certificates of their namespace, which somebody may have deleted since
+/// they were made, or made anew without them.
+pub(super) fn renew_trust(shop: &Arc<Shop>, key: &PoolKey) {
+    let Some(trust) = shop.trust.clone().filter(|_| shop.gate.is_open()) else { return };
+    let is_due = shop.fleet.with(key, |memory| {
+        let due = memory.trust_seen.is_none_or(|seen| seen.elapsed() >= TRUST);
+        if due {
+            memory.trust_seen = Some(tokio::time::Instant::now());
+        }
+        due
+    });
+    if is_due {
+        let PoolKey { namespace, name } = key.clone();
+        shop.tasks.spawn(async move {
+            if let Err(error) = trust.ensure_bundle(&namespace).await {
+                let error = causes(&error);
+                tracing::warn!(pool = name, namespace, error, "ConfigMap {CA_CONFIG_MAP} can't be renewed");
+            }
+        });
+    }
 }
 
 /// Pods in which nothing ran at the last plan: those whose worker has logged in since, which may prove by now, and those

@@ -42,6 +42,8 @@ pub(super) struct PoolMemory {
     /// Some of its pods could not be counted on: none beyond those that are there are, until then.
     pub(super) limited_until: Option<Instant>,
     pub(super) refusals: Refusals,
+    /// When its namespace was last looked at for the certificates that its pods need.
+    pub(super) trust_seen: Option<tokio::time::Instant>,
     /// Ends the creation of pods that are no longer wanted.
     pub(super) creating: CancellationToken,
     /// Pods that were deleted, by uid: the watch has not told yet.

@@ -200,6 +200,9 @@ async fn reconcile(pool: &ProverPool, shop: &Arc<Shop>) -> Result<Outcome, Error
     };
     let built = build::run(valid, template, &seen);
     let applied = apply::run(shop, &key, &prepared, built);
+    if seen.census.counts.arriving + seen.census.counts.stuck > 0 {
+        apply::renew_trust(shop, &key);
+    }
     let again = update_status::run(shop, pool, valid, &seen, &applied).await.map_err(failed)?;
     shop.fleet.with(&key, |memory| memory.failures = 0);
     Ok(Outcome::Applied(again))

@@ -140,7 +140,7 @@ mod tests {
         assert_eq!(api.count(Method::POST, "/api/v1/namespaces/ours/secrets"), 2, "both tried");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn certificates_are_written_once_for_each_namespace_and_again_when_they_change() {
         let api = FakeApi::default();
         let keeper = keeper(&api).await;
@@ -159,6 +159,22 @@ mod tests {
         assert!(trust.spread_since().is_some());
         assert_eq!(published(&api), "another");
         assert_eq!(api.count(Method::PATCH, MAP), 2);
+        let losses: [fn(&FakeApi); 2] = [|api| api.delete(MAP), |api| api.put(MAP, serde_json::json!({}))];
+        for lost in losses {
+            let before = trust.spread_since().unwrap();
+            lost(&api);
+            tokio::time::advance(Duration::from_secs(9)).await;
+            trust.ensure_bundle("theirs").await.unwrap();
+            assert!(api.get(MAP).is_none_or(|map| map["data"].is_null()), "it was there a short while ago");
+            tokio::time::advance(Duration::from_secs(2)).await;
+            trust.ensure_bundle("theirs").await.unwrap();
+            assert_eq!(published(&api), "another", "somebody has deleted or emptied it");
+            assert!(trust.spread_since().unwrap() > before, "its workers hear of it from now on");
+        }
+        let (since, writes) = (trust.spread_since(), api.count(Method::PATCH, MAP));
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        trust.spread().await.unwrap();
+        assert_eq!((trust.spread_since(), api.count(Method::PATCH, MAP)), (since, writes), "nothing is news");
         // a namespace that is gone does not hold anything up
         api.answer(Method::PATCH, MAP, |_| status(404, "NotFound"));
         trust.set_bundle("a third".into());

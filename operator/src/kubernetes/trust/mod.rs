@@ -22,8 +22,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A ConfigMap is written again after so long, in case somebody has changed or deleted it.
-const REFRESH: Duration = Duration::from_secs(600);
+/// A ConfigMap is looked at again after so long, in case somebody has changed it or deleted it with its namespace.
+const FRESH: Duration = Duration::from_secs(10);
 
 /// The certificates that workers trust, and where they are published.
 pub struct Trust {
@@ -42,8 +42,8 @@ struct State {
 /// What a namespace was told last.
 struct Published {
     bundle: blake3::Hash,
-    /// When it was last written.
-    written: Instant,
+    /// When it was last seen there.
+    seen: Instant,
     /// When it was told this bundle first.
     since: Timestamp,
 }
@@ -77,7 +77,7 @@ impl Trust {
     }
 
     /// Makes sure that a namespace has the ConfigMap `arborist-ca` with the present certificates, before worker
-    /// pods are made there. Costs nothing when it has.
+    /// pods are made there. Costs nothing when it had them a few seconds ago, and no write when it has them.
     ///
     /// # Errors
     /// What the API server says.
@@ -86,19 +86,23 @@ impl Trust {
             let state = self.lock();
             let hash = blake3::hash(state.bundle.as_bytes());
             let known = state.namespaces.get(namespace).and_then(Option::as_ref);
-            if known.is_some_and(|known| known.bundle == hash && known.written.elapsed() < REFRESH) {
+            if known.is_some_and(|known| known.bundle == hash && known.seen.elapsed() < FRESH) {
                 return Ok(());
             }
             (state.bundle.clone(), hash)
         };
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
-        let how = PatchParams::apply(MANAGER).force();
-        api.patch(CA_CONFIG_MAP, &how, &Patch::Apply(config_map(bundle))).await?;
+        let there = api.get_opt(CA_CONFIG_MAP).await?.is_some_and(|map| has(&map, &bundle));
+        if !there {
+            let how = PatchParams::apply(MANAGER).force();
+            api.patch(CA_CONFIG_MAP, &how, &Patch::Apply(config_map(bundle))).await?;
+        }
         let mut state = self.lock();
         let known = state.namespaces.get(namespace).and_then(Option::as_ref);
-        let since =
-            known.filter(|known| known.bundle == hash).map_or_else(Timestamp::now, |known| known.since);
-        let published = Published { bundle: hash, written: Instant::now(), since };
+        // one that was gone is told anew
+        let known = known.filter(|known| there && known.bundle == hash);
+        let since = known.map_or_else(Timestamp::now, |known| known.since);
+        let published = Published { bundle: hash, seen: Instant::now(), since };
         state.namespaces.insert(namespace.to_owned(), Some(published));
         Ok(())
     }
@@ -139,6 +143,10 @@ impl Trust {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn has(map: &ConfigMap, bundle: &str) -> bool {
+    map.data.as_ref().and_then(|data| data.get(CA_KEY)).is_some_and(|certificates| certificates == bundle)
 }
 
 fn config_map(bundle: String) -> ConfigMap {

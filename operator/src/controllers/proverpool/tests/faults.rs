@@ -9,7 +9,7 @@ use arborist_core::engine::WorkerState;
 use http::Method;
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 #[tokio::test]
 async fn a_refusal_is_told_and_tried_again_later_one_at_a_time() {
@@ -103,6 +103,26 @@ async fn a_refusal_says_nothing_of_the_pods_that_were_made_before_it() {
     assert_eq!((&found["wanted"], &found["starting"]), (&json!(47), &json!(40)));
     assert_eq!(condition(&found, "CapacityLimited").1, "PodCreationFailed");
     assert_eq!(condition(&found, "Starved").0, "False", "there is room for some");
+}
+
+/// A pod whose namespace lost the certificates stays `ContainerCreating` until they are there.
+#[tokio::test(start_paused = true)]
+async fn certificates_that_were_deleted_come_back_while_pods_start() {
+    const MAP: &str = "/api/v1/namespaces/prod/configmaps/arborist-ca";
+    let stage = Stage::new(json!({"scaling": {"min": 2}}));
+    stage.tell("starts", on_node(), json!({"phase": "Pending"}));
+    stage.tell("waits", json!({}), json!({}));
+    stage.round().await;
+    assert!(stage.api.get(MAP).is_some());
+    stage.api.delete(MAP);
+    let looks = stage.api.count(Method::GET, MAP);
+    for (seconds, more) in [(30, 0), (31, 1), (1, 1), (60, 2)] {
+        tokio::time::advance(Duration::from_secs(seconds)).await;
+        stage.round().await;
+        assert_eq!(stage.api.count(Method::GET, MAP), looks + more, "not at each visit");
+        assert_eq!(stage.api.get(MAP).is_some(), more > 0);
+    }
+    assert_eq!(stage.api.count(Method::PATCH, MAP), 2);
 }
 
 #[tokio::test]
