@@ -158,7 +158,7 @@ impl Batch {
     async fn create(&self, api: &Api<Pod>, name: &str) {
         let (book, key) = (&self.shop.book, &self.key);
         let stopped = self.stop.is_cancelled() || self.shop.stop.is_cancelled();
-        let template = self.prepared.result.as_ref().ok().map(|(_, template)| template);
+        let template = self.prepared.template.as_ref().ok();
         let Some(template) = template.filter(|_| !stopped && !self.refused.load(Ordering::Relaxed)) else {
             return book.refused(&key.namespace, &key.name, name);
         };

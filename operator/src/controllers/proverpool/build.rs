@@ -20,13 +20,13 @@ pub(super) struct Built {
 }
 
 /// See the module.
-pub(super) fn run(pool: &ValidPool, template: &Template, seen: &Seen) -> Built {
+pub(super) fn run(pool: &ValidPool, template: Option<&Template>, seen: &Seen) -> Built {
     let Steps { create, stop_creating, delete, retire } = decide::steps(&Input {
         census: &seen.census,
         wanted: seen.planned.wanted.pods,
         lately: seen.lately,
         delay: pool.scale_down_delay,
-        template: &template.hash,
+        template: template.map(|template| &*template.hash),
         deleted: &seen.deleted,
         allowed: seen.allowed,
         delete_failed: seen.delete_failed,

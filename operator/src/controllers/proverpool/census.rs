@@ -158,8 +158,8 @@ impl Counts {
 /// How a pool's pods are judged.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rules<'a> {
-    /// Hash of the pool's template.
-    pub(super) template: &'a str,
+    /// Hash of the pool's template; `None` while there is none, so that no pod is older than it.
+    pub(super) template: Option<&'a str>,
     /// A pod without a node counts for so long.
     pub(super) grace: Duration,
     /// A pod is removed when it was idle for so long.
@@ -240,7 +240,7 @@ impl Counts {
         let nodeless = matches!(standing, Standing::Pending | Standing::Stuck(Trouble::Unschedulable));
         self.nodeless += u32::from(nodeless);
         let counts = standing.is_present() || standing.is_absent();
-        self.outdated += u32::from(counts && *pod.template != *rules.template);
+        self.outdated += u32::from(counts && rules.template.is_some_and(|hash| *pod.template != *hash));
     }
 }
 

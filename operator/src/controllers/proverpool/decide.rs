@@ -43,8 +43,8 @@ pub(super) struct Input<'a> {
     /// The most that were wanted at any time of the last scale-down delay.
     pub(super) lately: u32,
     pub(super) delay: Duration,
-    /// Hash of the present template.
-    pub(super) template: &'a str,
+    /// Hash of the present template; `None` while there is none.
+    pub(super) template: Option<&'a str>,
     /// Pods that were deleted already, by uid: the watch has not told yet.
     pub(super) deleted: &'a HashSet<Box<str>>,
     /// So many may be made now: fewer while the API server refuses them.
@@ -58,7 +58,7 @@ pub(super) fn steps(input: &Input) -> Steps {
     let mut steps = Steps::default();
     let fresh = |member: &&Member| !input.deleted.contains(&member.pod.uid);
     let members: Vec<&Member> = input.census.members.iter().filter(fresh).collect();
-    let outdated = |member: &Member| *member.pod.template != *input.template;
+    let outdated = |member: &Member| is_outdated(member, input.template);
     let mut have = input.census.have().saturating_sub(count(already_counted(input)));
     for member in &members {
         match member.standing {
@@ -93,6 +93,11 @@ fn already_counted(input: &Input) -> usize {
     input.census.members.iter().filter(counted).count()
 }
 
+/// Whether a pod was made from an older template.
+fn is_outdated(member: &Member, template: Option<&str>) -> bool {
+    template.is_some_and(|hash| *member.pod.template != *hash)
+}
+
 fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
@@ -105,7 +110,7 @@ fn surplus_empty(input: &Input, members: &[&Member], have: u32, steps: &mut Step
         return 0;
     }
     // those of an older template go anyway
-    let empty = |member: &&&Member| member.is_empty() && *member.pod.template == *input.template;
+    let empty = |member: &&&Member| member.is_empty() && !is_outdated(member, input.template);
     let mut absent: Vec<&&Member> = members.iter().filter(empty).collect();
     absent.sort_by_key(|member| {
         let stage = match member.standing {
@@ -136,7 +141,7 @@ fn replace_idle(input: &Input, members: &[&Member], have: u32, steps: &mut Steps
     let at_once = (input.wanted as usize / 4).max(1).saturating_sub(starting);
     let retired: HashSet<&str> = steps.retire.iter().map(|pod| pod.worker()).collect();
     let old = |member: &Member, _| {
-        *member.pod.template != *input.template && !retired.contains(member.pod.worker())
+        is_outdated(member, input.template) && !retired.contains(member.pod.worker())
     };
     let replaced: Vec<_> = idle(members, old, input.template).into_iter().take(at_once).collect();
     steps.retire.extend(replaced.into_iter().map(|member| member.pod.clone()));
@@ -146,7 +151,7 @@ fn replace_idle(input: &Input, members: &[&Member], have: u32, steps: &mut Steps
 fn idle<'a>(
     members: &[&'a Member],
     may_go: impl Fn(&Member, Duration) -> bool,
-    template: &str,
+    template: Option<&str>,
 ) -> Vec<&'a Member> {
     let since = |member: &Member| match member.standing {
         Standing::Idle(since) => Some(since),
@@ -155,7 +160,7 @@ fn idle<'a>(
     let mut idle: Vec<&Member> =
         members.iter().copied().filter(|member| since(member).is_some_and(|s| may_go(member, s))).collect();
     idle.sort_by_key(|member| {
-        (*member.pod.template == *template, Reverse(since(member)), member.pod.worker().to_owned())
+        (!is_outdated(member, template), Reverse(since(member)), member.pod.worker().to_owned())
     });
     idle
 }

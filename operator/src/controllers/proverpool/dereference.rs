@@ -4,12 +4,14 @@ use super::Shop;
 use super::census::{Census, Moment, Rules};
 use super::memory::Planned;
 use super::pod::Template;
-use super::validate::ValidPool;
+use super::validate::{Invalid, ValidPool};
 use std::collections::HashSet;
 use std::time::Duration;
 
 /// See the module.
 pub(super) struct Seen {
+    /// Why the spec can't be built, if it can't.
+    pub(super) invalid: Option<Invalid>,
     pub(super) census: Census,
     pub(super) planned: Planned,
     /// The most that were wanted lately.
@@ -28,15 +30,22 @@ pub(super) struct Seen {
 }
 
 /// `None` while no plan was made for the present spec.
-pub(super) fn run(shop: &Shop, pool: &ValidPool, template: &Template, now: Moment) -> Option<Seen> {
+pub(super) fn run(
+    shop: &Shop,
+    pool: &ValidPool,
+    template: &Result<Template, Invalid>,
+    now: Moment,
+) -> Option<Seen> {
     let mut state = shop.fleet.lock();
     let workers = state.workers.clone();
     let memory = state.pools.get_mut(&pool.key)?;
     let planned = memory.planned.clone().filter(|planned| planned.generation == pool.generation)?;
-    let rules = Rules { template: &template.hash, grace: memory.grace(pool), delay: pool.scale_down_delay };
+    let hash = template.as_ref().ok().map(|template| &*template.hash);
+    let rules = Rules { template: hash, grace: memory.grace(pool), delay: pool.scale_down_delay };
     // after the plan's: a pod that was made since is in the book, in one way or the other
     let pods = shop.book.of_pool(&pool.key.namespace, &pool.key.name);
     Some(Seen {
+        invalid: template.as_ref().err().cloned(),
         census: Census::take(pods, &workers, &memory.absent, &rules, now),
         planned,
         lately: memory.window.most(now.instant, pool.scale_down_delay),

@@ -17,11 +17,6 @@ pub(super) fn findings(valid: &ValidPool, seen: &Seen) -> Vec<Finding> {
     vec![ready(valid, seen), scaling(seen), starved(seen), limited(valid, seen)]
 }
 
-/// What is said of a spec that can't be built.
-pub(super) fn invalid(message: String) -> Vec<Finding> {
-    vec![Finding::new(pool::READY, Status::False, reason::INVALID_SPEC, message)]
-}
-
 /// What keeps pods from coming up: the API server's refusal, or what troubles most of those that are stuck.
 enum Obstacle {
     Refused(String),
@@ -90,6 +85,9 @@ fn ready(valid: &ValidPool, seen: &Seen) -> Finding {
     let Counts { busy, idle, arriving, pending, .. } = seen.census.counts;
     let (present, wanted) = (busy + idle, seen.planned.wanted.pods);
     let is = |status, reason, message: String| Finding::new(pool::READY, status, reason, message);
+    if let Some(why) = &seen.invalid {
+        return is(Status::False, reason::INVALID_SPEC, why.to_string());
+    }
     // with some workers at work the pool does what it is for; CapacityLimited says what is missing
     if present == 0
         && let Some(obstacle) = Obstacle::of(valid, seen)

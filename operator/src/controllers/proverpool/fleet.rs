@@ -118,17 +118,20 @@ impl State {
             // a pool made anew under the same name
             *memory = PoolMemory::default();
         }
-        let result = validate::run(pool, settings).map(|valid| {
-            let template = Template::new(&valid, settings);
-            (valid, template)
-        });
+        let (valid, template) = match validate::run(pool, settings) {
+            Ok(valid) => {
+                let template = Template::new(&valid, settings);
+                (Some(valid), Ok(template))
+            }
+            Err(why) => (validate::without_pods(pool), Err(why)),
+        };
         if memory.prepared.is_some() {
             // an edit may be what was missing
             memory.refusals.clear();
             memory.limited_until = None;
         }
         memory.startups.recall(pool.status.as_ref().map_or(0, |status| status.startup_seconds));
-        let prepared = Arc::new(Prepared { uid: uid.clone(), generation, result });
+        let prepared = Arc::new(Prepared { uid: uid.clone(), generation, pool: valid, template });
         memory.prepared = Some(prepared.clone());
         prepared
     }
@@ -146,13 +149,14 @@ impl State {
         let (mut seen, mut horizon) = (vec![], Duration::ZERO);
         for (key, pool) in pools {
             let prepared = self.prepare(key, pool, settings);
-            let Ok((valid, template)) = &prepared.result else { continue };
+            let Some(valid) = &prepared.pool else { continue };
+            let template = prepared.template.as_ref().ok().map(|template| &*template.hash);
             let Some(memory) = self.pools.get_mut(key) else { continue };
             book.pool_lives(&key.namespace, &key.name, &valid.uid);
             let pods = book.of_pool(&key.namespace, &key.name);
             memory.note(&pods, &workers, now);
             let grace = memory.grace(valid);
-            let rules = Rules { template: &template.hash, grace, delay: valid.scale_down_delay };
+            let rules = Rules { template, grace, delay: valid.scale_down_delay };
             let census = Census::take(pods, &workers, &memory.absent, &rules, now);
             if census.counts.stuck > 0 {
                 memory.limited_until = Some(now.instant + grace);

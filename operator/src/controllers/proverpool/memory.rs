@@ -15,7 +15,10 @@ use tokio_util::sync::CancellationToken;
 pub(super) struct Prepared {
     pub(super) uid: Option<String>,
     pub(super) generation: Option<i64>,
-    pub(super) result: Result<(ValidPool, Template), Invalid>,
+    /// What it may have: without a template no pods. `None` for an object that no API server would send.
+    pub(super) pool: Option<ValidPool>,
+    /// What its pods are made from, or why there are to be none.
+    pub(super) template: Result<Template, Invalid>,
 }
 
 /// What the plan of all pools says of one.

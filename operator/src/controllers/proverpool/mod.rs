@@ -187,18 +187,12 @@ async fn reconcile(pool: &ProverPool, shop: &Arc<Shop>) -> Result<Outcome, Error
     }
     let failed = |source| Error::Status { namespace: key.namespace.clone(), name: key.name.clone(), source };
     let prepared = shop.fleet.prepare(&key, pool, &shop.settings);
-    let (valid, template) = match &prepared.result {
-        Ok(prepared) => prepared,
-        Err(why) => {
-            let again = update_status::invalid(shop, pool, &key, why).await.map_err(failed)?;
-            return Ok(again.map_or(Outcome::Settled, |again| Outcome::Applied(Some(again))));
-        }
-    };
-    let Some(seen) = dereference::run(shop, valid, template, Moment::now(&*shop.workforce)) else {
+    let Some(valid) = &prepared.pool else { return Ok(Outcome::Settled) };
+    let Some(seen) = dereference::run(shop, valid, &prepared.template, Moment::now(&*shop.workforce)) else {
         shop.fleet.wake.notify_one();
         return Ok(Outcome::Waiting { reason: reason::PENDING, again: PLAN_WAIT });
     };
-    let built = build::run(valid, template, &seen);
+    let built = build::run(valid, prepared.template.as_ref().ok(), &seen);
     let applied = apply::run(shop, &key, &prepared, built);
     if seen.census.counts.arriving + seen.census.counts.stuck > 0 {
         apply::renew_trust(shop, &key);

@@ -7,7 +7,7 @@ use super::dereference::Seen;
 use super::findings;
 use super::memory::Written;
 use super::pod::selector;
-use super::validate::{Invalid, PoolKey, ValidPool};
+use super::validate::{PoolKey, ValidPool};
 use crate::api::conditions::{Condition, MAX_MESSAGE, Status, cut, merge, pool as types};
 use crate::api::{MANAGER, ProverPool, ProverPoolStatus};
 use kube::api::{Patch, PatchParams};
@@ -32,24 +32,6 @@ pub(super) async fn run(
     let old = latest(shop, &valid.key, pool);
     let status = status(valid, seen, applied, &old, jiff::Timestamp::now());
     write(shop, pool, &valid.key, old, status).await
-}
-
-/// Writes why nothing can be done.
-pub(super) async fn invalid(
-    shop: &Shop,
-    pool: &ProverPool,
-    key: &PoolKey,
-    why: &Invalid,
-) -> Result<Option<Duration>, kube::Error> {
-    let old = latest(shop, key, pool);
-    let findings = findings::invalid(why.to_string());
-    let generation = pool.metadata.generation.unwrap_or_default();
-    let status = ProverPoolStatus {
-        observed_generation: generation,
-        conditions: merge(&old.conditions, &types::ALL, &findings, generation, jiff::Timestamp::now()),
-        ..old.clone()
-    };
-    write(shop, pool, key, old, status).await
 }
 
 /// The status as it is: what was written last while the watch has not told of that, else what the watch tells, which
@@ -91,7 +73,10 @@ pub(super) fn status(
         replicas: number(counts.there()),
         selector: labels.join(","),
         wanted: number(seen.planned.wanted.pods),
-        wanted_because: cut(&seen.planned.wanted.because.to_string(), MAX_BECAUSE),
+        wanted_because: match &seen.invalid {
+            None => cut(&seen.planned.wanted.because.to_string(), MAX_BECAUSE),
+            Some(_) => "0: the spec can't be built".into(),
+        },
         starting: number(starting),
         idle: number(counts.idle),
         busy: number(counts.busy),

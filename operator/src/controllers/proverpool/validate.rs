@@ -16,6 +16,9 @@ const MAX_NAME: usize = 57;
 /// Where the worker's token and certificates are mounted.
 pub(super) const MOUNT: &str = "/var/run/arborist";
 
+/// Instead of a time in a spec that can't be read.
+const UNREADABLE: Duration = Duration::from_secs(60);
+
 /// A pool's namespace and name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct PoolKey {
@@ -113,6 +116,27 @@ pub(super) fn run(pool: &ProverPool, settings: &Settings) -> Result<ValidPool, I
         capacity,
         price_micros: price.unwrap_or_default(),
         priority: spec.priority,
+        capacity_type: spec.capacity_type,
+        backend: spec.backend.clone(),
+        template: spec.template.clone(),
+    })
+}
+
+/// A pool whose spec can't be built, as one that may have no pods: those it has go once they have nothing to do.
+pub(super) fn without_pods(pool: &ProverPool) -> Option<ValidPool> {
+    let spec = &pool.spec;
+    let duration = |text: &str| parse_duration(text).unwrap_or(UNREADABLE);
+    Some(ValidPool {
+        key: PoolKey::of(pool)?,
+        uid: pool.metadata.uid.clone()?,
+        generation: pool.metadata.generation.unwrap_or_default(),
+        kinds: Default::default(),
+        capacity: Needs { cores: 0, memory_mib: 0 },
+        price_micros: 0,
+        priority: 0,
+        scaling: Scaling::Deadline { min: 0, max: 0, budget: None },
+        startup: duration(&spec.scaling.startup_estimate),
+        scale_down_delay: duration(&spec.scaling.scale_down_delay),
         capacity_type: spec.capacity_type,
         backend: spec.backend.clone(),
         template: spec.template.clone(),

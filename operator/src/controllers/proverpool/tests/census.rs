@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 const RULES: Rules =
-    Rules { template: "new", grace: Duration::from_secs(30), delay: Duration::from_secs(60) };
+    Rules { template: Some("new"), grace: Duration::from_secs(30), delay: Duration::from_secs(60) };
 
 /// Where one pod stands that has been absent for so many seconds.
 fn stands(spec: Value, status: Value, worker: Option<WorkerBrief>, absent_for: u64) -> Standing {

@@ -4,9 +4,10 @@ use crate::api::conditions::{Finding, MAX_MESSAGE, Status, cut, reason};
 use crate::controllers::proverpool::apply::Applied;
 use crate::controllers::proverpool::census::{Absent, Census, Rules, Workers};
 use crate::controllers::proverpool::dereference::Seen;
-use crate::controllers::proverpool::findings::{findings, invalid};
+use crate::controllers::proverpool::findings::findings;
 use crate::controllers::proverpool::memory::Planned;
 use crate::controllers::proverpool::update_status::status;
+use crate::controllers::proverpool::validate::Invalid;
 use crate::kubernetes::pods::PoolPods;
 use arborist_core::circuit::Kind;
 use arborist_core::engine::WorkerState;
@@ -30,11 +31,12 @@ fn seen(wanted: u32, busy: usize, others: Vec<(Value, Value)>) -> Seen {
         absent.insert(pod.worker().to_owned(), at(0).instant);
         pods.push(pod);
     }
-    let rules = Rules { template: "t", grace: Duration::from_secs(60), delay: Duration::from_secs(60) };
+    let rules = Rules { template: Some("t"), grace: Duration::from_secs(60), delay: Duration::from_secs(60) };
     let census = Census::take(PoolPods { pods, expected: 0 }, &workers, &absent, &rules, at(240));
     let shares = if wanted > 0 { vec![Share { kind: Kind::Vm, tasks: wanted, each: 1 }] } else { vec![] };
     let because = Because { pods: wanted, shares, bound: Bound::Demand };
     Seen {
+        invalid: None,
         census,
         planned: Planned {
             generation: 1,
@@ -191,7 +193,20 @@ fn limits_and_hunger_are_told() {
     let found = told(&hungry);
     assert_eq!(found[3], "+AtMaximum: 3 more pods could be used, spec.scaling.budgetPerHour pays for 4");
     assert!(found[2].starts_with("+AllPoolsLimited: "), "{}", found[2]);
-    assert_eq!(invalid("why".into())[0].reason, reason::INVALID_SPEC);
+}
+
+#[test]
+fn a_spec_that_can_not_be_built_is_told_before_all_else_and_pods_are_counted() {
+    let why = Invalid::MinAboveMax { min: 3, max: 2 };
+    let invalid = Seen { invalid: Some(why), ..seen(0, 1, vec![(json!({}), json!({}))]) };
+    let found = told(&invalid);
+    assert_eq!(found[0], "-InvalidSpec: spec.scaling: min 3 is above max 2");
+    assert_eq!(found[1], "+ScalingDown: 2 pods for 0 wanted, 0 leaving");
+    let now = jiff::Timestamp::from_second(1_767_225_600).unwrap();
+    let valid = valid(&pool("vm", json!({})));
+    let status = status(&valid, &invalid, &Applied::default(), &ProverPoolStatus::default(), now);
+    assert_eq!((status.wanted, &*status.wanted_because), (0, "0: the spec can't be built"));
+    assert_eq!((status.replicas, status.busy, status.starting), (2, 1, 1));
 }
 
 #[test]

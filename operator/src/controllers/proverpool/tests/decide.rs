@@ -21,6 +21,8 @@ struct Scene {
     deleted: Vec<&'static str>,
     allowed: u32,
     delete_failed: bool,
+    /// The present template's hash.
+    template: Option<&'static str>,
 }
 
 fn scene(pods: &[&'static str], wanted: u32) -> Scene {
@@ -32,6 +34,7 @@ fn scene(pods: &[&'static str], wanted: u32) -> Scene {
         deleted: vec![],
         allowed: u32::MAX,
         delete_failed: false,
+        template: Some("new"),
     }
 }
 
@@ -69,7 +72,7 @@ impl Scene {
         let is_stuck = |pod: &&Arc<PodRecord>| pod.name().ends_with("stuck");
         let absent: Absent =
             pods.iter().filter(is_stuck).map(|pod| (pod.worker().to_owned(), at(0).instant)).collect();
-        let rules = Rules { template: "new", grace: Duration::from_secs(30), delay: DELAY };
+        let rules = Rules { template: self.template, grace: Duration::from_secs(30), delay: DELAY };
         let uid = |pod: &&Arc<PodRecord>| self.deleted.iter().any(|name| pod.name().ends_with(name));
         let deleted: HashSet<Box<str>> = pods.iter().filter(uid).map(|pod| pod.uid.clone()).collect();
         let pods = PoolPods { pods, expected: self.expected };
@@ -78,7 +81,7 @@ impl Scene {
             wanted: self.wanted,
             lately: self.lately.unwrap_or(self.wanted),
             delay: DELAY,
-            template: "new",
+            template: self.template,
             deleted: &deleted,
             allowed: self.allowed,
             delete_failed: self.delete_failed,
@@ -196,6 +199,18 @@ fn pods_of_an_older_template_are_replaced_when_idle_a_few_at_a_time() {
     // nothing runs in these: they go at once, and are made anew
     let empty = scene(&["old-pending", "old-stuck", "old-starting", "busy"], 4).steps();
     assert_eq!((empty.delete.len(), empty.create), (3, 3));
+}
+
+/// Without a template no pod is older than it.
+#[test]
+fn pods_of_a_spec_that_can_not_be_built_go_when_they_have_nothing_to_do() {
+    let pods = ["old-busy", "busy", "old-idle1", "idle59", "old-idle300", "pending", "old-stuck", "running", "over"];
+    let without = |lately| Scene { template: None, lately: Some(lately), ..scene(&pods, 0) };
+    let steps = without(9).steps();
+    assert_eq!((names(&steps.delete), names(&steps.retire)), (vec!["8-over".into()], vec!["4-old-idle300".into()]));
+    let later = without(0).steps();
+    assert_eq!(names(&later.delete), ["8-over", "6-old-stuck", "5-pending"]);
+    assert_eq!((names(&later.retire), later.create), (vec!["4-old-idle300".into()], 0));
 }
 
 /// A drained worker whose pod stays does nothing for as long as that lasts.

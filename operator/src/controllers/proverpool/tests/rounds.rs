@@ -324,14 +324,37 @@ async fn pods_that_find_no_node_wait_on_as_long_as_there_is_work_and_no_more_are
 }
 
 #[tokio::test]
-async fn a_spec_that_can_not_be_built_is_told_and_its_pods_stay() {
+async fn a_spec_that_can_not_be_built_is_told() {
     let stage = Stage::new(json!({"backend": {"type": "Fake"}}));
-    assert_eq!(stage.round().await, Outcome::Settled);
+    assert_eq!(stage.round().await, Outcome::Applied(None));
     let status = &stage.api.get(STATUS).unwrap()["status"];
     let (is, reason, message) = condition(status, "Ready");
     assert_eq!((is, reason), ("False", "InvalidSpec"));
     assert_eq!(message, "spec.backend.type: fake, but this operator serves backend plonky2");
     assert_eq!((stage.made().len(), stage.api.count(Method::DELETE, PODS)), (0, 0));
+}
+
+/// They would cost money until somebody looks.
+#[tokio::test]
+async fn pods_of_a_spec_that_can_no_longer_be_built_prove_on_and_go_when_idle() {
+    let mut stage = Stage::new(json!({"scaling": {"min": 3, "scaleDownDelay": "0s"}}));
+    for (name, leases) in [("busy", 1), ("idle", 0)] {
+        stage.tell_worker(name, leases);
+    }
+    stage.tell("pending", json!({}), json!({}));
+    stage.demand(1, 9);
+    stage.pool = pool("vm", json!({"scaling": {"min": 3, "scaleDownDelay": "0s"}, "backend": {"type": "Fake"}}));
+    stage.pool.metadata.generation = Some(2);
+    let status = stage.round_with_status().await;
+    assert_eq!(condition(&status, "Ready").1, "InvalidSpec");
+    assert_eq!((&status["wanted"], &status["busy"], &status["replicas"]), (&json!(0), &json!(1), &json!(3)));
+    assert_eq!(stage.there(&["busy", "idle", "pending"]), ["busy"]);
+    assert_eq!((stage.made().len(), &*stage.force.lock().told), (0, &["drained prod/idle".to_owned()][..]));
+    stage.shop.book.tell_gone("prod/idle");
+    stage.shop.book.tell_gone("prod/pending");
+    stage.force.lock().workers.pop();
+    let status = stage.round_with_status().await;
+    assert_eq!((&status["replicas"], &status["observedGeneration"]), (&json!(1), &json!(2)), "counted anew");
 }
 
 #[tokio::test]
