@@ -45,6 +45,8 @@ pub struct Metrics {
     pub jobs: IntGaugeVec,
     /// Tries to deliver a report, by result.
     pub reports: IntCounterVec,
+    /// When the certificate authority that signs ends, in seconds since 1970.
+    pub authority_end: IntGauge,
     /// Reviews of workers' tokens by where the answer came from: `api`, `cache`, `stale`.
     pub token_reviews: IntCounterVec,
 }
@@ -89,6 +91,10 @@ impl Metrics {
             pools: gauges("pools", "ProverPools by the conditions that are True", &["condition"])?,
             jobs: gauges("proving_jobs", "ProvingJobs", &["state"])?,
             reports: counters("reports_total", "Tries to deliver a report", &["result"])?,
+            authority_end: gauge(
+                "certificate_authority_end_seconds",
+                "End of the certificate authority that signs, in seconds since 1970",
+            )?,
             token_reviews: counters("token_reviews_total", "Workers' tokens checked", &["source"])?,
             registry: Registry::default(),
             names: vec![],

@@ -131,7 +131,9 @@ impl Process {
         let namespace = &self.args.namespace;
         crds::served(open, |trouble| self.health.wait("CustomResourceDefinitions", trouble)).await;
         self.watch_pods();
-        let authority = self.insist("certificate authority", || Keeper::open(open, gated, namespace)).await;
+        let end = &self.metrics.authority_end;
+        let authority =
+            self.insist("certificate authority", || Keeper::open(open, gated, namespace, end)).await;
         let report = self.insist("report key", || report_key::open(open, namespace)).await;
         self.health.wait("worker pods", Some("not all are known yet".into()));
         self.book.synced(self.args.scopes().len()).await;

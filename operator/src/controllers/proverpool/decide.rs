@@ -140,9 +140,8 @@ fn replace_idle(input: &Input, members: &[&Member], have: u32, steps: &mut Steps
     let starting = input.wanted.saturating_sub(input.census.counts.present().min(have)) as usize;
     let at_once = (input.wanted as usize / 4).max(1).saturating_sub(starting);
     let retired: HashSet<&str> = steps.retire.iter().map(|pod| pod.worker()).collect();
-    let old = |member: &Member, _| {
-        is_outdated(member, input.template) && !retired.contains(member.pod.worker())
-    };
+    let old =
+        |member: &Member, _| is_outdated(member, input.template) && !retired.contains(member.pod.worker());
     let replaced: Vec<_> = idle(members, old, input.template).into_iter().take(at_once).collect();
     steps.retire.extend(replaced.into_iter().map(|member| member.pod.clone()));
 }

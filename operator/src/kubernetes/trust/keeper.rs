@@ -10,6 +10,7 @@ use crate::tls::Authority;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
+use prometheus::IntGauge;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,21 +26,30 @@ pub struct Keeper {
     api: Api<Secret>,
     authority: Arc<Authority>,
     trust: Arc<Trust>,
+    /// When the one that signs ends, for people to see: seconds since 1970.
+    end: IntGauge,
 }
 
 impl Keeper {
-    /// Reads the Secret, or makes it. `open` is for the Secret now, `gated` for all that only a leader writes.
+    /// Reads the Secret, or makes it. `open` is for the Secret now, `gated` for all that only a leader writes; `end` is set
+    /// to when the authority that signs ends.
     ///
     /// # Errors
     /// See [`TrustError`].
-    pub async fn open(open: &Client, gated: &Client, namespace: &str) -> Result<Self, TrustError> {
+    pub async fn open(
+        open: &Client,
+        gated: &Client,
+        namespace: &str,
+        end: &IntGauge,
+    ) -> Result<Self, TrustError> {
         let first = Api::namespaced(open.clone(), namespace);
         let secret =
             read_or_create(&first, CA_SECRET, || Ok::<_, TrustError>(Content::make()?.data())).await?;
         let content = Content::read(&secret)?;
         let authority = Arc::new(Authority::from_pem(&content.bundle(), &content.current.key)?);
         let trust = Arc::new(Trust::new(gated.clone(), content.bundle()));
-        Ok(Self { api: Api::namespaced(gated.clone(), namespace), authority, trust })
+        end.set(content.authorities()?.current.until.as_second());
+        Ok(Self { api: Api::namespaced(gated.clone(), namespace), authority, trust, end: end.clone() })
     }
 
     /// What signs server certificates; it is replaced in place.
@@ -71,7 +81,12 @@ impl Keeper {
                 Err(error) => {
                     let closed = matches!(&error, TrustError::Api(error) if gate::is_closed(error));
                     if !closed {
-                        tracing::warn!(error = causes(&error), "the certificate authority can't be kept now");
+                        let namespace = self.trust.lacking();
+                        tracing::warn!(
+                            error = causes(&error),
+                            namespace,
+                            "the certificate authority can't be kept now"
+                        );
                     }
                     AGAIN
                 }
@@ -94,6 +109,12 @@ impl Keeper {
             Step::Switch => content.switch(),
             Step::Forget => content.forget(),
         };
+        if let (Step::Switch, Some(namespace)) = (step, self.trust.lacking()) {
+            tracing::warn!(
+                namespace,
+                "the next certificate authority signs, though not all namespaces could be told"
+            );
+        }
         // replaced whole, if it still is what was read
         secret.data = Some(next.data());
         self.api.replace(CA_SECRET, &post(), &secret).await?;
@@ -109,6 +130,7 @@ impl Keeper {
             self.authority.replace(&bundle, &content.current.key)?;
             self.trust.set_bundle(bundle);
         }
+        self.end.set(content.authorities()?.current.until.as_second());
         Ok(())
     }
 }
@@ -125,7 +147,11 @@ mod tests {
     const MAP: &str = "/api/v1/namespaces/theirs/configmaps/arborist-ca";
 
     async fn keeper(api: &FakeApi) -> Keeper {
-        Keeper::open(&api.client(), &api.client(), "ours").await.unwrap()
+        Keeper::open(&api.client(), &api.client(), "ours", &gauge()).await.unwrap()
+    }
+
+    fn gauge() -> IntGauge {
+        IntGauge::new("end", "of the authority").unwrap()
     }
 
     fn published(api: &FakeApi) -> String {
@@ -210,6 +236,44 @@ mod tests {
 
         keeper.step(now + (24 * 367).hours()).await.unwrap();
         assert!(!published(&api).contains(&first), "it is over");
+    }
+
+    /// It is being deleted and never gone, or has no room for ConfigMaps.
+    #[tokio::test(start_paused = true)]
+    async fn a_namespace_that_can_not_be_told_holds_nothing_up_for_ever() {
+        let api = FakeApi::default();
+        let keeper = keeper(&api).await;
+        keeper.trust().serves(["refuses", "theirs"]);
+        let refuses = "/api/v1/namespaces/refuses/configmaps/arborist-ca";
+        api.answer(Method::PATCH, refuses, |_| status(403, "Forbidden"));
+        let (first, now) = (keeper.authority().ca_pem(), Timestamp::now());
+        let end = keeper.end.get();
+        assert!((364..=366).contains(&((end - now.as_second()) / 86_400)), "{end}");
+        let signs = async |day: i64| {
+            tokio::time::advance(Duration::from_secs(60)).await;
+            keeper.step(now + (24 * day).hours()).await.unwrap_err();
+            keeper.authority().ca_pem().starts_with(&first)
+        };
+        assert!(signs(250).await, "published");
+        assert_eq!(keeper.trust().lacking().as_deref(), Some("refuses"));
+        assert!(published(&api).len() > first.len(), "the others know");
+        assert!(signs(251).await && signs(330).await, "it has not been told");
+        keeper.end.set(0);
+        assert!(!signs(340).await, "the end is near");
+        assert_ne!(keeper.end.get(), 0, "of the one that signs now");
+    }
+
+    #[tokio::test]
+    async fn a_namespace_without_pools_is_not_waited_for() {
+        let api = FakeApi::default();
+        let keeper = keeper(&api).await;
+        api.answer(Method::PATCH, MAP, |_| status(403, "Forbidden"));
+        keeper.trust().serves(["theirs"]);
+        let (first, time) = (keeper.authority().ca_pem(), Timestamp::now() + (24 * 250).hours());
+        keeper.step(time).await.unwrap_err();
+        keeper.trust().serves([]);
+        keeper.step(time + 61.minutes()).await.unwrap();
+        assert!(!keeper.authority().ca_pem().starts_with(&first));
     }
 
     fn whole(time: Timestamp) -> Timestamp {

@@ -65,12 +65,15 @@ impl Trust {
     }
 
     /// All namespaces that have pools now: their workers have to hear of a new authority before it signs, also where
-    /// this process has made no pod.
+    /// this process has made no pod. Others are forgotten: one that is made anew is told anew.
     pub fn serves<'a>(&self, namespaces: impl IntoIterator<Item = &'a str>) {
         let mut state = self.lock();
+        let mut before = std::mem::take(&mut state.namespaces);
         for namespace in namespaces {
             if !state.namespaces.contains_key(namespace) {
-                state.namespaces.insert(namespace.to_owned(), None);
+                let (name, known) =
+                    before.remove_entry(namespace).unwrap_or_else(|| (namespace.to_owned(), None));
+                state.namespaces.insert(name, known);
             }
         }
         state.counted = true;
@@ -107,8 +110,7 @@ impl Trust {
         Ok(())
     }
 
-    /// Brings the present certificates to every namespace that has pools or has had earlier ones. A namespace that is gone is
-    /// forgotten.
+    /// Brings the present certificates to every namespace that has pools. A namespace that is gone is forgotten.
     ///
     /// # Errors
     /// What the API server says; the other namespaces are done all the same.
@@ -120,7 +122,10 @@ impl Trust {
                 Err(kube::Error::Api(status)) if status.code == 404 => {
                     self.lock().namespaces.remove(&namespace);
                 }
-                Err(error) => result = Err(error),
+                Err(error) => {
+                    tracing::debug!(namespace, %error, "a namespace does not get its certificates");
+                    result = Err(error);
+                }
                 Ok(()) => {}
             }
         }
@@ -138,6 +143,21 @@ impl Trust {
         let all: Vec<Timestamp> =
             state.namespaces.values().map(since).collect::<Option<_>>().filter(|_| state.counted)?;
         Some(all.into_iter().max().unwrap_or(Timestamp::UNIX_EPOCH))
+    }
+
+    /// A namespace that has not had the present certificates yet, to name in a message.
+    pub(super) fn lacking(&self) -> Option<String> {
+        let state = self.lock();
+        let hash = blake3::hash(state.bundle.as_bytes());
+        let lacks =
+            |known: &Option<Published>| known.as_ref().is_none_or(|published| published.bundle != hash);
+        state
+            .namespaces
+            .iter()
+            .filter(|&(_, known)| lacks(known))
+            .map(|(namespace, _)| namespace)
+            .min()
+            .cloned()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -27,6 +27,12 @@ impl Validity {
     fn replace_at(self) -> Timestamp {
         self.from + self.until.duration_since(self.from) * 2 / 3
     }
+
+    /// In the last twelfth of its time, a month, the next one signs even if some namespace can't be told: workers of all
+    /// others would be lost with this one.
+    fn insist_at(self) -> Timestamp {
+        self.until - self.until.duration_since(self.from) / 12
+    }
 }
 
 /// The authorities there are.
@@ -57,8 +63,8 @@ pub enum Step {
 pub fn rotation(now: Timestamp, authorities: &Authorities, spread_since: Option<Timestamp>) -> Step {
     let later = now + LOOK;
     if let Some(published) = authorities.next {
-        let Some(spread) = spread_since else { return Step::Wait(later) };
-        let at = published.max(spread) + SETTLE;
+        let insist = authorities.current.insist_at().max(published + SETTLE);
+        let at = spread_since.map_or(insist, |spread| insist.min(published.max(spread) + SETTLE));
         return if now >= at { Step::Switch } else { Step::Wait(at.min(later)) };
     }
     if authorities.previous.is_some_and(|end| now > end) {
@@ -81,7 +87,7 @@ mod tests {
     fn the_next_authority_is_published_spread_and_settled_before_it_signs() {
         let current = Validity { from: at(0), until: at(300) };
         type Case = (&'static str, i64, Option<i64>, Option<i64>, Option<i64>, Step);
-        let cases: [Case; 12] = [
+        let cases: [Case; 17] = [
             ("new", 0, None, None, Some(0), Step::Wait(at(1))),
             ("soon time", 199, None, None, Some(0), Step::Wait(at(200))),
             ("time", 200, None, None, Some(0), Step::Publish),
@@ -90,6 +96,18 @@ mod tests {
             ("just published", 200, Some(200), None, Some(200), Step::Wait(at(201))),
             ("published, one namespace is missing", 230, Some(200), None, None, Step::Wait(at(231))),
             ("published, one namespace had it late", 230, Some(200), None, Some(230), Step::Wait(at(231))),
+            (
+                "one namespace is missing, the end is a month away",
+                274,
+                Some(200),
+                None,
+                None,
+                Step::Wait(at(275)),
+            ),
+            ("one namespace is missing, the end is near", 275, Some(200), None, None, Step::Switch),
+            ("one namespace loses it all the time", 275, Some(200), None, Some(275), Step::Switch),
+            ("published late", 290, Some(290), None, None, Step::Wait(at(291))),
+            ("published late, settled", 291, Some(290), None, None, Step::Switch),
             ("published everywhere", 201, Some(200), None, Some(200), Step::Switch),
             ("no namespace has pools", 201, Some(200), None, Some(-9999), Step::Switch),
             ("the one before is still good", 20, None, Some(20), Some(0), Step::Wait(at(21))),

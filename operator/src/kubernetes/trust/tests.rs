@@ -121,7 +121,8 @@ async fn logins(dispatcher: &Dispatcher, stage: &str, expected: &[(&str, &str, b
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn workers_stay_and_come_while_the_authority_is_rotated() {
     let (api, state) = (FakeApi::default(), tempfile::tempdir().unwrap());
-    let keeper = Keeper::open(&api.client(), &api.client(), "ours").await.unwrap();
+    let end = prometheus::IntGauge::new("end", "of the authority").unwrap();
+    let keeper = Keeper::open(&api.client(), &api.client(), "ours", &end).await.unwrap();
     keeper.trust().serves(["theirs"]);
     keeper.trust().ensure_bundle("theirs").await.unwrap();
     let dispatcher = dispatcher(&keeper, &state).await;

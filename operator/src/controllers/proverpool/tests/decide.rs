@@ -204,10 +204,14 @@ fn pods_of_an_older_template_are_replaced_when_idle_a_few_at_a_time() {
 /// Without a template no pod is older than it.
 #[test]
 fn pods_of_a_spec_that_can_not_be_built_go_when_they_have_nothing_to_do() {
-    let pods = ["old-busy", "busy", "old-idle1", "idle59", "old-idle300", "pending", "old-stuck", "running", "over"];
+    let pods =
+        ["old-busy", "busy", "old-idle1", "idle59", "old-idle300", "pending", "old-stuck", "running", "over"];
     let without = |lately| Scene { template: None, lately: Some(lately), ..scene(&pods, 0) };
     let steps = without(9).steps();
-    assert_eq!((names(&steps.delete), names(&steps.retire)), (vec!["8-over".into()], vec!["4-old-idle300".into()]));
+    assert_eq!(
+        (names(&steps.delete), names(&steps.retire)),
+        (vec!["8-over".into()], vec!["4-old-idle300".into()])
+    );
     let later = without(0).steps();
     assert_eq!(names(&later.delete), ["8-over", "6-old-stuck", "5-pending"]);
     assert_eq!((names(&later.retire), later.create), (vec!["4-old-idle300".into()], 0));

@@ -343,7 +343,8 @@ async fn pods_of_a_spec_that_can_no_longer_be_built_prove_on_and_go_when_idle() 
     }
     stage.tell("pending", json!({}), json!({}));
     stage.demand(1, 9);
-    stage.pool = pool("vm", json!({"scaling": {"min": 3, "scaleDownDelay": "0s"}, "backend": {"type": "Fake"}}));
+    stage.pool =
+        pool("vm", json!({"scaling": {"min": 3, "scaleDownDelay": "0s"}, "backend": {"type": "Fake"}}));
     stage.pool.metadata.generation = Some(2);
     let status = stage.round_with_status().await;
     assert_eq!(condition(&status, "Ready").1, "InvalidSpec");
