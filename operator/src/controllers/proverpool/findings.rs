@@ -27,7 +27,7 @@ impl Obstacle {
     fn of(valid: &ValidPool, seen: &Seen) -> Option<Self> {
         let wanted = seen.planned.wanted.pods;
         match (&seen.refusal, seen.census.counts.trouble) {
-            (Some(message), _) if seen.census.have() < wanted => Some(Self::Refused(format!(
+            (Some(message), _) if seen.census.counts.there() < wanted => Some(Self::Refused(format!(
                 "{} of {wanted} pods are there; the API server says: {}",
                 seen.census.counts.there(),
                 cut(message, MAX_QUOTE)
@@ -94,7 +94,7 @@ fn ready(valid: &ValidPool, seen: &Seen) -> Finding {
     {
         return obstacle.finding(pool::READY, Status::False);
     }
-    if let (Some(message), true) = (&seen.refusal, seen.census.have() < wanted) {
+    if let (Some(message), true) = (&seen.refusal, seen.census.counts.there() < wanted) {
         return is(Status::False, reason::POD_CREATION_FAILED, cut(message, MAX_MESSAGE));
     }
     if wanted == 0 {

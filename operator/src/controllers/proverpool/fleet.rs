@@ -207,6 +207,8 @@ fn view(pool: &ValidPool, census: &Census, memory: &PoolMemory, now: Moment) -> 
     // a refusal says nothing of the pods that were made before it
     let (coming, waiting) = match memory.lacks_nodes(now.instant) {
         true => (0, counts.nodeless),
+        // of what it does not answer nothing may come
+        false if memory.refusals.is_away() => (counts.pending, 0),
         false => (counts.pending + census.expected, 0),
     };
     PoolView {

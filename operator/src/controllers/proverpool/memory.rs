@@ -255,7 +255,12 @@ impl Refusals {
     /// What the API server said, once no more pods can be counted on than there are: one try that failed is soon repeated,
     /// and no reason to start dearer machines.
     pub(super) fn message(&self) -> Option<&str> {
-        (self.said || self.streak >= AWAY).then_some(&self.message)
+        (self.said || self.is_away()).then_some(&self.message)
+    }
+
+    /// Whether the API server has failed for a while.
+    pub(super) fn is_away(&self) -> bool {
+        self.streak >= AWAY
     }
 
     /// How many pods may be tried now: after a refusal one at a time, with pauses.

@@ -85,6 +85,13 @@ async fn a_try_that_fails_by_the_servers_fault_limits_a_pool_only_when_others_fa
         }
         assert_eq!(stage.api.count(Method::POST, PODS), 3, "{code}");
         assert_eq!(fails().await.1, limited[1], "{code}");
+        let found = stage.round_with_status().await;
+        assert_eq!(condition(&found, "CapacityLimited").1, "PodCreationFailed", "{code}");
+        assert_eq!(
+            condition(&found, "Starved").1,
+            "AllPoolsLimited",
+            "{code}: what may have been made is no room"
+        );
     }
 }
 

@@ -10,7 +10,7 @@ fn the_samples_are_valid() {
     let vm = valid(&pool("vm", json!({})));
     assert_eq!((vm.kinds, vm.capacity), (KindSet::of(Kind::Vm), VM));
     assert_eq!(vm.scaling, Scaling::Deadline { min: 0, max: 100, budget: None });
-    assert_eq!((vm.startup, vm.scale_down_delay), (Duration::from_secs(60), Duration::from_secs(60)));
+    assert_eq!((vm.startup, vm.scale_down_delay), (Duration::from_secs(120), Duration::from_secs(60)));
     let small = json!({
         "circuits": [], "pricePerHour": "0.25", "priority": 3,
         "template": {"resources": {"cpu": "8", "memory": "16Gi"}},
