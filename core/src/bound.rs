@@ -3,7 +3,7 @@
 //!
 //! Of all tasks that have at least `head` of work before them and `tail` after them, none starts
 //! before `head` and all end `tail` before the block does; in between the machines can do only so
-//! much. That holds for the tasks of one class (against how many of them run at once) and for all
+//! much. That holds for the tasks of one class (against how many of them run at once on machines that take them) and for all
 //! tasks together, weighed by the cores or the memory they take (so that machines which could run
 //! either kind are not counted twice). The largest of all these is the bound.
 
@@ -24,7 +24,7 @@ pub fn lower_bound(shape: &Shape, pools: &[Pool], costs: &Costs) -> Option<u64> 
     // counting in it, every rounding up is worth more.
     let unit = costs.millis.into_iter().fold(0, greatest_common_divisor).max(1);
     let costs = &Costs { millis: costs.millis.map(|millis| millis / unit), ..*costs };
-    let classes = Classes::new(&costs.needs);
+    let classes = Classes::new(&costs.needs, pools);
     let groups = Groups::new(shape, costs, &classes).0;
     let path = groups.iter().map(|g| g.head + g.millis + g.tail).max()?;
     let mut bound = path;
@@ -181,7 +181,7 @@ impl Weighing {
         let rate = |set: usize| {
             let members = |pool: &Pool| -> Vec<usize> {
                 let all = 0..classes.needs.len();
-                all.filter(|c| set >> c & 1 == 1 && classes.needs[*c].fit_into(&pool.capacity) > 0).collect()
+                all.filter(|c| set >> c & 1 == 1 && classes.run_on(*c, pool)).collect()
             };
             pools.iter().map(|pool| u64::from(pool.count) * machine(pool, &members(pool))).sum()
         };

@@ -1,13 +1,14 @@
 //! The engine in its simulated world: operators killed, workers crashing, networks failing.
 
+use arborist_core::circuit::KindSet;
 use arborist_core::profile::Profile;
 use arborist_core::sim::{Durations, Faults, Group, Network, Outcome, Rng, Scenario, run};
 
 fn rfp_groups(vm: u32, small: u32, prefetch: u16) -> Vec<Group> {
     let profile = Profile::rfp();
     vec![
-        Group { count: vm, capacity: profile.needs[0], prefetch },
-        Group { count: small, capacity: profile.needs[1], prefetch },
+        Group { count: vm, capacity: profile.needs[0], kinds: KindSet::ALL, prefetch },
+        Group { count: small, capacity: profile.needs[1], kinds: KindSet::ALL, prefetch },
     ]
 }
 

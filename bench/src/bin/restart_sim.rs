@@ -2,6 +2,7 @@
 //! seed gives the same run twice. Only the run time depends on the machine it runs on.
 
 use anyhow::{Result, ensure};
+use arborist_core::circuit::KindSet;
 use arborist_core::profile::Profile;
 use arborist_core::sim::{Durations, Faults, Group, Network, Outcome, Rng, Scenario, run};
 use clap::Parser;
@@ -132,15 +133,15 @@ fn groups(rng: &mut Rng) -> Vec<Group> {
     let needs = Profile::rfp().needs;
     let prefetch = rng.between(0, 2) as u16;
     vec![
-        Group { count: rng.between(1, 6) as u32, capacity: needs[0], prefetch },
-        Group { count: rng.between(0, 10) as u32, capacity: needs[1], prefetch },
+        Group { count: rng.between(1, 6) as u32, capacity: needs[0], kinds: KindSet::ALL, prefetch },
+        Group { count: rng.between(0, 10) as u32, capacity: needs[1], kinds: KindSet::ALL, prefetch },
     ]
 }
 
 /// How fast the largest block is simulated: 61,440 transactions, balanced workers, ten kills.
 fn largest() -> Result<()> {
     let needs = Profile::rfp().needs;
-    let group = |count, capacity| Group { count, capacity, prefetch: 1 };
+    let group = |count, capacity| Group { count, capacity, kinds: KindSet::ALL, prefetch: 1 };
     let groups = vec![group(1_024, needs[0]), group(2_048, needs[1])];
     let mut scenario = Scenario::new(1, vec![2; 61_440], Profile::rfp(), groups);
     scenario.durations = Durations { sigma: 0.1, ..Durations::EXACT };

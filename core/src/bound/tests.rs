@@ -1,4 +1,5 @@
 use super::*;
+use crate::circuit::KindSet;
 use crate::order::Between;
 use crate::profile::{Needs, Profile};
 use crate::sim::Plan;
@@ -16,7 +17,7 @@ fn apart() -> Costs {
 }
 
 fn pools(costs: &Costs, vm: u32, small: u32) -> [Pool; 2] {
-    [Pool { count: vm, capacity: costs.needs[0] }, Pool { count: small, capacity: costs.needs[1] }]
+    [Pool::of_all_kinds(vm, costs.needs[0]), Pool::of_all_kinds(small, costs.needs[1])]
 }
 
 /// The shortest schedule of unit tasks, by trying every set of ready tasks in every round.
@@ -129,6 +130,11 @@ fn needs() -> impl Strategy<Value = Needs> {
     (1u16..=6, 1u32..=6).prop_map(|(cores, memory_mib)| Needs { cores, memory_mib })
 }
 
+/// Half of the machines take all kinds.
+fn kinds() -> impl Strategy<Value = KindSet> {
+    prop_oneof![Just(KindSet::ALL), (1u32..32).prop_map(|bits| KindSet::from_bits(bits).unwrap())]
+}
+
 proptest! {
     /// Whatever the needs, durations, machines and order: no schedule is shorter.
     #[test]
@@ -136,12 +142,12 @@ proptest! {
         calls in prop::collection::vec(0u8..=5, 1..60),
         needs in prop::array::uniform5(needs()),
         millis in prop::array::uniform5(1u32..40),
-        machines in prop::collection::vec((1u32..6, needs()), 1..4),
+        machines in prop::collection::vec((1u32..6, needs(), kinds()), 1..4),
         salt in any::<u32>(),
     ) {
         let shape = Shape::new(&calls, 7).unwrap();
-        let pool = |(count, n): (u32, Needs)| {
-            Pool { count, capacity: Needs { cores: n.cores * 2, memory_mib: n.memory_mib * 2 } }
+        let pool = |(count, n, kinds): (u32, Needs, KindSet)| {
+            Pool { count, capacity: Needs { cores: n.cores * 2, memory_mib: n.memory_mib * 2 }, kinds }
         };
         let pools: Vec<Pool> = machines.into_iter().map(pool).collect();
         let costs = Costs { needs, millis };
@@ -162,7 +168,7 @@ proptest! {
     #[test]
     fn groups_hold_every_task_with_its_head_and_tail(calls in prop::collection::vec(0u8..=7, 1..200)) {
         let shape = Shape::new(&calls, 7).unwrap();
-        let groups = Groups::new(&shape, &rfp(), &Classes::new(&rfp().needs)).0;
+        let groups = Groups::new(&shape, &rfp(), &Classes::new(&rfp().needs, &[])).0;
         let mut expected: HashMap<(usize, u64, u64), u64> = HashMap::new();
         for id in shape.nodes() {
             let class = usize::from(shape.kind(id) == Kind::Vm);

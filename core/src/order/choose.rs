@@ -2,7 +2,8 @@
 
 use super::{Between, POLICIES};
 use crate::bound::lower_bound;
-use crate::sim::{Classes, Costs, Plan, Pool};
+use crate::circuit::Kind;
+use crate::sim::{Costs, Plan, Pool};
 use crate::tree::Shape;
 
 /// The best order for a job on given machines.
@@ -17,7 +18,7 @@ pub struct Choice {
 }
 
 /// Simulates the policies until one reaches the lower bound, and takes the best; of equal ones the
-/// first. `None` when some task fits no machine.
+/// first. `None` when some task fits no machine that takes it.
 ///
 /// A block of 61,440 transactions takes some 30 ms for each policy that is tried.
 pub fn choose(shape: &Shape, pools: &[Pool], costs: &Costs) -> Option<Choice> {
@@ -42,7 +43,10 @@ pub fn choose(shape: &Shape, pools: &[Pool], costs: &Costs) -> Option<Choice> {
 
 /// Whether some machine runs proofs of different needs.
 fn any_shared(pools: &[Pool], costs: &Costs) -> bool {
-    let classes = Classes::new(&costs.needs);
-    let fitting = |pool: &Pool| classes.needs.iter().filter(|n| n.fit_into(&pool.capacity) > 0).count();
-    pools.iter().any(|pool| pool.count > 0 && fitting(pool) > 1)
+    pools.iter().any(|pool| {
+        let own = Kind::ALL.map(|kind| (kind, costs.needs[kind.index()]));
+        let mut run = own.iter().filter(|(kind, needs)| pool.runs(*kind, needs)).map(|(_, needs)| needs);
+        let first = run.next();
+        run.any(|needs| Some(needs) != first)
+    })
 }

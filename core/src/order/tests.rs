@@ -11,7 +11,7 @@ fn rfp() -> Costs {
 
 fn pools(vm: u32, small: u32) -> [Pool; 2] {
     let needs = rfp().needs;
-    [Pool { count: vm, capacity: needs[0] }, Pool { count: small, capacity: needs[1] }]
+    [Pool::of_all_kinds(vm, needs[0]), Pool::of_all_kinds(small, needs[1])]
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn a_balanced_pool_is_slow_by_longest_path_and_fast_as_chosen() {
     let vm = crate::profile::Needs { cores: 4, memory_mib: 64 << 10 };
     let costs =
         Costs { needs: [vm, costs.needs[1], costs.needs[1], costs.needs[1], costs.needs[1]], ..costs };
-    let pools = [Pool { count: 64, capacity: vm }, Pool { count: 128, capacity: costs.needs[1] }];
+    let pools = [Pool::of_all_kinds(64, vm), Pool::of_all_kinds(128, costs.needs[1])];
     let bound = lower_bound(&shape, &pools, &costs).unwrap();
     let ratio = |policy: usize| {
         let run = Plan::new(&shape, &pools, &costs).run(&POLICIES[policy], u64::MAX).unwrap();

@@ -85,7 +85,6 @@ fn case(label: &str, calls: Vec<u8>, vm: u32, small: u32, costs: Costs) -> Case 
     let (least, most) = (calls.iter().min().unwrap_or(&0), calls.iter().max().unwrap_or(&0));
     let range = if least == most { most.to_string() } else { format!("{least}-{most}") };
     let name = format!("{label}: {} x {range} calls on {vm} vm + {small} small", calls.len());
-    let pools =
-        vec![Pool { count: vm, capacity: costs.needs[0] }, Pool { count: small, capacity: costs.needs[1] }];
+    let pools = vec![Pool::of_all_kinds(vm, costs.needs[0]), Pool::of_all_kinds(small, costs.needs[1])];
     Case { name, calls, pools, costs }
 }

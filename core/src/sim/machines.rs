@@ -1,6 +1,8 @@
 //! Machines with room for several proofs: which takes the next one.
 
 use super::pools::{Classes, Pool};
+use crate::circuit::KindSet;
+use crate::profile::Needs;
 use std::collections::HashMap;
 
 /// Number of a machine, pool by pool.
@@ -22,7 +24,7 @@ struct Group {
 const UNKNOWN: u32 = u32::MAX;
 
 /// Machines by what runs on them. A proof goes to the smallest machine that has room for it, among
-/// equal ones to the fullest.
+/// equal ones to one that takes the fewest kinds, among these to the fullest.
 #[derive(Debug, Clone)]
 pub(super) struct Machines {
     pools: Vec<Pool>,
@@ -126,31 +128,34 @@ impl Machines {
     }
 
     fn has_room(&self, load: &Load, class: usize) -> bool {
+        if !self.classes.run_on(class, &self.pools[usize::from(load.0)]) {
+            return false;
+        }
         let (cores, memory) = self.free(load);
         let needs = self.classes.needs[class];
         u32::from(needs.cores) <= cores && needs.memory_mib <= memory && load.1[class] < u16::MAX
     }
 
     /// Smaller is asked first.
-    fn preference(&self, group: u32) -> (u16, u32, u32, u32, u32) {
+    fn preference(&self, group: u32) -> (Needs, KindSet, u32, u32, u32) {
         let load = &self.groups[group as usize].load;
-        let capacity = self.pools[usize::from(load.0)].capacity;
+        let Pool { capacity, kinds, .. } = self.pools[usize::from(load.0)];
         let (cores, memory) = self.free(load);
-        (capacity.cores, capacity.memory_mib, cores, memory, group)
+        (capacity, kinds, cores, memory, group)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::profile::{Needs, Profile};
+    use crate::profile::Profile;
 
     #[test]
     fn small_proofs_go_to_small_machines_first_and_fill_large_ones() {
         let profile = Profile::rfp();
-        let classes = Classes::new(&profile.needs);
-        let small = Pool { count: 1, capacity: profile.needs[1] };
-        let large = Pool { count: 2, capacity: profile.needs[0] };
+        let small = Pool::of_all_kinds(1, profile.needs[1]);
+        let large = Pool::of_all_kinds(2, profile.needs[0]);
+        let classes = Classes::new(&profile.needs, &[large, small]);
         let (small_class, large_class) = (0, 1);
         let mut machines = Machines::new(&[large, small], &classes);
         assert_eq!(machines.take(small_class), Some(2), "the small machine");
@@ -171,9 +176,26 @@ mod tests {
     #[test]
     fn what_fits_nowhere_is_never_placed() {
         let profile = Profile::rfp();
-        let classes = Classes::new(&profile.needs);
-        let tiny = Needs { cores: 4, memory_mib: 1 << 20 };
-        let mut machines = Machines::new(&[Pool { count: 3, capacity: tiny }], &classes);
+        let tiny = [Pool::of_all_kinds(3, Needs { cores: 4, memory_mib: 1 << 20 })];
+        let mut machines = Machines::new(&tiny, &Classes::new(&profile.needs, &tiny));
         assert_eq!((machines.take(0), machines.take(1)), (None, None));
+    }
+
+    #[test]
+    fn proofs_go_to_those_that_take_their_kind_the_narrowest_first() {
+        let needs = Profile::rfp().needs;
+        let (small, large) = (needs[1], needs[0]);
+        let pool =
+            |kinds: &str, capacity| Pool { kinds: kinds.parse().unwrap(), ..Pool::of_all_kinds(1, capacity) };
+        let pools =
+            [Pool::of_all_kinds(1, small), pool("kernel", small), pool("vm", large), pool("root", large)];
+        let classes = Classes::new(&needs, &pools);
+        let [vm, kernel, base, _, root] = classes.of_kind.map(usize::from);
+        let mut machines = Machines::new(&pools, &classes);
+        assert_eq!([kernel, kernel, kernel].map(|c| machines.take(c)), [Some(1), Some(0), None]);
+        assert_eq!([base, vm, vm].map(|c| machines.take(c)), [None, Some(2), None]);
+        assert_eq!([root; 5].map(|c| machines.take(c)), [Some(3), Some(3), Some(3), Some(3), None]);
+        machines.give_back(0, kernel);
+        assert_eq!([base, base].map(|c| machines.take(c)), [Some(0), None]);
     }
 }

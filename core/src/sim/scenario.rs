@@ -1,6 +1,7 @@
 //! What a simulated run consists of, and what came of it.
 
 use super::pools::{Costs, Pool};
+use crate::circuit::KindSet;
 use crate::engine::{Config, Millis};
 use crate::profile::{Needs, Profile};
 
@@ -11,6 +12,8 @@ pub struct Group {
     pub count: u32,
     /// What each has.
     pub capacity: Needs,
+    /// Kinds that each takes.
+    pub kinds: KindSet,
     /// Leases each takes beyond what it can run at once.
     pub prefetch: u16,
 }
@@ -113,7 +116,8 @@ impl Scenario {
 
     /// The workers as machines of pools.
     pub fn pools(&self) -> Vec<Pool> {
-        self.groups.iter().map(|g| Pool { count: g.count, capacity: g.capacity }).collect()
+        let pool = |g: &Group| Pool { count: g.count, capacity: g.capacity, kinds: g.kinds };
+        self.groups.iter().map(pool).collect()
     }
 
     /// What proofs need and take by the profile.

@@ -1,7 +1,6 @@
 //! A simulated worker: holds leases, proves, keeps results until they are acknowledged.
 
 use super::scenario::Group;
-use crate::circuit::KindSet;
 use crate::engine::{Assignment, Done, Fence, Held, Millis, WorkerSpec};
 use crate::profile::Needs;
 
@@ -36,7 +35,7 @@ impl Worker {
             name: format!("worker-{number}"),
             node: format!("node-{number}"),
             capacity: group.capacity,
-            kinds: KindSet::ALL,
+            kinds: group.kinds,
             prefetch: group.prefetch,
         };
         Self {

@@ -137,7 +137,7 @@ pub struct Bounds {
 impl Bounds {
     fn new(args: &Args, subject: &Subject, profile: &Profile, report: &Report) -> Self {
         let capacity = Needs { cores: args.cores_of_each(), memory_mib: args.memory_of_each(profile) };
-        let pool = Pool { count: args.workers.into(), capacity };
+        let pool = Pool::of_all_kinds(args.workers.into(), capacity);
         Self {
             measured_seconds: measured(report, profile, &pool),
             at_means_seconds: at_means(subject, profile, report, pool),

@@ -3,7 +3,7 @@
 use super::Inner;
 use crate::dispatch::net::SendBuffers;
 use arborist_core::circuit::Kind;
-use arborist_core::engine::{Event, JobId, JobState, PreparedJob};
+use arborist_core::engine::{ClassView, Event, JobId, JobState, PreparedJob};
 use arborist_core::order::choose;
 use arborist_core::sim::{Costs, Pool};
 use std::sync::Arc;
@@ -66,7 +66,8 @@ impl Inner {
         let profile = &self.options.engine.profile;
         self.room.look(|core| {
             let classes = core.engine.capacity();
-            let pools = classes.iter().map(|c| Pool { count: c.workers, capacity: c.capacity }).collect();
+            let pool = |c: &ClassView| Pool { count: c.workers, capacity: c.capacity, kinds: c.kinds };
+            let pools = classes.iter().map(pool).collect();
             let learned = core.engine.learned();
             let millis = Kind::ALL.map(|kind| learned.median(kind, 0).max(1));
             let mut jobs = vec![];
@@ -89,7 +90,8 @@ impl Inner {
 
 fn differ(before: &[Pool], now: &[Pool]) -> bool {
     let same = |a: &Pool, b: &Pool| {
-        a.capacity == b.capacity && a.count.abs_diff(b.count).saturating_mul(CHANGE) < a.count.max(1)
+        (a.capacity, a.kinds) == (b.capacity, b.kinds)
+            && a.count.abs_diff(b.count).saturating_mul(CHANGE) < a.count.max(1)
     };
     before.len() != now.len() || before.iter().zip(now).any(|(a, b)| !same(a, b))
 }
@@ -97,11 +99,13 @@ fn differ(before: &[Pool], now: &[Pool]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use arborist_core::circuit::KindSet;
     use arborist_core::profile::Needs;
 
     #[test]
     fn an_order_is_chosen_again_when_a_quarter_of_the_machines_changes() {
-        let pool = |count, cores| Pool { count, capacity: Needs { cores, memory_mib: 1 } };
+        let pool = |count, cores| Pool::of_all_kinds(count, Needs { cores, memory_mib: 1 });
+        let of_vm = |pool| Pool { kinds: KindSet::of(Kind::Vm), ..pool };
         for (before, now, expected) in [
             (vec![pool(100, 8)], vec![pool(100, 8)], false),
             (vec![pool(100, 8)], vec![pool(124, 8)], false),
@@ -109,6 +113,8 @@ mod tests {
             (vec![pool(1, 8)], vec![pool(2, 8)], true),
             (vec![pool(1, 8)], vec![pool(1, 16)], true),
             (vec![], vec![pool(1, 16)], true),
+            (vec![of_vm(pool(8, 16))], vec![of_vm(pool(8, 16))], false),
+            (vec![pool(8, 16)], vec![of_vm(pool(8, 16))], true),
         ] {
             assert_eq!(differ(&before, &now), expected, "{before:?} to {now:?}");
         }
