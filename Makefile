@@ -70,7 +70,7 @@ chart-lint: ## Charts: helm lint, many values rendered and checked against Kuber
 	@HELM=$$(hack/tool.sh helm) KUBECONFORM=$$(hack/tool.sh kubeconform) KUBE_SWAGGER=$$(hack/tool.sh swagger) hack/chart-lint.sh
 
 .PHONY: cluster-up cluster-down
-cluster-up: ## Bring up a real cluster of three nodes on this machine, without Docker (root, cgroup v1, Go)
+cluster-up: ## Bring up a real cluster of three nodes on this machine, without Docker (root, Go)
 	@e2e/cluster/cluster up
 
 cluster-down: ## Remove every trace of it

@@ -12,11 +12,12 @@ started=$SECONDS
 
 # Polls a command until it succeeds. Every wait has an end.
 wait_for() { # wait_for SECONDS WHAT COMMAND…
-    local limit=$1 what=$2 end=$((SECONDS + $1))
+    local limit=$(($1 * wait_factor)) what=$2 end
+    end=$((SECONDS + limit))
     shift 2
     until ("$@") >/dev/null 2>&1; do
         ((SECONDS < end)) || die "$what: not within $limit s; logs are in $state/log"
-        sleep 0.2
+        sleep "$((2 * wait_factor))e-1" # 0.2 s; on a slow machine looking takes more than waiting
     done
 }
 

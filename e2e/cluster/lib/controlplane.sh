@@ -53,6 +53,11 @@ start_controller_manager() { # start_controller_manager GRACE
         --kube-api-qps 200 --kube-api-burst 400 --concurrent-gc-syncs 20
 }
 
+# It gives up when the API server is not there within 10 s, as on a slow machine.
+revive_controller_manager() {
+    process_pid kube-controller-manager >/dev/null || start_controller_manager "$node_grace"
+}
+
 start_scheduler() {
     start_in_control_plane kube-scheduler "$bin/kube-scheduler" --kubeconfig "$state/pki/scheduler.kubeconfig" \
         --leader-elect=false --kube-api-qps 500 --kube-api-burst 1000

@@ -18,6 +18,7 @@ command_down() { # command_down [--force]
     for node in "${nodes[@]}"; do
         remove_cgroups "$node"
     done
+    restore_controllers
     check_nothing_is_left "$namespaces"
     rm -rf "$state"
     say "down: no process, network namespace, mount or cgroup is left, and the machine's sysctls are as before"
@@ -58,8 +59,10 @@ process_leftovers() { # process_leftovers NAMESPACES
         done | sort -u
 }
 
-# Only comparable within one boot of the machine.
+# Whether the machine runs since `up`: what was saved then is comparable. (`cmp -s` finds files of /proc empty.)
+same_boot() { [[ $(cat "$state/boot-id" 2>/dev/null) == "$(</proc/sys/kernel/random/boot_id)" ]]; }
+
 sysctl_leftovers() {
-    cmp -s "$state/boot-id" /proc/sys/kernel/random/boot_id || return 0
-    diff "$state/sysctls.before" <(save_sysctls) | sed -n 's/^> /sysctl is now /p'
+    same_boot || return 0
+    { diff "$state/sysctls.before" <(save_sysctls) || true; } | sed -n 's/^> /sysctl is now /p'
 }

@@ -33,8 +33,12 @@ mount --bind "$state/machine/meminfo" /proc/meminfo
 mount --bind "$state/machine/cpu" /sys/devices/system/cpu
 mount --bind "$state/machine/node" /sys/devices/system/node
 # The kubelet writes the processors that it believes in into this file, and the kernel would refuse most of them.
-cp "/sys/fs/cgroup/cpuset/$cgroup/kubepods/cpuset.cpus" "$folder/cpuset.cpus"
-mount --bind "$folder/cpuset.cpus" "/sys/fs/cgroup/cpuset/$cgroup/kubepods/cpuset.cpus"
+# (In version 2 of cgroups nothing can be done about it: see cgroups.sh.)
+if [[ $(stat -f -c %T /sys/fs/cgroup) != cgroup2fs ]]; then
+    cpus=/sys/fs/cgroup/cpuset/$cgroup/kubepods/cpuset.cpus
+    cp "$cpus" "$folder/cpuset.cpus"
+    mount --bind "$folder/cpuset.cpus" "$cpus"
+fi
 
 touch "$folder/booted"
 while :; do

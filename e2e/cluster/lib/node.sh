@@ -1,36 +1,6 @@
 # Nodes: each a set of namespaces with containerd, kubelet and kube-proxy in it.
 # shellcheck shell=bash
 
-# The cgroup hierarchies of this machine (version 1: one for each controller).
-cgroup_roots() { awk '$3 ~ /^cgroup2?$/ && $2 ~ "^/sys/fs/cgroup/" { print $2 }' /proc/mounts; }
-
-make_cgroups() { # make_cgroups NODE
-    local root name=$prefix-$1 file
-    for root in $(cgroup_roots); do
-        mkdir -p "$root/$name"
-    done
-    root=/sys/fs/cgroup/cpuset
-    for file in cpuset.cpus cpuset.mems; do
-        cat "$root/$file" >"$root/$name/$file" # a new cpuset is empty, and nothing can run in it
-    done
-    echo 1 >"$root/$name/cgroup.clone_children"
-    mkdir -p "$root/$name/kubepods" # before the kubelet makes it: see node-init.sh
-    echo 1 >"$root/$name/kubepods/cgroup.clone_children"
-}
-
-# The kernel lets a folder go a moment after its last process.
-remove_cgroups() { # remove_cgroups NODE
-    local root
-    for root in $(cgroup_roots); do
-        wait_for 20 "removal of $root/$prefix-$1" remove_cgroup "$root/$prefix-$1"
-    done
-}
-
-remove_cgroup() { # remove_cgroup FOLDER
-    [[ -d $1 ]] || return 0
-    find "$1" -depth -type d -exec rmdir {} +
-}
-
 prepare_node() { # prepare_node NODE
     local folder=$state/$1
     mkdir -p "$folder"/{lib,log,mnt,cni,volume-plugins}

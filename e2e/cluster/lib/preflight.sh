@@ -26,7 +26,7 @@ require_go() {
 }
 
 check_machine() {
-    check_names
+    check_settings
     check_packages
     check_cgroups
     check_folders
@@ -36,13 +36,14 @@ check_machine() {
 
 require_root() { [[ $EUID == 0 ]] || die "this needs root: it makes network namespaces, mounts and cgroups"; }
 
-check_names() {
+check_settings() {
     local node seen=" "
     [[ ${nodes[0]} == n1 ]] || die "ARBORIST_NODES begins with n1, which carries the control plane"
     for node in "${nodes[@]}"; do
         [[ $node =~ ^n[1-9]$ && $seen != *" $node "* ]] || die "ARBORIST_NODES: n1 to n9, each once; not: ${nodes[*]}"
         seen+="$node "
     done
+    [[ $wait_factor =~ ^[1-9][0-9]*$ ]] || die "ARBORIST_WAIT_FACTOR is a whole number, not $wait_factor"
 }
 
 check_packages() {
@@ -57,13 +58,25 @@ check_packages() {
 }
 
 check_cgroups() {
-    [[ $(stat -f -c %T /sys/fs/cgroup) != cgroup2fs ]] ||
-        die "this machine has cgroup version 2 only (most distributions since 2021), which these nodes were not made for.
-With Docker and kind installed the same tests and the demo run on kind. e2e/cluster/README.md says what is needed"
     local controller
+    if has_cgroup2; then
+        check_cgroup2
+        return
+    fi
     for controller in cpu cpuacct cpuset memory devices freezer blkio pids; do
         [[ -w /sys/fs/cgroup/$controller/tasks ]] || die "no cgroup (version 1) hierarchy /sys/fs/cgroup/$controller"
     done
+}
+
+# Version 2. In a container the topmost folder may be one of several, with processes: the kernel then passes nothing on.
+check_cgroup2() {
+    local root=/sys/fs/cgroup controller
+    for controller in "${cgroup2_controllers[@]}"; do
+        has_controller $root "$controller" || die "no cgroup controller $controller in $root/cgroup.controllers"
+    done
+    [[ -w $root/cgroup.subtree_control ]] || die "$root can't be written to: in a container it needs more rights"
+    [[ ! -e $root/cgroup.type || -z $(<$root/cgroup.procs) ]] ||
+        die "processes lie in $root itself (this is a container): move them into a folder below it first"
 }
 
 # Nodes see their own folders in the place of these.

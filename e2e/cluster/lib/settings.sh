@@ -23,6 +23,7 @@ node_memory_gib=${ARBORIST_NODE_MEMORY_GIB:-136}
 node_grace=${ARBORIST_NODE_GRACE:-12s}
 toleration_seconds=${ARBORIST_TOLERATION_SECONDS:-5}
 audit=${ARBORIST_AUDIT:-0}
+wait_factor=${ARBORIST_WAIT_FACTOR:-1}         # of all limits of waiting, for a slow machine
 
 prefix=arb                                     # of network namespaces and cgroup roots: arb-n1, arb-sw
 service_cidr=10.96.0.0/16

@@ -21,6 +21,7 @@ command_up() {
     start_nodes
     say "kubelets started on ${nodes[*]}"
     wait_for 120 "API server" apiserver_is_ready
+    revive_controller_manager
     install_access
     wait_for 120 "nodes" nodes_are_ready
     say "nodes Ready"
@@ -43,12 +44,13 @@ claim_state() {
     mkdir "$state"/{log,pid,bin,cache}
     : >"$state/resolv.conf"
     save_sysctls >"$state/sysctls.before"
+    save_controllers
     cp /proc/sys/kernel/random/boot_id "$state/boot-id"
     mountpoint -q /run/netns || touch "$state/made-run-netns"
     {
         echo "nodes=(${nodes[*]})"
         echo "node_grace=$node_grace toleration_seconds=$toleration_seconds audit=$audit"
-        echo "node_cpus=$node_cpus node_memory_gib=$node_memory_gib"
+        echo "node_cpus=$node_cpus node_memory_gib=$node_memory_gib wait_factor=$wait_factor"
     } >"$state_file"
     cp "$here/lib/node-init.sh" "$bin"
     link_tools
