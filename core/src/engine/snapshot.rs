@@ -15,10 +15,12 @@ use std::sync::Arc;
 /// Version of the snapshot's bytes.
 const VERSION: u8 = 1;
 
+/// Finds what a job's tree is built from.
+type Resolve<'a> = &'a mut dyn FnMut(&JobSpec) -> Result<(Vec<u8>, Leaves), Unresolved>;
+
 /// How jobs come into the books again.
 struct Rebuilding<'a> {
-    /// Finds what a job's tree is built from.
-    resolve: &'a mut dyn FnMut(&JobSpec) -> Result<(Vec<u8>, Leaves), Unresolved>,
+    resolve: Resolve<'a>,
     /// Jobs that are not to be in the books in the end.
     dropped: HashSet<JobId>,
     /// What is to be done about those that are lost.

@@ -133,6 +133,9 @@ fn block_file() -> SubmitRequest {
     SubmitRequest { source: SubmitSource::Block(file.into()), name: "of a file".into(), ..block(1) }
 }
 
+/// What is done to the object of this key.
+type Spoil = dyn Fn(&Lab, &str);
+
 #[test]
 fn a_job_whose_block_is_lost_does_not_keep_the_dispatcher_from_starting() {
     let gone = |lab: &Lab, key: &str| lab.runtime.block_on(lab.store.delete(key)).unwrap();
@@ -141,8 +144,7 @@ fn a_job_whose_block_is_lost_does_not_keep_the_dispatcher_from_starting() {
         lab.runtime.block_on(lab.store.create(key, "a disk's garbage".into())).unwrap();
     };
     let nothing = |_: &Lab, _: &str| {};
-    let cases: [(&dyn Fn(&Lab, &str), &'static str); 3] =
-        [(&gone, "test-v1"), (&damaged, "test-v1"), (&nothing, "test-v2")];
+    let cases: [(&Spoil, &str); 3] = [(&gone, "test-v1"), (&damaged, "test-v1"), (&nothing, "test-v2")];
     for (case, (spoil, circuits)) in cases.into_iter().enumerate() {
         let upgraded = Arc::new(AtomicBool::new(false));
         let is_upgraded = upgraded.clone();
