@@ -224,6 +224,8 @@ impl Census {
 impl Counts {
     fn add(&mut self, pod: &PodRecord, standing: Standing, rules: &Rules) {
         let counter = match standing {
+            // deleted already, and there until its finalizers are off: nothing is left to do about it
+            Standing::Over if pod.deleting => return,
             Standing::Over | Standing::Lost => &mut self.gone,
             Standing::Leaving | Standing::Draining { .. } => &mut self.draining,
             Standing::Idle(_) => &mut self.idle,

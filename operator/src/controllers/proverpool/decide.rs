@@ -2,7 +2,7 @@
 //!
 //! | policy | which pods | when |
 //! |---|---|---|
-//! | over | never run again | at once |
+//! | over | never run again, and are not being deleted | at once |
 //! | done | their worker was told to leave and holds nothing | at once |
 //! | outdated, empty | of an older template, and nothing runs in them | at once |
 //! | surplus, empty | nothing runs in them, and there are more than were wanted at any time of the last scale-down delay: no node first, newest first | at once |
@@ -62,7 +62,7 @@ pub(super) fn steps(input: &Input) -> Steps {
     let mut have = input.census.have().saturating_sub(count(already_counted(input)));
     for member in &members {
         match member.standing {
-            Standing::Over => steps.delete.push(member.pod.clone()),
+            Standing::Over if !member.pod.deleting => steps.delete.push(member.pod.clone()),
             Standing::Draining { done: true } => steps.retire.push(member.pod.clone()),
             _ if member.is_empty() && outdated(member) => {
                 steps.delete.push(member.pod.clone());

@@ -24,6 +24,7 @@ fn a_pod_stands_where_kubernetes_and_the_engine_say() {
     let cases = [
         (json!({}), json!({"phase": "Failed"}), 0, Standing::Over),
         (json!({"deleting": true}), running(), 0, Standing::Leaving),
+        (json!({"deleting": true}), json!({"phase": "Failed"}), 0, Standing::Over),
         (json!({}), json!({}), 500, Standing::Pending),
         (json!({}), unschedulable("no room"), 29, Standing::Pending),
         (json!({}), unschedulable("no room"), 30, stuck(Trouble::Unschedulable)),
@@ -74,6 +75,7 @@ fn pods_are_counted_where_they_stand() {
         record("vm-f", "new", json!({"deleting": true}), running()),
         record("vm-g", "new", json!({}), json!({"phase": "Failed"})),
         record("vm-h", "new", on_node(), unheard()),
+        record("vm-i", "old", json!({"deleting": true}), json!({"phase": "Succeeded"})),
     ];
     let workers: Workers =
         [worker("vm-a", WorkerState::Live, 3, None), worker("vm-b", WorkerState::Live, 0, Some(at(10)))]

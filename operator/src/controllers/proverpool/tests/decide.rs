@@ -12,7 +12,8 @@ use std::time::Duration;
 const DELAY: Duration = Duration::from_secs(60);
 
 /// A pool of pods, each with what its name says: `busy`, `idle<seconds>`, `pending`, `stuck`, `starting` (pulls its image),
-/// `running` (not logged in), `lost`, `over`, `leaving`, `drained`; `old-` before it: of an older template.
+/// `running` (not logged in), `lost`, `over`, `held` (over, and deleted but for a finalizer), `leaving`,
+/// `drained`; `old-` before it: of an older template.
 struct Scene {
     pods: Vec<&'static str>,
     wanted: u32,
@@ -48,6 +49,7 @@ impl Scene {
             "starting" => (on_node(), json!({"phase": "Pending"})),
             "over" => (on_node(), json!({"phase": "Failed"})),
             "lost" => (on_node(), unheard()),
+            "held" => (json!({"deleting": true}), json!({"phase": "Succeeded"})),
             "leaving" => (json!({"deleting": true}), running()),
             _ => (on_node(), running()),
         };
@@ -98,7 +100,7 @@ fn what_is_missing_is_made() {
     for (pods, wanted, made) in [
         (&[] as &[&str], 5, 5),
         (&["busy", "idle0", "starting", "pending", "stuck", "running"], 8, 2),
-        (&["leaving", "over", "drained"], 2, 2),
+        (&["leaving", "over", "held", "drained"], 2, 2),
         (&["busy", "busy"], 1, 0),
     ] {
         assert_eq!(scene(pods, wanted).steps().create, made, "{pods:?}");
@@ -183,6 +185,11 @@ fn what_is_over_or_drained_is_cleared_away() {
         (names(&steps.delete), names(&steps.retire)),
         (vec!["0-over".into()], vec!["1-drained".into()])
     );
+    assert_eq!(
+        scene(&["held", "old-held", "busy"], 1).steps(),
+        Steps::default(),
+        "these are deleted already"
+    );
 }
 
 #[test]
@@ -245,7 +252,7 @@ proptest! {
     fn nothing_useful_goes(
         pods in proptest::collection::vec(
             prop::sample::select(vec![
-                "busy", "idle0", "idle300", "pending", "stuck", "starting", "running", "over", "leaving", "drained",
+                "busy", "idle0", "idle300", "pending", "stuck", "starting", "running", "over", "held", "leaving", "drained",
                 "old-busy", "old-idle0", "old-idle300", "old-pending", "old-stuck", "old-starting", "old-running",
             ]),
             0..30,
@@ -265,7 +272,7 @@ proptest! {
         }
         let all: HashSet<&str> = steps.delete.iter().chain(&steps.retire).map(|pod| pod.worker()).collect();
         prop_assert_eq!(all.len(), steps.delete.len() + steps.retire.len(), "twice");
-        let there = pods.iter().filter(|kind| !["over", "leaving", "drained"].contains(kind)).count() + expected;
+        let there = pods.iter().filter(|kind| !["over", "held", "leaving", "drained"].contains(kind)).count() + expected;
         let old = |pod: &&Arc<PodRecord>| &*pod.template == "old";
         let counted = |pod: &&Arc<PodRecord>| !pod.name().ends_with("over") && !pod.name().ends_with("drained");
         let old_empty = steps.delete.iter().filter(old).count();

@@ -4,7 +4,7 @@ use super::fixtures::*;
 use crate::api::ProverPool;
 use crate::controllers::Outcome;
 use crate::controllers::proverpool::census::Moment;
-use crate::controllers::proverpool::fleet::Fleet;
+use crate::controllers::proverpool::fleet::{Fleet, Pass};
 use crate::controllers::proverpool::{Shop, reconcile, serve};
 use crate::kubernetes::pods::PodBook;
 use crate::kubernetes::testing::FakeApi;
@@ -62,7 +62,7 @@ impl Stage {
         Self { api, force, shop, pool, made }
     }
 
-    pub(super) fn plan(&self) {
+    pub(super) fn plan(&self) -> Pass {
         let pools = vec![(key("vm"), Arc::new(self.pool.clone()))];
         self.shop.fleet.plan(
             &pools,
@@ -70,7 +70,7 @@ impl Stage {
             &self.shop.book,
             &self.shop.settings,
             Moment::now(&*self.force),
-        );
+        )
     }
 
     /// A visit, and all that it sets going.
@@ -244,6 +244,24 @@ async fn a_pod_that_is_over_is_cleared_away_and_made_anew() {
     stage.tell("evicted", on_node(), json!({"phase": "Failed"}));
     stage.round().await;
     assert_eq!((stage.there(&["evicted"]).len(), stage.made().len()), (0, 1));
+}
+
+/// Kueue keeps a pod with a finalizer until it has seen its end.
+#[tokio::test]
+async fn a_pod_that_is_over_and_held_by_a_finalizer_is_deleted_once() {
+    let stage = Stage::new(json!({"scaling": {"min": 1}}));
+    stage.tell_worker("works", 1);
+    stage.tell("held", on_node(), json!({"phase": "Failed"}));
+    stage.round().await;
+    let deletions = || stage.api.count(Method::DELETE, PODS);
+    assert_eq!(deletions(), 1);
+    let deleting = json!({"nodeName": "node-1", "deleting": true});
+    stage.tell("held", deleting, json!({"phase": "Failed"}));
+    stage.round().await;
+    stage.round().await;
+    assert_eq!((deletions(), stage.made().len()), (1, 0));
+    let pass = stage.plan();
+    assert!(pass.settled && pass.visit.is_empty(), "nothing is left to do about it: {pass:?}");
 }
 
 #[tokio::test]
