@@ -163,7 +163,10 @@ impl Batch {
             return book.refused(&key.namespace, &key.name, name);
         };
         match api.create(&PostParams::default(), &template.named(name)).await {
-            Ok(_) => book.made(&key.namespace, &key.name, name),
+            Ok(made) => match template.lacking(&made.metadata) {
+                None => book.made(&key.namespace, &key.name, name),
+                Some(lacking) => self.undo(api, name, made.metadata.uid, &lacking).await,
+            },
             // somebody else has the name, as no create is sent twice: another one comes with the next visit
             Err(Error::Api(status)) if status.code == 409 => book.refused(&key.namespace, &key.name, name),
             Err(error) => {
@@ -174,6 +177,19 @@ impl Batch {
                 self.refuse(refusal(&error));
             }
         }
+    }
+
+    /// Deletes a pod that was made without what makes it the pool's: it is not watched, its worker is not let in, and nobody
+    /// else would delete it.
+    async fn undo(&self, api: &Api<Pod>, name: &str, uid: Option<String>, lacking: &str) {
+        let PoolKey { namespace, name: pool } = &self.key;
+        if let Err(error) = api.delete(name, &only(uid)).await {
+            tracing::warn!(pod = name, namespace, %error, "a pod without {lacking} is not deleted");
+        }
+        self.shop.book.refused(namespace, pool, name);
+        self.refuse(Refusal::Said(format!(
+            "a pod was made without {lacking}, which a webhook took away; it is deleted again"
+        )));
     }
 
     fn refuse(&self, refusal: Refusal) {
@@ -227,14 +243,18 @@ fn start_deleting(shop: &Arc<Shop>, key: &PoolKey, pods: Vec<Arc<PodRecord>>) {
     });
 }
 
-/// Deletes one pod and no other that may have its name by now.
+/// Deletes a pod and no other that may have its name by now.
+fn only(uid: Option<String>) -> DeleteParams {
+    let only = Preconditions { uid, resource_version: None };
+    DeleteParams { preconditions: Some(only), ..DeleteParams::default() }
+}
+
+/// Deletes one pod.
 async fn delete(shop: &Shop, api: &Api<Pod>, key: &PoolKey, pod: Arc<PodRecord>) {
     if shop.stop.is_cancelled() {
         return;
     }
-    let only = Preconditions { uid: Some(pod.uid.to_string()), resource_version: None };
-    let how = DeleteParams { preconditions: Some(only), ..DeleteParams::default() };
-    let answer = api.delete(pod.name(), &how).await;
+    let answer = api.delete(pod.name(), &only(Some(pod.uid.to_string()))).await;
     let gone = match &answer {
         Ok(_) => true,
         Err(Error::Api(status)) => matches!(status.code, 404 | 409),

@@ -35,6 +35,9 @@ const FAREWELL_SECONDS: i64 = 7;
 const KEEP: [(&str, &str); 2] =
     [("cluster-autoscaler.kubernetes.io/safe-to-evict", "false"), ("karpenter.sh/do-not-disrupt", "true")];
 
+/// The labels by which the operator knows its pods.
+const OURS: [&str; 4] = [LABEL_MANAGED_BY, LABEL_NAME.0, LABEL_POOL, LABEL_TEMPLATE];
+
 /// A pool's pod without a name.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Template {
@@ -66,6 +69,21 @@ impl Template {
         let mut pod = self.pod.clone();
         pod.metadata.name = Some(name.to_owned());
         pod
+    }
+
+    /// What a pod that was made of it lacks of what makes it the pool's: others may have a hand in it.
+    pub(super) fn lacking(&self, made: &ObjectMeta) -> Option<String> {
+        let asked = &self.pod.metadata;
+        let label =
+            |meta: &ObjectMeta, key: &str| meta.labels.as_ref().and_then(|labels| labels.get(key)).cloned();
+        if let Some(key) = OURS.into_iter().find(|key| label(made, key) != label(asked, key)) {
+            return Some(format!("label {key}"));
+        }
+        let controller = |meta: &ObjectMeta| {
+            let mut owners = meta.owner_references.iter().flatten();
+            owners.find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.clone())
+        };
+        (controller(made) != controller(asked)).then(|| "metadata.ownerReferences".to_owned())
     }
 }
 

@@ -38,6 +38,56 @@ async fn a_refusal_is_told_and_tried_again_later_one_at_a_time() {
     assert!(stage.api.count(Method::POST, PODS) > tries);
 }
 
+/// A webhook may take away what makes a pod the pool's: nobody would find it then, or delete it.
+#[tokio::test]
+async fn pods_that_are_not_made_as_they_were_asked_for_are_deleted_and_told_of() {
+    type Spoil = fn(&mut Value);
+    let cases: [(Spoil, &str); 4] = [
+        (|metadata| metadata["ownerReferences"] = Value::Null, "metadata.ownerReferences"),
+        (|metadata| metadata["ownerReferences"][0]["uid"] = json!("another"), "metadata.ownerReferences"),
+        (|metadata| metadata["labels"] = json!({}), "label app.kubernetes.io/managed-by"),
+        (|metadata| metadata["labels"]["arborist.dev/pool"] = json!("another"), "label arborist.dev/pool"),
+    ];
+    for (spoil, lacking) in cases {
+        let stage = Stage::new(json!({}));
+        stage.demand(0, 100);
+        stage.api.answer(Method::POST, PODS, move |body| {
+            let mut made = body.clone();
+            spoil(&mut made["metadata"]);
+            (201, made)
+        });
+        stage.round().await;
+        let tries = stage.api.count(Method::POST, PODS);
+        assert!((1..=32).contains(&tries), "those in flight: {tries}");
+        assert_eq!(stage.api.count(Method::DELETE, PODS), tries, "{lacking}");
+        assert_eq!(stage.shop.book.of_pool("prod", "vm").expected, 0, "{lacking}");
+        let found = stage.round_with_status().await;
+        assert_eq!(stage.api.count(Method::POST, PODS), tries, "not before the pause is over");
+        let (status, reason, message) = condition(&found, "Ready");
+        assert_eq!((status, reason), ("False", "PodCreationFailed"));
+        assert!(message.contains(&format!("made without {lacking}, which a webhook took")), "{message}");
+        assert!(serde_json::to_vec(&found).unwrap().len() < 2_000);
+    }
+}
+
+/// What others add to a pod is theirs.
+#[tokio::test]
+async fn pods_to_which_a_webhook_adds_are_the_pools_all_the_same() {
+    let stage = Stage::new(json!({}));
+    stage.demand(0, 3);
+    stage.api.answer(Method::POST, PODS, |body| {
+        let mut made = body.clone();
+        made["metadata"]["labels"]["kueue.x-k8s.io/managed"] = json!("true");
+        made["metadata"]["finalizers"] = json!(["kueue.x-k8s.io/managed"]);
+        let other = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "u"});
+        made["metadata"]["ownerReferences"].as_array_mut().unwrap().insert(0, other);
+        (201, made)
+    });
+    stage.round().await;
+    assert_eq!(stage.shop.book.of_pool("prod", "vm").expected, 3);
+    assert_eq!(stage.api.count(Method::DELETE, PODS), 0);
+}
+
 #[tokio::test]
 async fn a_name_that_is_taken_and_an_answer_that_is_lost_are_no_end() {
     let stage = Stage::new(json!({}));
