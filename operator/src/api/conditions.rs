@@ -122,6 +122,8 @@ pub mod reason {
     pub const NOT_LOGGED_IN: &str = "NotLoggedIn";
     /// The API server refuses to make pods: quota, admission, or rights.
     pub const POD_CREATION_FAILED: &str = "PodCreationFailed";
+    /// Nodes refuse pods: their kubelets fail them before the worker runs.
+    pub const POD_REJECTED: &str = "PodRejected";
     /// More pods are wanted than `spec.scaling.max` or the budget allows.
     pub const AT_MAXIMUM: &str = "AtMaximum";
     /// No pool's pods are large enough, or take such circuits.

@@ -214,6 +214,11 @@ impl Census {
         self.counts.there() + self.expected
     }
 
+    /// Pods that may come up yet.
+    pub(super) fn coming(&self) -> u32 {
+        self.counts.arriving + self.counts.pending + self.expected
+    }
+
     /// A pod with this trouble, to name in a message.
     pub(super) fn example(&self, trouble: Trouble) -> Option<&PodRecord> {
         let troubled = self.members.iter().filter(|member| member.standing == Standing::Stuck(trouble));

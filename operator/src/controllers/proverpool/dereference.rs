@@ -23,6 +23,8 @@ pub(super) struct Seen {
     pub(super) allowed: u32,
     /// What the API server says when it makes no pods.
     pub(super) refusal: Option<String>,
+    /// What a kubelet said when pods failed again and again before their worker ran.
+    pub(super) rejection: Option<String>,
     pub(super) limited: bool,
     /// Median of the measured starts, in seconds.
     pub(super) startup: Option<u32>,
@@ -44,17 +46,19 @@ pub(super) fn run(
     let rules = Rules { template: hash, grace: memory.grace(pool), delay: pool.scale_down_delay };
     // after the plan's: a pod that was made since is in the book, in one way or the other
     let pods = shop.book.of_pool(&pool.key.namespace, &pool.key.name);
+    let census = Census::take(pods, &workers, &memory.absent, &rules, now);
     Some(Seen {
         invalid: template.as_ref().err().cloned(),
-        census: Census::take(pods, &workers, &memory.absent, &rules, now),
         planned,
         lately: memory.window.most(now.instant, pool.scale_down_delay),
         deleted: memory.deleted.clone(),
         delete_failed: memory.delete_failed,
-        allowed: memory.refusals.allowed(now.instant),
+        allowed: memory.allowed(census.coming(), now.instant),
         refusal: memory.refusals.message().map(str::to_owned),
+        rejection: memory.rejections.message().map(str::to_owned),
         limited: memory.is_limited(now.instant),
         startup: memory.startups.median(),
         grace: rules.grace,
+        census,
     })
 }

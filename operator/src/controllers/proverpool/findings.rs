@@ -1,6 +1,6 @@
 //! What a pool's conditions say. Pure.
 
-use super::census::{Counts, Trouble};
+use super::census::Trouble;
 use super::dereference::Seen;
 use super::validate::ValidPool;
 use crate::api::conditions::{Finding, MAX_LONG_MESSAGE, MAX_MESSAGE, Status, cut, pool, reason};
@@ -17,29 +17,37 @@ pub(super) fn findings(valid: &ValidPool, seen: &Seen) -> Vec<Finding> {
     vec![ready(valid, seen), scaling(seen), starved(seen), limited(valid, seen)]
 }
 
-/// What keeps pods from coming up: the API server's refusal, or what troubles most of those that are stuck.
+/// What keeps pods from coming up: the API server's refusal, their nodes', or what troubles most of those that are stuck.
 enum Obstacle {
     Refused(String),
+    Rejected(String),
     Stuck(Trouble, String),
 }
 
 impl Obstacle {
     fn of(valid: &ValidPool, seen: &Seen) -> Option<Self> {
-        let wanted = seen.planned.wanted.pods;
-        match (&seen.refusal, seen.census.counts.trouble) {
-            (Some(message), _) if seen.census.counts.there() < wanted => Some(Self::Refused(format!(
-                "{} of {wanted} pods are there; the API server says: {}",
-                seen.census.counts.there(),
-                cut(message, MAX_QUOTE)
-            ))),
-            (_, Some(trouble)) => Some(Self::Stuck(trouble, trouble_text(valid, seen, trouble))),
-            _ => None,
+        let (wanted, counts) = (seen.planned.wanted.pods, &seen.census.counts);
+        let (there, present) = (counts.there(), counts.present());
+        if let Some(message) = seen.refusal.as_ref().filter(|_| there < wanted) {
+            let says = cut(message, MAX_QUOTE);
+            return Some(Self::Refused(format!(
+                "{there} of {wanted} pods are there; the API server says: {says}"
+            )));
         }
+        // by workers, not pods: one that is there may be refused in a second
+        if let Some(message) = seen.rejection.as_ref().filter(|_| present < wanted) {
+            let says = cut(message, MAX_QUOTE);
+            return Some(Self::Rejected(format!(
+                "{present} of {wanted} workers; pods fail before their worker runs: {says}"
+            )));
+        }
+        counts.trouble.map(|trouble| Self::Stuck(trouble, trouble_text(valid, seen, trouble)))
     }
 
     fn finding(self, type_: &'static str, status: Status) -> Finding {
         match self {
             Self::Refused(message) => Finding::new(type_, status, reason::POD_CREATION_FAILED, message),
+            Self::Rejected(message) => Finding::new(type_, status, reason::POD_REJECTED, message),
             Self::Stuck(trouble, message) => Finding::new(type_, status, trouble.reason(), message),
         }
     }
@@ -82,8 +90,7 @@ fn trouble_text(valid: &ValidPool, seen: &Seen, trouble: Trouble) -> String {
 }
 
 fn ready(valid: &ValidPool, seen: &Seen) -> Finding {
-    let Counts { busy, idle, arriving, pending, .. } = seen.census.counts;
-    let (present, wanted) = (busy + idle, seen.planned.wanted.pods);
+    let (present, wanted) = (seen.census.counts.present(), seen.planned.wanted.pods);
     let is = |status, reason, message: String| Finding::new(pool::READY, status, reason, message);
     if let Some(why) = &seen.invalid {
         return is(Status::False, reason::INVALID_SPEC, why.to_string());
@@ -101,7 +108,7 @@ fn ready(valid: &ValidPool, seen: &Seen) -> Finding {
         return is(Status::True, reason::NO_WORK, "nothing to prove".into());
     }
     if present == 0 {
-        let coming = arriving + pending + seen.census.expected;
+        let coming = seen.census.coming();
         let message = format!("{coming} of {wanted} pods are starting{}", unheard(seen));
         return is(Status::False, reason::STARTING, message);
     }
@@ -121,7 +128,7 @@ fn scaling(seen: &Seen) -> Finding {
     let (wanted, present) = (seen.planned.wanted.pods, counts.present());
     let is = |status, reason, message: String| Finding::new(pool::SCALING, status, reason, message);
     if present < wanted {
-        let coming = counts.arriving + counts.pending + seen.census.expected;
+        let coming = seen.census.coming();
         let message = format!("{present} of {wanted} workers, {coming} starting{}", unheard(seen));
         return is(Status::True, reason::SCALING_UP, message);
     }

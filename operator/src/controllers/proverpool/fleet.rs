@@ -128,6 +128,7 @@ impl State {
         if memory.prepared.is_some() {
             // an edit may be what was missing
             memory.refusals.clear();
+            memory.rejections.clear();
             memory.limited_until = None;
         }
         memory.startups.recall(pool.status.as_ref().map_or(0, |status| status.startup_seconds));
@@ -178,7 +179,8 @@ impl State {
             memory.window.add(now.instant, wanted.pods);
             let mut hasher = DefaultHasher::new();
             let limited = memory.is_limited(now.instant);
-            (seen.census.counts, seen.census.expected, limited, memory.refusals.streak).hash(&mut hasher);
+            (seen.census.counts, seen.census.expected, limited).hash(&mut hasher);
+            (memory.refusals.streak, memory.rejections.streak).hash(&mut hasher);
             (wanted.pods, wanted.denied, wanted.because.to_string(), seen.generation).hash(&mut hasher);
             wanted.starved.map(|starved| starved.to_string()).hash(&mut hasher);
             let visit_for = hasher.finish();

@@ -45,6 +45,10 @@ pub(super) struct PoolMemory {
     /// Some of its pods could not be counted on: none beyond those that are there are, until then.
     pub(super) limited_until: Option<Instant>,
     pub(super) refusals: Refusals,
+    /// Pods that failed before their worker ran: made, and refused by their nodes.
+    pub(super) rejections: Refusals,
+    /// Those that are noted and still there, by uid.
+    rejected: HashSet<Box<str>>,
     /// When its namespace was last looked at for the certificates that its pods need.
     pub(super) trust_seen: Option<tokio::time::Instant>,
     /// Ends the creation of pods that are no longer wanted.
@@ -77,10 +81,12 @@ impl PoolMemory {
     pub(super) fn note(&mut self, pods: &PoolPods, workers: &Workers, now: Moment) {
         let mut absent = Absent::with_capacity(self.absent.len());
         let (mut starting, mut started) = (HashSet::new(), HashSet::new());
+        let mut came_up = false;
         for pod in pods.pods.iter().filter(|pod| !pod.phase.is_over()) {
             let age = (now.millis / 1000).saturating_sub(u64::try_from(pod.created).unwrap_or(0));
             let since = self.absent.get(pod.worker()).copied();
             let there = workers.contains_key(pod.worker());
+            came_up |= there && since.is_some();
             if there && self.starting.contains(&pod.uid) && pod.restarts == 0 {
                 self.startups.add(u32::try_from(age).unwrap_or(u32::MAX));
             }
@@ -100,6 +106,41 @@ impl PoolMemory {
                 pods.pods.iter().filter(|pod| !pod.deleting).map(|pod| &*pod.uid).collect();
             self.deleted.retain(|uid| there.contains(&**uid));
         }
+        self.note_rejected(pods, came_up, now.instant);
+    }
+
+    /// Takes pods that failed before their worker ran for a try that was refused, however many they are at once. It counts
+    /// until a worker comes up.
+    fn note_rejected(&mut self, pods: &PoolPods, came_up: bool, now: Instant) {
+        if came_up || self.rejections.is_long_ago(now) {
+            self.rejections.clear();
+        }
+        let before = std::mem::take(&mut self.rejected);
+        let mut news = None;
+        // one that is deleted before it has started fails too
+        for pod in pods.pods.iter().filter(|pod| !pod.deleting) {
+            let Some(why) = &pod.rejected else { continue };
+            if !before.contains(&pod.uid) {
+                news = Some((pod, why));
+            }
+            self.rejected.insert(pod.uid.clone());
+        }
+        if let Some((pod, why)) = news
+            && self.rejections.allowed(now) > 0
+        {
+            tracing::warn!(pod = pod.worker(), why, "a pod failed before its worker ran");
+            self.rejections.refused(now, Refusal::Node(why.to_string()));
+        }
+    }
+
+    /// How many pods may be made now, while so many are on their way. While nodes refuse them one is tried at a time, and what
+    /// becomes of it is waited for.
+    pub(super) fn allowed(&self, coming: u32, now: Instant) -> u32 {
+        let by_nodes = match self.rejections.allowed(now) {
+            u32::MAX => u32::MAX,
+            tries => tries.saturating_sub(coming),
+        };
+        by_nodes.min(self.refusals.allowed(now))
     }
 
     /// How long a pod takes from being made to its worker's login.
@@ -121,7 +162,7 @@ impl PoolMemory {
 
     /// Whether pods could not be counted on a short while ago, though they were made.
     pub(super) fn lacks_nodes(&self, now: Instant) -> bool {
-        self.limited_until.is_some_and(|until| until > now)
+        self.rejections.message().is_some() || self.limited_until.is_some_and(|until| until > now)
     }
 }
 
@@ -199,7 +240,7 @@ impl Startups {
     }
 }
 
-/// Pods that the API server refused to make.
+/// Pods that the API server refused to make, or nodes to run.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
     /// Tries refused in a row.
@@ -214,6 +255,9 @@ pub(super) struct Refusals {
 /// An API server that does not answer so many tries in a row is not waited for: within some seconds.
 const AWAY: u32 = 3;
 
+/// What nodes refused so long ago they may take now.
+const FORGOTTEN: Duration = Duration::from_secs(300);
+
 /// Why pods were not made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Refusal {
@@ -221,6 +265,8 @@ pub(super) enum Refusal {
     Said(String),
     /// It does not answer, or this operator may not write for the moment: that ends by itself.
     Away(String),
+    /// A node refused a pod that was made: another one may take it.
+    Node(String),
 }
 
 impl Refusal {
@@ -229,6 +275,7 @@ impl Refusal {
         match self {
             Self::Said(message) => Self::Said(format!("{prefix}{message}")),
             Self::Away(message) => Self::Away(format!("{prefix}{message}")),
+            Self::Node(message) => Self::Node(format!("{prefix}{message}")),
         }
     }
 }
@@ -239,6 +286,7 @@ impl Refusals {
         let (longest, said, message) = match refusal {
             Refusal::Said(message) => (60, true, message),
             Refusal::Away(message) => (4, false, message),
+            Refusal::Node(message) => (60, false, message),
         };
         self.said |= said;
         let pause = Duration::from_secs((1 << self.streak.min(6)).min(longest));
@@ -250,6 +298,11 @@ impl Refusals {
     /// It did not.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
+    }
+
+    /// Whether the last one is so long ago that it says nothing any more.
+    fn is_long_ago(&self, now: Instant) -> bool {
+        self.not_before.is_some_and(|not_before| now.saturating_duration_since(not_before) >= FORGOTTEN)
     }
 
     /// What the API server said, once no more pods can be counted on than there are: one try that failed is soon repeated,

@@ -8,6 +8,7 @@ use arborist_core::profile::Needs;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use kube::Resource;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -57,6 +58,8 @@ pub struct PodRecord {
     pub restarts: u32,
     /// How its container last ended.
     pub ended: Option<Box<Ended>>,
+    /// Why it failed before its container ran: the kubelet refused it, or evicted it while it pulled the image.
+    pub rejected: Option<Box<str>>,
 }
 
 /// Why a pod with a worker's labels is none.
@@ -181,7 +184,9 @@ impl PodRecord {
         };
         let ended = self.ended.as_ref().map_or(0, |_| size_of::<Ended>());
         let node = self.node.as_ref().map_or(0, |node| node.len());
-        size_of::<Self>() + texts.map(str::len).iter().sum::<usize>() + waiting + ended + unschedulable + node
+        let rejected = self.rejected.as_ref().map_or(0, |text| text.len());
+        let texts = texts.map(str::len).iter().sum::<usize>();
+        size_of::<Self>() + texts + waiting + ended + unschedulable + node + rejected
     }
 }
 
@@ -217,6 +222,8 @@ struct ContainerSpec {
 #[serde(rename_all = "camelCase", default)]
 struct Status {
     phase: Option<String>,
+    reason: Option<String>,
+    message: Option<String>,
     conditions: Vec<PodCondition>,
     container_statuses: Vec<Container>,
 }
@@ -247,6 +254,7 @@ struct Container {
 #[serde(default)]
 struct State {
     waiting: Option<WaitingState>,
+    running: Option<IgnoredAny>,
     terminated: Option<Terminated>,
 }
 
@@ -263,6 +271,8 @@ struct Terminated {
     exit_code: i32,
     #[serde(default)]
     reason: Option<String>,
+    #[serde(default)]
+    started_at: Option<Time>,
     #[serde(default)]
     finished_at: Option<Time>,
 }
@@ -360,6 +370,7 @@ impl WorkerPod {
             waiting: container.and_then(waiting).map(Box::new),
             restarts: container.map_or(0, |c| u32::try_from(c.restart_count).unwrap_or(0)),
             ended: container.and_then(ended).map(Box::new),
+            rejected: self.rejected(container),
         })
     }
 
@@ -400,6 +411,16 @@ impl WorkerPod {
         let unexplained = |c: &PodCondition| c.reason.as_deref().unwrap_or_default().is_empty();
         self.condition("Ready").is_some_and(|c| c.status != "True" && unexplained(c))
             && container.is_some_and(|c| c.ready)
+    }
+
+    fn rejected(&self, container: Option<&Container>) -> Option<Box<str>> {
+        if self.phase() != Phase::Failed || container.is_some_and(has_run) {
+            return None;
+        }
+        let Status { reason, message, .. } = &self.status;
+        let reason = reason.as_deref().unwrap_or("Failed");
+        let colon = if message.is_some() { ": " } else { "" };
+        Some(short(Some(&format!("{reason}{colon}{}", message.as_deref().unwrap_or_default()))))
     }
 
     fn scheduling(&self) -> Scheduling {
@@ -450,6 +471,14 @@ fn waiting(container: &Container) -> Option<Waiting> {
         _ => return None,
     };
     Some(Waiting { why, image: short(Some(&container.image)), message: short(state.message.as_deref()) })
+}
+
+/// Whether a container ever ran. One that never did may be told as terminated all the same, without a time.
+fn has_run(container: &Container) -> bool {
+    let ran = |state: &State| {
+        state.running.is_some() || state.terminated.as_ref().is_some_and(|t| t.started_at.is_some())
+    };
+    container.restart_count > 0 || ran(&container.state) || ran(&container.last_state)
 }
 
 fn ended(container: &Container) -> Option<Ended> {

@@ -188,6 +188,36 @@ fn a_lost_node_shows_in_a_container_that_is_ready_in_a_pod_that_is_not() {
 }
 
 #[test]
+fn a_pod_that_failed_before_its_worker_ran_says_why() {
+    let no_room = "Pod was rejected: Node didn't have enough resource: cpu, requested: 32000, used: 900, capacity: 32000";
+    let refused = |containers: Value| json!({"phase": "Failed", "reason": "OutOfcpu", "message": no_room, "containerStatuses": containers});
+    let terminated = |state: Value| json!([{"name": "worker", "state": {"terminated": state}}]);
+    let unknown = json!({"exitCode": 137, "reason": "ContainerStatusUnknown", "startedAt": null});
+    let ran = json!({"exitCode": 137, "startedAt": "2026-01-01T00:00:05Z"});
+    let other_ran = json!([{"name": "injected", "state": {"running": {}}}, {"name": "worker", "state": {}}]);
+    let why = format!("OutOfcpu: {no_room}");
+    for (status, rejected) in [
+        (refused(json!([])), Some(&*why)),
+        (refused(terminated(unknown.clone())), Some(&*why)),
+        (
+            refused(json!([{"name": "worker", "state": {"waiting": {"reason": "ContainerCreating"}}}])),
+            Some(&*why),
+        ),
+        (refused(other_ran), Some(&*why)),
+        (json!({"phase": "Failed", "reason": "Evicted"}), Some("Evicted")),
+        (json!({"phase": "Failed"}), Some("Failed")),
+        (refused(terminated(ran.clone())), None),
+        (refused(json!([{"name": "worker", "state": {"running": {}}}])), None),
+        (refused(json!([{"name": "worker", "restartCount": 1, "state": {"terminated": unknown}}])), None),
+        (refused(json!([{"name": "worker", "lastState": {"terminated": ran}}])), None),
+        (json!({"phase": "Pending", "reason": "OutOfcpu"}), None),
+        (json!({"phase": "Succeeded"}), None),
+    ] {
+        assert_eq!(record(json!({}), status.clone()).rejected.as_deref(), rejected, "{status}");
+    }
+}
+
+#[test]
 fn a_record_is_small_whatever_the_pod_says() {
     let node = json!({"nodeName": "ip-10-0-123-45.eu-central-1.compute.internal"});
     let uid = "0b0f2f5e-7a0c-4ac5-9d7e-cf7e4f3a1d7b";
@@ -201,6 +231,9 @@ fn a_record_is_small_whatever_the_pod_says() {
     });
     let worst = read(pod("proving", "vm-abcde", uid, json!({}), status)).record().unwrap();
     assert!(worst.bytes() <= 1_050, "{}", worst.bytes());
+    let refused = json!({"phase": "Failed", "reason": long, "message": long});
+    let refused = read(pod("proving", "vm-abcde", uid, json!({}), refused)).record().unwrap();
+    assert!(refused.bytes() <= 500, "{}", refused.bytes());
 }
 
 fn reader(book: &PodBook, scope: Scope) -> Reader {

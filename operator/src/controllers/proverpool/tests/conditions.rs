@@ -47,6 +47,7 @@ fn seen(wanted: u32, busy: usize, others: Vec<(Value, Value)>) -> Seen {
         delete_failed: false,
         allowed: 0,
         refusal: None,
+        rejection: None,
         limited: false,
         startup: None,
         grace: rules.grace,
@@ -173,6 +174,27 @@ fn the_api_servers_refusal_is_told_while_pods_are_missing() {
     assert_eq!(found[3], format!("+PodCreationFailed: 1 of 5 pods are there; the API server says: {quota}"));
     let enough = Seen { refusal: Some(quota.into()), ..seen(1, 1, vec![]) };
     assert_eq!(told(&enough)[0], "+AsWanted: 1 workers for 1 wanted");
+}
+
+#[test]
+fn what_nodes_refuse_is_told_while_workers_are_missing() {
+    let why = "OutOfcpu: Pod was rejected: Node didn't have enough resource: cpu";
+    let tried = vec![(on_node(), json!({"phase": "Pending"}))];
+    let rejected = |busy, others| Seen { rejection: Some(why.into()), ..seen(2, busy, others) };
+    let text =
+        |present| format!("PodRejected: {present} of 2 workers; pods fail before their worker runs: {why}");
+    for others in [vec![], tried.clone()] {
+        let found = told(&rejected(0, others));
+        assert_eq!((&found[0], &found[3]), (&format!("-{}", text(0)), &format!("+{}", text(0))));
+    }
+    let found = told(&rejected(1, tried));
+    assert_eq!(
+        (found[0].as_str(), &found[3]),
+        ("+AsWanted: 1 workers for 2 wanted", &format!("+{}", text(1)))
+    );
+    assert_eq!(told(&rejected(2, vec![]))[3], "-EnoughCapacity");
+    let both = Seen { refusal: Some("quota".into()), ..rejected(0, vec![]) };
+    assert!(told(&both)[0].starts_with("-PodCreationFailed: "));
 }
 
 #[test]

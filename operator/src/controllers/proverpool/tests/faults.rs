@@ -38,6 +38,54 @@ async fn a_refusal_is_told_and_tried_again_later_one_at_a_time() {
     assert!(stage.api.count(Method::POST, PODS) > tries);
 }
 
+/// A scheduler that knows less than the kubelets, or a device that a node has lost: each pod fails within a second.
+#[tokio::test]
+async fn pods_that_nodes_refuse_are_tried_one_at_a_time_and_told_of() {
+    let stage = Stage::new(json!({}));
+    stage.demand(0, 100);
+    let refuse = |names: &[String]| {
+        names.iter().for_each(|name| stage.tell(name, on_node(), refused("not enough cpu")));
+    };
+    // as if the pause were over
+    let pause_over = || {
+        stage.shop.fleet.with(&key("vm"), |memory| memory.rejections.not_before = Some(Instant::now()));
+    };
+    stage.round().await;
+    refuse(&stage.made());
+    for tries in 1..=3 {
+        stage.round().await;
+        let made = stage.made();
+        assert_eq!(made.len(), 99 + tries, "nothing is made at once");
+        assert_eq!(stage.api.count(Method::DELETE, PODS), made.len(), "those that failed are cleared away");
+        for name in &made {
+            stage.shop.book.tell_gone(&format!("prod/{name}"));
+        }
+        pause_over();
+        stage.round().await;
+        stage.round().await;
+        assert_eq!(stage.made().len(), 100 + tries, "one, and what becomes of it is waited for");
+        refuse(&stage.made()[99 + tries..]);
+    }
+    stage.round().await;
+    let found = stage.round_with_status().await;
+    let text =
+        "0 of 12 workers; pods fail before their worker runs: OutOfcpu: Pod was rejected: not enough cpu";
+    for (type_, is) in [("Ready", "False"), ("CapacityLimited", "True")] {
+        assert_eq!(condition(&found, type_), (is, "PodRejected", text));
+    }
+    assert_eq!(condition(&found, "Starved").1, "AllPoolsLimited");
+    assert!(serde_json::to_vec(&found).unwrap().len() < 2_000);
+    // one that comes up ends it
+    pause_over();
+    stage.round().await;
+    let tried = stage.made().pop().unwrap();
+    stage.tell(&tried, on_node(), running());
+    stage.round().await;
+    stage.tell_worker(&tried, 1);
+    stage.round().await;
+    assert!(stage.made().len() > 190, "{}", stage.made().len());
+}
+
 /// A webhook may take away what makes a pod the pool's: nobody would find it then, or delete it.
 #[tokio::test]
 async fn pods_that_are_not_made_as_they_were_asked_for_are_deleted_and_told_of() {

@@ -118,6 +118,17 @@ pub fn unheard() -> Value {
     json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "False"}], "containerStatuses": [{"ready": true}]})
 }
 
+/// Evicted after its worker had run.
+pub fn evicted() -> Value {
+    let ended = json!({"exitCode": 137, "startedAt": "2026-01-01T00:00:05Z"});
+    json!({"phase": "Failed", "reason": "Evicted", "containerStatuses": [{"state": {"terminated": ended}}]})
+}
+
+/// Refused by its node's kubelet.
+pub fn refused(message: &str) -> Value {
+    json!({"phase": "Failed", "reason": "OutOfcpu", "message": format!("Pod was rejected: {message}")})
+}
+
 pub fn on_node() -> Value {
     json!({"nodeName": "node-1"})
 }

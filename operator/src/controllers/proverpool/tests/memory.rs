@@ -73,6 +73,72 @@ fn only_what_lasts_or_has_a_reason_limits_a_pool() {
     }
 }
 
+/// The pods of a pool at a second: names of those refused, of those refused that are being deleted, of those logged in and of
+/// those not. After it: refusals in a row, and how many pods may be made while one is on its way.
+type Second<'a> = (u64, [&'a [&'a str]; 4], u32, u32);
+
+#[test]
+fn pods_that_nodes_refuse_together_are_one_refusal_until_a_worker_comes_up() {
+    let all = u32::MAX;
+    let stories: [&[Second]; 6] = [
+        &[(0, [&[], &[], &["w"], &["a"]], 0, all)],
+        // at once, or while nothing is tried
+        &[(0, [&["a", "b", "c"], &[], &[], &[]], 1, 0), (0, [&["a", "d"], &[], &[], &[]], 1, 0)],
+        // the next try after the pause, and what is there is not news
+        &[
+            (0, [&["a"], &[], &[], &[]], 1, 0),
+            (5, [&["a"], &[], &[], &[]], 1, 0),
+            (6, [&["a", "b"], &[], &[], &[]], 2, 0),
+        ],
+        // one that is deleted before it started fails too
+        &[(0, [&[], &["a"], &[], &[]], 0, all)],
+        // a worker that was there all the time is no sign, one that comes up is
+        &[
+            (0, [&["a"], &[], &["w"], &["b"]], 1, 0),
+            (5, [&["a"], &[], &["w"], &["b"]], 1, 0),
+            (9, [&["a"], &[], &["w", "b"], &[]], 0, all),
+        ],
+        &[
+            (0, [&["a"], &[], &[], &[]], 1, 0),
+            (299, [&[], &[], &[], &[]], 1, 0),
+            (302, [&[], &[], &[], &[]], 0, all),
+        ],
+    ];
+    for story in stories {
+        let mut memory = PoolMemory::default();
+        for (second, [failed, going, there, absent], streak, allowed) in story {
+            let pod = |spec: &serde_json::Value, status: &serde_json::Value, names: &[&str]| {
+                let one = |name: &&str| record(name, "t", spec.clone(), status.clone());
+                names.iter().map(one).collect::<Vec<_>>()
+            };
+            let going = pod(&json!({"deleting": true}), &refused("no room"), going);
+            let alive = [pod(&on_node(), &running(), there), pod(&on_node(), &running(), absent)].concat();
+            let pods = [pod(&on_node(), &refused("no room"), failed), going, alive].concat();
+            let brief = |name: &&str| worker(name, WorkerState::Live, 1, None);
+            let workers = there.iter().map(brief).map(|worker| (worker.name.clone(), worker)).collect();
+            memory.note(&PoolPods { pods, expected: 0 }, &workers, at(*second));
+            let now = at(*second).instant;
+            assert_eq!(
+                (memory.rejections.streak, memory.allowed(1, now)),
+                (*streak, *allowed),
+                "{story:?}: {second} s"
+            );
+        }
+    }
+}
+
+#[test]
+fn while_nodes_refuse_pods_one_is_tried_at_a_time_and_the_third_limits_the_pool() {
+    let mut memory = PoolMemory::default();
+    for (second, streak, limited) in [(0, 1, false), (2, 2, false), (10, 3, true), (30, 4, true)] {
+        let pods = vec![record(&format!("vm-{second}"), "t", on_node(), refused("no room"))];
+        memory.note(&PoolPods { pods, expected: 0 }, &Workers::new(), at(second));
+        let allowed = |coming, later| memory.allowed(coming, at(second + later).instant);
+        assert_eq!((memory.rejections.streak, memory.is_limited(at(second).instant)), (streak, limited));
+        assert_eq!((allowed(0, 0), allowed(0, 60), allowed(1, 60)), (0, 1, 0), "{second}");
+    }
+}
+
 #[test]
 fn starts_are_measured_from_the_making_to_the_login() {
     let mut memory = PoolMemory::default();

@@ -241,7 +241,7 @@ async fn idle_pods_stay_for_the_delay() {
 #[tokio::test]
 async fn a_pod_that_is_over_is_cleared_away_and_made_anew() {
     let stage = Stage::new(json!({"scaling": {"min": 1}}));
-    stage.tell("evicted", on_node(), json!({"phase": "Failed"}));
+    stage.tell("evicted", on_node(), evicted());
     stage.round().await;
     assert_eq!((stage.there(&["evicted"]).len(), stage.made().len()), (0, 1));
 }
