@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 
 const CLASS: &str = "simulated";
 const TAINT: &str = "arborist.dev/simulated";
-/// Pods that the bare client makes to compare with.
-const BARE: u32 = 500;
+/// The most pods that the bare client makes to compare with.
+const BARE: u32 = 2_000;
 /// Requests that the bare client has under way at once: as many as the operator.
 const BARE_AT_ONCE: usize = 32;
 /// Proofs made while the API writes are counted.
@@ -41,12 +41,13 @@ async fn grow(scene: &Scene<'_>) -> Result<()> {
     make_nodes(scene, size.nodes).await?;
     let leader = scene.lab.leader().await?;
     let before = resident_bytes(&leader, "arborist")?;
-    let bare = bare_rate(scene).await?;
-    scene.apply(&[simulated(size.pods, scene), real()]).await?;
+    let bare = bare_rate(scene, size.pods.min(BARE)).await?;
+    scene.apply(&[simulated(size.pods, scene)]).await?;
     let large = job("large", size.transactions, scene.seed, json!({}));
     scene.apply(&[large]).await?;
     let mut born = born_rate(scene, "simulated", size.pods).await?;
     running(scene, "simulated", size.pods).await?;
+    scene.apply(&[real()]).await?;
     if size.pending > 0 {
         let nowhere = json!({"template": {"nodeSelector": {NODE_LABEL: "nowhere"}}});
         scene.apply(&[fixed_pool("pending", i32::try_from(size.pending)?, nowhere)]).await?;
@@ -152,8 +153,19 @@ fn limit(pods: u32) -> Duration {
 
 /// Waits for all pods of the pool to be made; how many a second, by their own creation times.
 async fn born_rate(scene: &Scene<'_>, pool: &str, wanted: u32) -> Result<f64> {
+    // the pool is asked and not the pods, many times a second: thousands of them are a load of their own
     let what = format!("{wanted} pods of {pool} made");
-    let pods = eventually(limit(wanted), what, || there(scene, pool, wanted, |_| true)).await?;
+    eventually(limit(wanted), what, || async {
+        let status = scene.pools().get(pool).await.map_err(|e| e.to_string())?.status.unwrap_or_default();
+        if status.replicas >= i32::try_from(wanted).unwrap_or(i32::MAX) {
+            Ok(())
+        } else {
+            Err(format!("{} pods", status.replicas))
+        }
+    })
+    .await?;
+    let pods = scene.workers(pool).await?;
+    ensure!(pods.len() >= wanted as usize, "the pool counts {wanted} pods, and {} are there", pods.len());
     let times = pods.iter().filter_map(|p| Some(p.creation_timestamp()?.0.as_second()));
     let (first, last) = times.fold((i64::MAX, i64::MIN), |(a, b), t| (a.min(t), b.max(t)));
     // times are whole seconds: the first and the last are both part of the span
@@ -166,9 +178,9 @@ async fn running(scene: &Scene<'_>, pool: &str, wanted: u32) -> Result<()> {
     Ok(())
 }
 
-/// How many pods a second a client makes that does nothing else: pods of the same pool on the same nodes, before there are
-/// others to schedule.
-async fn bare_rate(scene: &Scene<'_>) -> Result<f64> {
+/// How many pods a second a client makes that does nothing else: as many pods of the same pool on the same nodes, which the
+/// cluster schedules meanwhile, as it does the operator's.
+async fn bare_rate(scene: &Scene<'_>, count: u32) -> Result<f64> {
     let fixed = json!({"spec": {"scaling": {"mode": "Fixed", "replicas": 1}}});
     scene.apply(&[laid_over(simulated(1, scene), fixed)]).await?;
     let what = "a pod to copy";
@@ -178,7 +190,7 @@ async fn bare_rate(scene: &Scene<'_>) -> Result<f64> {
     let model = models.first().context("there is no pod to copy")?;
     let pods = scene.pods();
     let start = Instant::now();
-    stream::iter(0..BARE)
+    stream::iter(0..count)
         .map(|number| {
             let (pods, copy) = (pods.clone(), copy(model, number));
             async move { pods.create(&PostParams::default(), &copy).await.context("make a bare pod") }
@@ -186,7 +198,7 @@ async fn bare_rate(scene: &Scene<'_>) -> Result<f64> {
         .buffer_unordered(BARE_AT_ONCE)
         .try_for_each(|_| async { Ok(()) })
         .await?;
-    let rate = f64::from(BARE) / start.elapsed().as_secs_f64();
+    let rate = f64::from(count) / start.elapsed().as_secs_f64();
     delete_pods(scene, "bare=true").await?;
     Ok(rate)
 }
