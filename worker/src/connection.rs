@@ -5,7 +5,7 @@ use arborist_core::wire::Hello;
 use rand::RngExt;
 use std::path::PathBuf;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 /// Short, because a fleet that waits is idle: an operator that takes over is found within this time. 10,000
@@ -56,26 +56,28 @@ pub(crate) fn spawn(login: Login, wires: Wires) -> std::io::Result<JoinHandle<En
 async fn keep_connected(login: &Login, wires: &Wires) -> Ended {
     let mut failures = 0;
     loop {
+        let began = Instant::now();
         let session = tokio::select! {
             session = Session::open(login, wires) => session,
             () = wires.stop.cancelled() => return Ended::Stopped,
         };
-        let error = match session {
+        // a try that took long was a pause already
+        let (error, waited) = match session {
             Ok(session) => {
                 tracing::info!(dispatcher = login.connect, "logged in");
                 failures = 0;
                 match session.serve().await {
                     Ok(()) => return Ended::Stopped,
-                    Err(error) => error,
+                    Err(error) => (error, Duration::ZERO),
                 }
             }
-            Err(error) => error,
+            Err(error) => (error, began.elapsed()),
         };
         wires.book.connection_lost();
         if let SessionError::Refused(text) = error {
             return Ended::Refused(text);
         }
-        let pause = pause(failures);
+        let pause = pause(failures).saturating_sub(waited);
         failures += 1;
         tracing::warn!(dispatcher = login.connect, ?pause, "not connected: {error}");
         tokio::select! {

@@ -12,6 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use socket2::SockRef;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,6 +26,9 @@ use tokio_util::sync::CancellationToken;
 
 /// How long connecting, and then logging in, may take.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// How long an address may take to answer at all. That of a leader that is gone with its node never does, and is the
+/// Service's until another leads: who waits for it longer finds the new one later.
+const REACH_LIMIT: Duration = Duration::from_secs(2);
 /// How long the last frames may take when the worker leaves.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
 const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(5);
@@ -312,14 +316,17 @@ async fn connect(login: &Login, ca: &[u8]) -> Result<TlsStream<TcpStream>, Sessi
     let config = trust_only(ca)?;
     let name = ServerName::try_from(login.server_name.clone())
         .map_err(|error| SessionError::Protocol(format!("server name `{}`: {error}", login.server_name)))?;
-    let tcp = TcpStream::connect(&login.connect)
-        .await
-        .map_err(io_error(format!("connecting to {}", login.connect)))?;
+    let tcp = reach(&login.connect).await.map_err(io_error(format!("connecting to {}", login.connect)))?;
     let options = SockRef::from(&tcp);
     tcp.set_nodelay(true)
         .and_then(|()| options.set_tcp_user_timeout(Some(SILENCE_LIMIT)))
         .map_err(io_error("setting up the socket"))?;
     TlsConnector::from(Arc::new(config)).connect(name, tcp).await.map_err(io_error("the TLS handshake"))
+}
+
+async fn reach(host_and_port: &str) -> io::Result<TcpStream> {
+    let addresses: Vec<SocketAddr> = tokio::net::lookup_host(host_and_port).await?.collect();
+    timeout(REACH_LIMIT, TcpStream::connect(&addresses[..])).await.map_err(|_| io::ErrorKind::TimedOut)?
 }
 
 fn trust_only(ca: &[u8]) -> Result<rustls::ClientConfig, SessionError> {
@@ -338,4 +345,28 @@ fn trust_only(ca: &[u8]) -> Result<rustls::ClientConfig, SessionError> {
         .map_err(|error| bad(error.to_string()))?
         .with_root_certificates(roots)
         .with_no_client_auth())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use socket2::{Domain, Socket, Type};
+
+    /// A full queue of a listener that accepts nothing is as silent as an address that is gone.
+    #[tokio::test]
+    async fn an_address_that_does_not_answer_is_not_waited_for() {
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap().as_socket().unwrap().to_string();
+        let mut connected = vec![];
+        let error = loop {
+            match reach(&address).await {
+                Ok(stream) => connected.push(stream),
+                Err(error) => break error,
+            }
+            assert!(connected.len() < 8, "its queue is never full");
+        };
+        assert_eq!((error.kind(), connected.is_empty()), (io::ErrorKind::TimedOut, false));
+    }
 }
