@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const CLASS: &str = "simulated";
 const TAINT: &str = "arborist.dev/simulated";
@@ -166,10 +166,7 @@ async fn born_rate(scene: &Scene<'_>, pool: &str, wanted: u32) -> Result<f64> {
     .await?;
     let pods = scene.workers(pool).await?;
     ensure!(pods.len() >= wanted as usize, "the pool counts {wanted} pods, and {} are there", pods.len());
-    let times = pods.iter().filter_map(|p| Some(p.creation_timestamp()?.0.as_second()));
-    let (first, last) = times.fold((i64::MAX, i64::MIN), |(a, b), t| (a.min(t), b.max(t)));
-    // times are whole seconds: the first and the last are both part of the span
-    Ok(pods.len() as f64 / (last - first + 1) as f64)
+    Ok(rate(&pods))
 }
 
 async fn running(scene: &Scene<'_>, pool: &str, wanted: u32) -> Result<()> {
@@ -189,18 +186,24 @@ async fn bare_rate(scene: &Scene<'_>, count: u32) -> Result<f64> {
     delete_pods(scene, LABEL_POOL).await?;
     let model = models.first().context("there is no pod to copy")?;
     let pods = scene.pods();
-    let start = Instant::now();
-    stream::iter(0..count)
+    let made: Vec<Pod> = stream::iter(0..count)
         .map(|number| {
             let (pods, copy) = (pods.clone(), copy(model, number));
             async move { pods.create(&PostParams::default(), &copy).await.context("make a bare pod") }
         })
         .buffer_unordered(BARE_AT_ONCE)
-        .try_for_each(|_| async { Ok(()) })
+        .try_collect()
         .await?;
-    let rate = f64::from(count) / start.elapsed().as_secs_f64();
     delete_pods(scene, "bare=true").await?;
-    Ok(rate)
+    Ok(rate(&made))
+}
+
+/// Pods made a second, by the creation times that the API server gave them. They are whole seconds: the first and the last are
+/// both part of the span.
+fn rate(pods: &[Pod]) -> f64 {
+    let times = pods.iter().filter_map(|p| Some(p.creation_timestamp()?.0.as_second()));
+    let (first, last) = times.fold((i64::MAX, i64::MIN), |(a, b), t| (a.min(t), b.max(t)));
+    pods.len() as f64 / (last - first + 1) as f64
 }
 
 fn copy(model: &Pod, number: u32) -> Pod {
