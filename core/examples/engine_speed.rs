@@ -17,6 +17,7 @@ fn spec(id: u32, calls: &[u8]) -> JobSpec {
     JobSpec {
         id: JobId(id),
         name: "speed".into(),
+        namespace: String::new(),
         source: Source::Synthetic { calls: calls.to_vec(), seed: u64::from(id) },
         chain_id: 1,
         block_number: 1,
@@ -43,7 +44,7 @@ fn main() {
     for (prefetch, keep) in [(0u16, false), (1, false), (2, true)] {
         for n in 0..WORKERS {
             let (name, node) = (format!("w{n}"), format!("n{}", n / 4));
-            let worker = WorkerSpec { name, node, capacity: needs, kinds: KindSet::ALL, prefetch };
+            let worker = WorkerSpec { name, node, capacity: needs, kinds: KindSet::ALL, prefetch, serves: Serves::All };
             let session = Session(n + WORKERS * u64::from(prefetch) + 1);
             engine.handle(1, Event::Joined { session, worker, held: vec![] }, &mut out);
         }

@@ -99,6 +99,10 @@ impl Engine {
             c.expect(worker.kinds.contains(kind), || {
                 format!("lease {slot}: {} takes {}, not {kind}", worker.name, worker.kinds)
             });
+            let namespace = &job.spec.namespace;
+            c.expect(worker.serves.contains(namespace), || {
+                format!("lease {slot}: {} serves {}, not {namespace:?}", worker.name, worker.serves)
+            });
             if let Some(twin) = lease.twin {
                 c.expect(self.leases[twin].twin == Some(slot), || {
                     format!("lease {slot}: twin {twin} has another")
@@ -158,7 +162,8 @@ impl Engine {
                     self.picky_worker(At { job: *slot, node }, class)
                 } else {
                     let needs = self.classes[usize::from(class)];
-                    let takes = |w: &Worker| w.takes_leases() && w.kinds.contains(job.kind(node));
+                    let want = (job.kind(node), job.spec.namespace.as_str());
+                    let takes = |w: &Worker| w.takes_leases() && w.takes(want.0, want.1);
                     let free = |w: &Worker| takes(w) && !w.is_held() && fits(needs, w.free());
                     self.workers.iter().find(|(_, w)| free(w)).map(|(index, _)| index)
                 };

@@ -440,10 +440,10 @@ fn a_job_is_found_by_its_root_and_says_who_proved_it() {
     world.submit(spec(1, &[1], 0));
     world.submit(spec(2, &[2], 1));
     let root = |world: &World, job| *world.engine.prepared_job(JobId(job)).unwrap().ids.last().unwrap();
-    assert_eq!(world.engine.find_root(&root(&world, 1)), Some(JobId(1)));
-    assert_eq!(world.engine.find_root(&root(&world, 2)), Some(JobId(2)));
+    assert_eq!(world.engine.find_root("", &root(&world, 1)), Some(JobId(1)));
+    assert_eq!(world.engine.find_root("", &root(&world, 2)), Some(JobId(2)));
     let inner = world.engine.prepared_job(JobId(1)).unwrap().ids[0];
-    assert_eq!(world.engine.find_root(&inner), None);
+    assert_eq!(world.engine.find_root("", &inner), None);
     world.on(Event::Cancel(JobId(2)));
     assert_eq!(world.engine.attribution(JobId(1)), Some(vec![]));
     let first = world.join(1, SMALL, 0);

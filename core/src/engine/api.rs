@@ -1,7 +1,8 @@
 //! What goes into the engine and what comes out.
 
+use super::WorkerSpec;
 use super::index::IdIndex;
-use crate::circuit::{Circuit, Kind, KindSet};
+use crate::circuit::{Circuit, Kind};
 use crate::ids::{ArtifactHash, TaskId};
 use crate::profile::{Needs, Profile};
 use crate::tree::{BadShape, Leaves, NodeId, RootBinding, Shape, task_ids};
@@ -44,6 +45,8 @@ pub struct JobSpec {
     pub id: JobId,
     /// Its name, for people.
     pub name: String,
+    /// The tenant whose job it is: only workers that serve it prove its tasks. Empty where there are no tenants.
+    pub namespace: String,
     /// Its tree.
     pub source: Source,
     /// Chain.
@@ -91,21 +94,6 @@ impl PreparedJob {
         let index = IdIndex::new(&ids);
         Ok(Self { spec, shape, leaves, ids, index })
     }
-}
-
-/// A worker's login.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WorkerSpec {
-    /// Unique name.
-    pub name: String,
-    /// The machine it runs on.
-    pub node: String,
-    /// What it has in all.
-    pub capacity: Needs,
-    /// Kinds of proof that it takes.
-    pub kinds: KindSet,
-    /// Leases it takes beyond what it can run at once.
-    pub prefetch: u16,
 }
 
 /// A lease that a worker says it holds, at login.

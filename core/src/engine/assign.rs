@@ -3,8 +3,7 @@
 
 use super::leases::Tell;
 use super::table::At;
-use super::{Engine, Millis, TaskState};
-use crate::circuit::KindSet;
+use super::{Engine, Millis, Takers, TaskState};
 use crate::order::{Between, POLICIES};
 use crate::tree::NodeId;
 
@@ -64,10 +63,10 @@ impl Engine {
         match room {
             Room::Now => takers.free_for(self.classes[usize::from(class)]).next(),
             Room::Queue => {
-                let kind = self.jobs[at.job].kind(at.node);
-                let millis = self.durations.median(kind, 0);
+                let want = self.want(at);
+                let millis = self.durations.median(want.0, 0);
                 (Millis::from(millis) < self.config.prefetch_below)
-                    .then(|| self.workers.best_room(takers, class, kind, &self.classes))
+                    .then(|| self.workers.best_room(takers, class, want, &self.classes))
                     .flatten()
             }
         }
@@ -78,7 +77,11 @@ impl Engine {
     fn class_head(&mut self, job: u32, class: u8, room: Room) -> Option<(u64, u32)> {
         let mut first: Option<(u64, u32)> = None;
         for place in 0..self.workers.takers().len() {
-            let kinds = self.workers.takers()[place].kinds;
+            let takers = &self.workers.takers()[place];
+            if !takers.serves.contains(&self.jobs[job].spec.namespace) {
+                continue;
+            }
+            let kinds = takers.kinds;
             let Some(entry) = self.jobs[job].head(class, kinds) else { continue };
             let at = At { job, node: entry as u32 };
             let Some(worker) = self.taker(place, at, class, room) else { continue };
@@ -162,17 +165,17 @@ impl Engine {
 
     /// The worker that may run a ready task now that failed on some machines before.
     pub(crate) fn picky_worker(&self, at: At, class: u8) -> Option<u32> {
-        let (needs, kind) = (self.classes[usize::from(class)], self.jobs[at.job].kind(at.node));
+        let (needs, want) = (self.classes[usize::from(class)], self.want(at));
         let avoid = self.jobs[at.job].extra(at.node).map_or(&[][..], |e| &e.nodes);
         // Not to those that fail everything: they are always idle, and would use up its attempts.
         let mut sound = avoid.to_vec();
         sound.extend(self.workers.nodes_on_trial());
-        if sound.len() > avoid.len() && self.workers.could(needs, kind, &sound) {
-            return self.workers.best(needs, kind, &sound);
+        if sound.len() > avoid.len() && self.workers.could(needs, want, &sound) {
+            return self.workers.best(needs, want, &sound);
         }
-        let other = self.workers.best(needs, kind, avoid);
-        if other.is_none() && !self.workers.could(needs, kind, avoid) {
-            return self.workers.best(needs, kind, &[]);
+        let other = self.workers.best(needs, want, avoid);
+        if other.is_none() && !self.workers.could(needs, want, avoid) {
+            return self.workers.best(needs, want, &[]);
         }
         other
     }
@@ -182,12 +185,9 @@ impl Engine {
         for class in (0..self.classes.len()).rev() {
             let needs = self.classes[class];
             loop {
-                let free = self.workers.free_kinds_for(needs);
-                let Some(slot) = self.worth_stealing(class, free) else { break };
+                let Some(slot) = self.worth_stealing(class) else { break };
                 let at = self.leases[slot].at;
-                let Some(worker) = self.workers.best(needs, self.jobs[at.job].kind(at.node), &[]) else {
-                    break;
-                };
+                let Some(worker) = self.workers.best(needs, self.want(at), &[]) else { break };
                 if self.take_back(slot, Tell::Stop) {
                     // A second copy of it runs elsewhere.
                     continue;
@@ -202,13 +202,14 @@ impl Engine {
         }
     }
 
-    /// Of the leases of these kinds, the one queued last when it would wait long, else the one that has waited
-    /// long already.
-    fn worth_stealing(&mut self, class: usize, kinds: KindSet) -> Option<u32> {
+    /// Of the leases that a worker could start now, the one queued last when it would wait long, else the one that
+    /// has waited long already.
+    fn worth_stealing(&mut self, class: usize) -> Option<u32> {
+        let needs = self.classes[class];
         for _ in 0..LOOK {
-            let (kind, (_, slot, fence)) = self.queued[class].back(kinds)?;
+            let (lane, (_, slot, fence)) = self.queued[class].back(|lane| self.is_free_for(needs, lane))?;
             if !self.is_queued(slot, fence) {
-                self.queued[class].pop_back(kind);
+                self.queued[class].pop_back(lane);
                 continue;
             }
             if self.expected_wait(slot) >= STEAL_MILLIS {
@@ -217,9 +218,9 @@ impl Engine {
             break;
         }
         for _ in 0..LOOK {
-            let (kind, (since, slot, fence)) = self.queued[class].front(kinds)?;
+            let (lane, (since, slot, fence)) = self.queued[class].front(|lane| self.is_free_for(needs, lane))?;
             if !self.is_queued(slot, fence) {
-                self.queued[class].pop_front(kind);
+                self.queued[class].pop_front(lane);
                 continue;
             }
             if since + STEAL_MILLIS <= self.now {
@@ -255,19 +256,19 @@ impl Engine {
     /// Second copies of slow tasks: where the job's order puts the task before all that are ready, as
     /// so much may wait for it (`urgent`); the others to workers for whom nothing is ready.
     fn start_backups(&mut self, urgent: bool) {
-        let free = self.workers.free_kinds();
         let may = |slot: u32| {
-            let at = self.leases[slot].at;
-            !self.is_suspended(slot) && free.contains(self.jobs[at.job].kind(at.node))
+            let (kind, namespace) = self.want(self.leases[slot].at);
+            !self.is_suspended(slot) && self.workers.takers_of(kind, namespace).any(Takers::any_free)
         };
         let slow: Vec<_> = self.slow.iter().filter(|(.., slot)| may(*slot)).take(LOOK).copied().collect();
         for (_, _, slot) in slow {
             let lease = self.leases[slot];
+            let (kind, namespace) = self.want(lease.at);
+            let rivals = self.workers.rivals(kind, namespace);
             let job = &mut self.jobs[lease.at.job];
-            let (entry, kind) = (job.entry(lease.at.node), job.kind(lease.at.node));
+            let entry = job.entry(lease.at.node);
             // Another copy may have run out of memory: then this one needs a larger machine.
             let class = job.class(lease.at.node);
-            let rivals = self.workers.rivals(kind);
             let waits = urgent && job.head(class, rivals).is_none_or(|head| head < entry);
             if waits {
                 continue;
@@ -276,10 +277,11 @@ impl Engine {
             let slow_node = self.workers[lease.worker].node;
             let mut avoid = vec![slow_node];
             avoid.extend(self.jobs[lease.at.job].extra(lease.at.node).iter().flat_map(|e| &e.nodes));
-            let other = self.workers.best(needs, kind, &avoid);
+            let want = self.want(lease.at);
+            let other = self.workers.best(needs, want, &avoid);
             let same = || {
                 let may = |w: u32| w != lease.worker && !avoid[1..].contains(&self.workers[w].node);
-                self.workers.best_of(needs, kind, may)
+                self.workers.best_of(needs, want, may)
             };
             if let Some(worker) = other.or_else(same) {
                 self.back_up(slot, worker);

@@ -6,10 +6,13 @@ use crate::circuit::Kind;
 use crate::profile::Needs;
 use crate::tree::NodeId;
 use hashbrown::HashSet;
+use std::collections::BTreeMap;
 
-/// Tasks of one kind that ask for one class of machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Tasks of one namespace and kind that ask for one class of machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Demand {
+    /// Whose they are; of several that share a task the one whose job goes first.
+    pub namespace: String,
     /// The kind.
     pub kind: Kind,
     /// What each of them asks for now: after an OOM more than others of its kind.
@@ -37,8 +40,8 @@ struct Row {
 struct Walk<'a> {
     engine: &'a Engine,
     within: u32,
-    /// Kind by class.
-    rows: Vec<Row>,
+    /// Kind by class, of each namespace.
+    rows: BTreeMap<&'a str, Vec<Row>>,
     /// Tasks of several places that were counted, by the first bytes of their ids; unused while no
     /// task can stand at two places.
     counted: Option<HashSet<u64>>,
@@ -55,7 +58,7 @@ struct Tree<'a> {
 }
 
 impl Engine {
-    /// What all jobs that are proven now ask for; each task counts once, whatever jobs share it.
+    /// What all jobs that are proven now ask for, by namespace; each task counts once, whatever jobs share it.
     /// Quarantined tasks and what waits for them ask for nothing. Looks at every task of these jobs.
     pub fn demand(&self, within: Millis) -> Vec<Demand> {
         let jobs: Vec<&Job> = self.jobs.ranked().iter().map(|slot| &self.jobs[*slot]).collect();
@@ -63,18 +66,21 @@ impl Engine {
         let mut walk = Walk {
             engine: self,
             within: u32::try_from(within).unwrap_or(NEVER).min(NEVER - 1),
-            rows: vec![Row::default(); Kind::ALL.len() * self.classes.len()],
+            rows: BTreeMap::new(),
             counted: doubles.then(HashSet::new),
         };
         for job in jobs {
             walk.job(job);
         }
         let mut demand = vec![];
-        for kind in Kind::ALL {
-            for (class, needs) in self.classes.iter().enumerate() {
-                let Row { running, ready, soon } = walk.rows[kind.index() * self.classes.len() + class];
-                if running + ready + soon > 0 {
-                    demand.push(Demand { kind, needs: *needs, running, ready, soon });
+        for (namespace, rows) in walk.rows {
+            for kind in Kind::ALL {
+                for (class, needs) in self.classes.iter().enumerate() {
+                    let Row { running, ready, soon } = rows[kind.index() * self.classes.len() + class];
+                    if running + ready + soon > 0 {
+                        let namespace = namespace.to_owned();
+                        demand.push(Demand { namespace, kind, needs: *needs, running, ready, soon });
+                    }
                 }
             }
         }
@@ -82,10 +88,10 @@ impl Engine {
     }
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
     /// Children come before their parents, so one pass suffices. A kind that is done is passed over, and
     /// so is what stands above tasks that will not be done in time.
-    fn job(&mut self, job: &Job) {
+    fn job(&mut self, job: &'a Job) {
         let calls = job.shape().total_calls();
         let open = |kind: Kind| job.counts[kind.index()].done < job.counts[kind.index()].total;
         let mut tree = Tree {
@@ -103,7 +109,7 @@ impl Walk<'_> {
         self.joins(&mut tree);
     }
 
-    fn kernels(&mut self, tree: &mut Tree<'_>) {
+    fn kernels(&mut self, tree: &mut Tree<'a>) {
         let shape = tree.job.shape();
         let mut node = shape.total_calls();
         let bases = 2 * node;
@@ -118,7 +124,7 @@ impl Walk<'_> {
     }
 
     /// Bases, and joins of perfect subtrees level by level, then the right edge: see [`Shape`](crate::tree::Shape).
-    fn joins(&mut self, tree: &mut Tree<'_>) {
+    fn joins(&mut self, tree: &mut Tree<'a>) {
         let shape = tree.job.shape();
         let root = shape.root().0;
         let parent = |node| shape.parent(NodeId(node)).map(|parent| parent.0);
@@ -145,7 +151,7 @@ impl Walk<'_> {
     }
 
     /// Counts a task that is not done, and tells its parent if it will be done in time.
-    fn task(&mut self, tree: &mut Tree<'_>, kind: Kind, node: u32, parent: impl FnOnce() -> Option<u32>) {
+    fn task(&mut self, tree: &mut Tree<'a>, kind: Kind, node: u32, parent: impl FnOnce() -> Option<u32>) {
         let job = tree.job;
         let (index, median) = (node as usize, tree.medians[kind.index()]);
         let end = match job.state_of(node) {
@@ -175,7 +181,7 @@ impl Walk<'_> {
     }
 
     /// A task that is ready later on, maybe in time; when it will be done.
-    fn later(&mut self, job: &Job, kind: Kind, node: u32, ready_at: u32, median: u32) -> u32 {
+    fn later(&mut self, job: &'a Job, kind: Kind, node: u32, ready_at: u32, median: u32) -> u32 {
         if ready_at <= self.within {
             self.count(job, kind, node, |row| row.soon += 1);
         }
@@ -195,7 +201,7 @@ impl Walk<'_> {
         rest.min().map_or(0, clamp)
     }
 
-    fn count(&mut self, job: &Job, kind: Kind, node: u32, add: impl FnOnce(&mut Row)) {
+    fn count(&mut self, job: &'a Job, kind: Kind, node: u32, add: impl FnOnce(&mut Row)) {
         if job.is_shared(node)
             && let Some(counted) = &mut self.counted
         {
@@ -205,8 +211,10 @@ impl Walk<'_> {
                 return;
             }
         }
-        let class = usize::from(job.class(node));
-        add(&mut self.rows[kind.index() * self.engine.classes.len() + class]);
+        let (class, classes) = (usize::from(job.class(node)), self.engine.classes.len());
+        let empty = || vec![Row::default(); Kind::ALL.len() * classes];
+        let rows = self.rows.entry(&job.spec.namespace).or_insert_with(empty);
+        add(&mut rows[kind.index() * classes + class]);
     }
 }
 

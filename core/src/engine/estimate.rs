@@ -72,8 +72,8 @@ impl Engine {
     /// - P is the longest path that may remain: the steps of every open kind one after the other (of
     ///   `kernel` the most calls of a transaction, of `merge` the tree's height, or the bits of the
     ///   number of open ones if that is less),
-    /// - W(k) is the open work of k and of all kinds that need at least as much, over what the machines that
-    ///   take and fit any of these can run of k at once; or, if that is longer, the same of those of them alone
+    /// - W(k) is the open work of k and of all kinds that need at least as much, over what the machines that serve the
+    ///   job and take and fit any of these can run of k at once; or, if that is longer, the same of those of them alone
     ///   that only workers that take k too take, over the machines that take and fit k,
     /// - A(k) is the shortest path through the open kinds that only come after all that W(k) counts.
     pub fn estimate(&self, id: JobId) -> Option<Millis> {
@@ -91,38 +91,47 @@ impl Engine {
         if job.spec.suspended {
             return None;
         }
-        let rest = Rest::of(self, job);
+        let (rest, namespace) = (Rest::of(self, job), job.spec.namespace.as_str());
         let mut longest: Millis = rest.open_kinds().map(|kind| rest.path(kind)).sum();
         for kind in rest.open_kinds() {
             let needs = self.config.profile.needs(kind);
-            if self.slots(needs, KindSet::of(kind)) == 0 {
+            if self.slots(needs, KindSet::of(kind), namespace) == 0 {
                 return None;
             }
             let as_large = |other: &Kind| weight(needs, self.config.profile.needs(*other)) <= 1.0;
-            let only_there = |other: &Kind| self.workers.takers_of(*other).all(|t| t.kinds.contains(kind));
+            let only_there = |other: &Kind| {
+                self.workers.takers_of(*other, namespace).all(|takers| takers.kinds.contains(kind))
+            };
             let group: KindSet = rest.open_kinds().filter(as_large).collect();
             let own: KindSet = group.iter().filter(only_there).collect();
-            longest = longest.max(self.group_millis(&rest, needs, group, group));
+            longest = longest.max(self.group_millis(&rest, needs, group, (group, namespace)));
             if own != group {
-                longest = longest.max(self.group_millis(&rest, needs, own, KindSet::of(kind)));
+                longest = longest.max(self.group_millis(&rest, needs, own, (KindSet::of(kind), namespace)));
             }
         }
         Some(longest)
     }
 
-    /// How long the open tasks of a group take machines that take one of `kinds`, of which each fits so much at
-    /// once, and what comes after them.
-    fn group_millis(&self, rest: &Rest, unit: Needs, group: KindSet, kinds: KindSet) -> Millis {
+    /// How long the open tasks of a group take machines that take one of `kinds` of a namespace, of which each fits
+    /// so much at once, and what comes after them.
+    fn group_millis(
+        &self,
+        rest: &Rest,
+        unit: Needs,
+        group: KindSet,
+        (kinds, namespace): (KindSet, &str),
+    ) -> Millis {
         let weigh = |other: Kind| rest.work(other) * weight(self.config.profile.needs(other), unit);
         let work: f64 = group.iter().map(weigh).sum();
         let after = rest.open_kinds().filter(|other| group.iter().all(|of| of.index() < other.index()));
         let after: Millis = after.map(|other| rest.tail(other)).sum();
-        (work / self.slots(unit, kinds).max(1) as f64) as Millis + after
+        (work / self.slots(unit, kinds, namespace).max(1) as f64) as Millis + after
     }
 
-    /// How many tasks with these needs all workers that take one of these kinds can run together.
-    fn slots(&self, needs: Needs, kinds: KindSet) -> u64 {
-        let takers = self.workers.takers().iter().filter(|takers| !takers.kinds.and(kinds).is_empty());
+    /// How many tasks with these needs all workers that take one of these kinds of a namespace can run together.
+    fn slots(&self, needs: Needs, kinds: KindSet, namespace: &str) -> u64 {
+        let takes = |t: &&super::Takers| t.serves.contains(namespace) && !t.kinds.and(kinds).is_empty();
+        let takers = self.workers.takers().iter().filter(takes);
         let shapes = takers.flat_map(|takers| &takers.shapes);
         shapes.map(|(capacity, shape)| slots(needs, *capacity) * u64::from(shape.workers)).sum()
     }

@@ -2,7 +2,7 @@
 //! needs the whole of a machine would wait for as long as there are any.
 
 use super::table::At;
-use super::{Engine, Millis, Worker, fits};
+use super::{Engine, Millis, Serves, Worker, fits};
 use crate::circuit::KindSet;
 use crate::order::{Between, POLICIES};
 use crate::profile::Needs;
@@ -21,7 +21,7 @@ pub(crate) struct Held {
 }
 
 impl Engine {
-    /// Chooses the machines to be held, among those that take the same kinds of proof: for the ready task that goes
+    /// Chooses the machines to be held, among those that take the same kinds of proof and namespaces: for the ready task that goes
     /// before all others of these, if it fits nowhere now and only smaller ones keep it out; one for each of its
     /// kind and job that is ready, those that will be free first.
     pub(crate) fn hold_machines(&mut self) {
@@ -33,25 +33,28 @@ impl Engine {
             self.workers.hold(worker, None);
         }
         let mut held_for = vec![];
-        let sets: Vec<KindSet> = self.workers.takers().iter().map(|takers| takers.kinds).collect();
-        for (place, kinds) in sets.into_iter().enumerate() {
+        let takers = self.workers.takers().iter();
+        let takers: Vec<_> = takers.map(|takers| (takers.kinds, takers.serves.clone())).collect();
+        for (place, takers) in takers.into_iter().enumerate() {
             if let Some((at, class)) = self.first_ready(place).filter(|(at, _)| !held_for.contains(at))
-                && self.hold_some(at, class, kinds)
+                && self.hold_some(at, class, &takers)
             {
                 held_for.push(at);
             }
         }
     }
 
-    /// Holds machines that take these kinds for a task and its like; says whether there were any to be held.
-    fn hold_some(&mut self, at: At, class: u8, kinds: KindSet) -> bool {
+    /// Holds machines of these takers for a task and its like; says whether there were any to be held.
+    fn hold_some(&mut self, at: At, class: u8, (kinds, serves): &(KindSet, Serves)) -> bool {
         let (needs, kind) = (self.classes[usize::from(class)], self.jobs[at.job].kind(at.node));
         let avoid = self.jobs[at.job].extra(at.node).map_or(vec![], |extra| extra.nodes.clone());
-        if class == 0 || self.workers.best(needs, kind, &avoid).is_some() {
+        if class == 0 || self.workers.best(needs, self.want(at), &avoid).is_some() {
             return false;
         }
         let alike = self.jobs[at.job].counts[kind.index()].ready.max(1) as usize;
-        let may = |w: &Worker| w.takes_leases() && w.kinds == kinds && fits(needs, w.capacity);
+        let may = |w: &Worker| {
+            w.takes_leases() && w.kinds == *kinds && w.serves == *serves && fits(needs, w.capacity)
+        };
         let most = (self.workers.iter().filter(|(_, w)| may(w)).count() / HELD_PART).max(1);
         let mut gaps: Vec<(Millis, u32)> = self
             .workers
@@ -78,6 +81,7 @@ impl Engine {
         let fitting =
             |class: &u8| all.len() == 1 || all[place].home(self.classes[usize::from(*class)]).is_some();
         let classes: Vec<u8> = (0..self.classes.len() as u8).filter(fitting).collect();
+        let serves = all[place].serves.clone();
         let mut first: Option<(i64, At, u8)> = None;
         let mut priority = None;
         for place in 0..self.jobs.ranked().len() {
@@ -86,6 +90,9 @@ impl Engine {
             let own = job.spec.priority;
             if first.is_some() && priority != Some(own) {
                 break;
+            }
+            if !serves.contains(&job.spec.namespace) {
+                continue;
             }
             let by_key = POLICIES[job.policy].between == Between::ByKey;
             let fits = |(class, entry): &&(u8, u64)| {

@@ -7,6 +7,7 @@ use crate::circuit::{Kind, KindSet};
 use crate::order::POLICIES;
 use crate::tree::NodeId;
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// How often a job's chances are looked at, in milliseconds.
@@ -28,7 +29,8 @@ impl Engine {
     /// Puts a job into the books, all its tasks open.
     pub(crate) fn enter_job(&mut self, tree: Arc<PreparedJob>, submitted: Millis) -> u32 {
         let kind_class = Kind::ALL.map(|kind| self.class_of(self.config.profile.needs(kind)));
-        let job = Box::new(Job::new(tree, kind_class, self.classes.len(), submitted));
+        let tenant = self.tenants.enter(&tree.spec.namespace);
+        let job = Box::new(Job::new(tree, tenant, kind_class, self.classes.len(), submitted));
         let id = job.spec.id;
         let vacant = self.jobs.slots.iter().position(Option::is_none);
         let slot = vacant.unwrap_or(self.jobs.slots.len());
@@ -240,8 +242,7 @@ impl Engine {
         if matches!(self.jobs[slot].state, JobState::Proving | JobState::Checking) {
             return;
         }
-        self.jobs.by_id.remove(&id);
-        self.jobs.slots[slot as usize] = None;
+        self.drop_job(slot);
         self.out.push(Command::Persist(Record::Forgotten(id)));
     }
 
@@ -330,37 +331,52 @@ impl Engine {
         }
     }
 
-    /// Says when no worker takes ready tasks, as they fit none or for their kind; once, until one does again.
+    /// Says when no worker takes ready tasks, as they fit none or for their kind or namespace; once, until one does
+    /// again.
     pub(crate) fn check_unfit(&mut self) {
-        for class in 0..self.classes.len() as u8 {
-            let needs = self.classes[usize::from(class)];
-            let taken =
-                |kind: &Kind| self.workers.could(needs, *kind, &[]) || self.workers.could_later(needs, *kind);
-            let unfit: KindSet = Kind::ALL.into_iter().filter(|kind| !taken(kind)).collect();
-            let mut told = self.unfit[usize::from(class)].and(unfit);
-            if self.first_of(class, unfit).is_none() {
-                told = KindSet::NONE;
+        let tenants: BTreeSet<u32> = self.jobs.ranked().iter().map(|slot| self.jobs[*slot].tenant).collect();
+        self.unfit.retain(|(tenant, _), _| tenants.contains(tenant));
+        for tenant in tenants {
+            for class in 0..self.classes.len() as u8 {
+                self.check_unfit_of(tenant, class);
             }
-            while let Some(at) = self.first_of(class, unfit.without(told)) {
-                let kind = self.jobs[at.job].kind(at.node);
-                // Where nothing fits, it is not for the kind.
-                told = if unfit == KindSet::ALL { unfit } else { told.or(KindSet::of(kind)) };
-                let ready =
-                    self.jobs.ranked().iter().map(|slot| self.jobs[*slot].counts[kind.index()].ready).sum();
-                self.out.push(Command::Notice(Notice::NoFittingWorker { kind, needs, ready }));
-            }
-            self.unfit[usize::from(class)] = told;
         }
     }
 
-    /// A ready task of this class and these kinds, of the first job that has one.
-    fn first_of(&mut self, class: u8, kinds: KindSet) -> Option<At> {
+    fn check_unfit_of(&mut self, tenant: u32, class: u8) {
+        let (needs, namespace) = (self.classes[usize::from(class)], self.tenants.name(tenant));
+        let taken = |kind: &Kind| {
+            let want = (*kind, namespace);
+            self.workers.could(needs, want, &[]) || self.workers.could_later(needs, want)
+        };
+        let unfit: KindSet = Kind::ALL.into_iter().filter(|kind| !taken(kind)).collect();
+        let mut told = self.unfit.get(&(tenant, class)).copied().unwrap_or(KindSet::NONE).and(unfit);
+        if self.first_of(tenant, class, unfit).is_none() {
+            told = KindSet::NONE;
+        }
+        while let Some(at) = self.first_of(tenant, class, unfit.without(told)) {
+            let kind = self.jobs[at.job].kind(at.node);
+            // Where nothing fits, it is not for the kind.
+            told = if unfit == KindSet::ALL { unfit } else { told.or(KindSet::of(kind)) };
+            let own = |slot: &&u32| self.jobs[**slot].tenant == tenant;
+            let jobs = self.jobs.ranked().iter().filter(own);
+            let ready = jobs.map(|slot| self.jobs[*slot].counts[kind.index()].ready).sum();
+            self.out.push(Command::Notice(Notice::NoFittingWorker { kind, needs, ready }));
+        }
+        self.unfit.insert((tenant, class), told);
+    }
+
+    /// A ready task of this class and these kinds, of the first job of a namespace that has one.
+    fn first_of(&mut self, tenant: u32, class: u8, kinds: KindSet) -> Option<At> {
         if kinds.is_empty() {
             return None;
         }
         (0..self.jobs.ranked().len()).find_map(|place| {
             let slot = self.jobs.ranked()[place];
             let job = &self.jobs[slot];
+            if job.tenant != tenant {
+                return None;
+            }
             let mut picky = job.picky.iter().filter(|(c, _)| *c == class).map(|(_, entry)| *entry as u32);
             let picky = picky.find(|node| kinds.contains(job.kind(*node)));
             let head = self.jobs[slot].head(class, kinds).map(|entry| entry as u32);

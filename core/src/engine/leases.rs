@@ -171,8 +171,8 @@ impl Engine {
             Some(started) => self.start(slot, started),
             None => {
                 self.workers[worker].queue.push(slot);
-                let kind = self.jobs[at.job].kind(at.node);
-                self.queued[usize::from(class)].push(kind, (assigned, slot, fence));
+                let lane = self.lane(at);
+                self.queued[usize::from(class)].push(lane, (assigned, slot, fence));
                 self.compact_queued(class);
             }
         }
@@ -322,12 +322,15 @@ impl Engine {
         }
     }
 
-    /// Makes a lease that of another job that wants its task; false if there is none.
+    /// Makes a lease that of another job that wants its task, of a namespace that the worker serves; false if there
+    /// is none.
     pub(crate) fn hand_over(&mut self, slot: u32) -> bool {
-        let at = self.leases[slot].at;
+        let (at, worker) = (self.leases[slot].at, self.leases[slot].worker);
+        let serves = &self.workers[worker].serves;
         let wants = |copy: &At| {
             let job = &self.jobs[copy.job];
-            copy.job != at.job && job.state == JobState::Proving
+            let served = serves.contains(&job.spec.namespace);
+            copy.job != at.job && job.state == JobState::Proving && served
         };
         let copies = self.open_copies(at);
         let next =

@@ -1,8 +1,8 @@
 //! The engine: `handle(now, event, &mut commands)`, nothing else changes its state.
 //!
 //! Where to look: `api` has what goes in and out, `table` has a job's books, `jobs` what users do to jobs, `workers` the workers,
-//! `takers` their indexes, `presence` their coming and going, `leases` who has what, `assign` who gets what, `hold` what is
-//! kept free for large tasks, `seen` what is shown,
+//! `takers` their indexes, `tenants` whose jobs there are, `presence` their coming and going, `leases` who has what, `assign` who gets what, `hold` what is
+//! kept free for large tasks, `serves` whose tasks a worker proves, `seen` what is shown,
 //! `results` and `retries` how a lease ends, `stragglers` what takes too long, `ends` what is known of
 //! processes that died, `views` what can be seen, `demand` and `estimate` what is needed and how long,
 //! `report` what is left of a job, `record` and `snapshot` what a restart reads.
@@ -25,10 +25,12 @@ mod report;
 mod results;
 mod retries;
 mod seen;
+mod serves;
 mod snapshot;
 mod stragglers;
 mod table;
 mod takers;
+mod tenants;
 mod views;
 mod workers;
 
@@ -38,7 +40,9 @@ pub use config::Config;
 pub use demand::Demand;
 pub(crate) use leases::Leases;
 pub use seen::*;
+pub use serves::{Serves, WorkerSpec};
 pub(crate) use table::{At, Job};
+pub(crate) use takers::Takers;
 pub(crate) use workers::{Worker, Workers, fits};
 
 use crate::circuit::KindSet;
@@ -129,6 +133,7 @@ pub struct Engine {
     /// Classes of machine that tasks need, ascending.
     pub(crate) classes: Vec<Needs>,
     pub(crate) jobs: Jobs,
+    pub(crate) tenants: tenants::Tenants,
     pub(crate) workers: Workers,
     pub(crate) leases: Leases,
     makers: Vec<Maker>,
@@ -157,8 +162,8 @@ pub struct Engine {
     held: hold::Held,
     /// When a lease queued now may be given to an idle worker.
     steal_at: Option<Millis>,
-    /// Kinds of which was said that no worker takes them or fits, by class.
-    unfit: Vec<KindSet>,
+    /// Kinds of which was said that no worker takes them or fits, by namespace and class.
+    unfit: BTreeMap<(u32, u8), KindSet>,
 }
 
 impl Engine {
@@ -171,6 +176,7 @@ impl Engine {
         Self {
             now: 0,
             jobs: Jobs::default(),
+            tenants: tenants::Tenants::default(),
             workers: Workers::default(),
             leases: Leases::default(),
             makers: vec![],
@@ -191,7 +197,7 @@ impl Engine {
             ends: ends::Ends::default(),
             held: hold::Held::default(),
             steal_at: None,
-            unfit: vec![KindSet::NONE; classes.len()],
+            unfit: BTreeMap::new(),
             classes,
             config,
         }

@@ -4,7 +4,10 @@ use super::leases::Tell;
 use super::retries::SUSPICIONS;
 use super::table::At;
 use super::workers::{Lost, Worker, fits};
-use super::{Command, Engine, Fence, Gone, Held, Millis, Session, TaskState, WorkerSpec, WorkerState};
+use super::{
+    Command, Engine, Fence, Gone, Held, JobState, Millis, Session, TaskState, WorkerSpec, WorkerState,
+};
+use crate::ids::TaskId;
 use std::cmp::Reverse;
 
 impl Engine {
@@ -17,7 +20,7 @@ impl Engine {
         let same = before.filter(|w| {
             let worker = &self.workers[*w];
             let alike = worker.capacity == spec.capacity && worker.kinds == spec.kinds;
-            alike && self.nodes[worker.node as usize] == spec.node
+            alike && worker.serves == spec.serves && self.nodes[worker.node as usize] == spec.node
         });
         let node = self.node_number(&spec.node);
         let maker = self.maker_number(&spec.name, Some(&spec.node), spec.capacity.cores);
@@ -97,7 +100,7 @@ impl Engine {
     /// have it the worker is told to stop; a result would count all the same.
     fn readopt(&mut self, worker: u32, lost: Lost) {
         let at = self.open_place(&lost.task);
-        let wanted = at.filter(|at| self.jobs[at.job].state == super::JobState::Proving);
+        let wanted = self.place_for(worker, &lost.task);
         let taken = wanted.is_some_and(|at| self.may_adopt(worker, at, lost.started));
         if let Some(at) = wanted.filter(|_| taken) {
             self.take_back_all(at, Tell::Stop);
@@ -109,6 +112,16 @@ impl Engine {
         if at.is_some() {
             self.workers[worker].remember(Lost { revoked: true, ..lost });
         }
+    }
+
+    /// A place where this task is open, in a job that goes on and whose namespace the worker serves.
+    fn place_for(&self, worker: u32, task: &TaskId) -> Option<At> {
+        let serves = &self.workers[worker].serves;
+        self.places(task).into_iter().find(|at| {
+            let job = &self.jobs[at.job];
+            let goes_on = job.state == JobState::Proving && !job.is_done(at.node);
+            goes_on && serves.contains(&job.spec.namespace)
+        })
     }
 
     fn may_adopt(&self, worker: u32, at: At, started: Option<Millis>) -> bool {

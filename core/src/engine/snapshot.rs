@@ -310,8 +310,8 @@ impl Engine {
                 }
             }
             Record::Forgotten(job) => {
-                if let Some(slot) = self.jobs.by_id.remove(&job) {
-                    self.jobs.slots[slot as usize] = None;
+                if let Some(slot) = self.jobs.slot(job) {
+                    self.drop_job(slot);
                 }
             }
         }

@@ -3,6 +3,7 @@
 use super::lanes::Lanes;
 use super::leases::Tell;
 use super::table::At;
+use super::tenants::Lane;
 use super::{Command, Config, Engine, Millis, Notice, Reason};
 use crate::circuit::Kind;
 use crate::durations::{Durations, MIN_SAMPLES};
@@ -143,8 +144,7 @@ impl Engine {
             }
             let lease = self.leases[slot];
             let avoid = [first, slot].map(|slot| self.workers[self.leases[slot].worker].node);
-            let (needs, kind) = self.wants_of(lease.at);
-            if let Some(worker) = self.workers.best(needs, kind, &avoid) {
+            if let Some(worker) = self.workers.best(self.needs(lease.at), self.want(lease.at), &avoid) {
                 self.take_back(slot, Tell::Stop);
                 self.back_up(first, worker);
                 replaced = true;
@@ -173,34 +173,38 @@ impl Engine {
         let finished: u64 = Kind::ALL.iter().map(|kind| self.durations.samples(*kind, 0)).sum();
         let pays = self.config.backup_percent > 0 && self.hedges.slow * SLOW_PART > finished;
         if pays && job.open.saturating_mul(HEDGED_PART) <= job.shape().total() {
-            let kind = job.kind(lease.at.node);
-            self.hedges.waiting.push(kind, (slot, lease.fence));
+            let lane = self.lane(lease.at);
+            self.hedges.waiting.push(lane, (slot, lease.fence));
         }
     }
 
-    /// Second copies of a job's last tasks, to idle workers on other machines: for all workers of some kinds
-    /// what waits longest comes first.
+    /// Second copies of a job's last tasks, to idle workers on other machines: for all workers of some kinds and
+    /// namespaces what waits longest comes first.
     pub(crate) fn hedge(&mut self) {
         for place in 0..self.workers.takers().len() {
-            let Some(kinds) = self.workers.takers().get(place).map(|takers| takers.kinds) else { return };
-            while let Some((kind, (slot, fence))) = self.hedges.waiting.front(kinds) {
+            while let Some((lane, (slot, fence))) = self.next_hedge(place) {
                 let alone = self.leases.is(slot, fence) && self.leases[slot].twin.is_none();
                 if alone && !self.is_suspended(slot) {
                     let lease = self.leases[slot];
                     let avoid = [self.workers[lease.worker].node];
-                    let (needs, kind) = self.wants_of(lease.at);
-                    let Some(worker) = self.workers.best(needs, kind, &avoid) else { break };
+                    let best = self.workers.best(self.needs(lease.at), self.want(lease.at), &avoid);
+                    let Some(worker) = best else { break };
                     self.back_up(slot, worker);
                 }
-                self.hedges.waiting.pop_front(kind);
+                self.hedges.waiting.pop_front(lane);
             }
         }
     }
 
-    /// What a task needs now, and its kind.
-    fn wants_of(&self, at: At) -> (Needs, Kind) {
-        let job = &self.jobs[at.job];
-        (self.classes[usize::from(job.class(at.node))], job.kind(at.node))
+    /// What waits longest for a second copy of all that these workers take, by their place among all takers.
+    fn next_hedge(&self, place: usize) -> Option<(Lane, (u32, u64))> {
+        let takers = self.workers.takers().get(place)?;
+        self.hedges.waiting.front(|(tenant, kind)| takers.take(kind, self.tenants.name(tenant)))
+    }
+
+    /// What a task needs now.
+    fn needs(&self, at: At) -> Needs {
+        self.classes[usize::from(self.jobs[at.job].class(at.node))]
     }
 
     /// Whether a lease is that of a job for which nothing new is leased.

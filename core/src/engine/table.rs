@@ -86,6 +86,8 @@ impl Proven {
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) spec: JobSpec,
+    /// Number of its namespace.
+    pub(crate) tenant: u32,
     pub(crate) tree: Arc<PreparedJob>,
     pub(crate) state: JobState,
     pub(crate) submitted: Millis,
@@ -123,12 +125,19 @@ fn column(count: u32) -> Box<[u32]> {
 
 impl Job {
     /// A job whose tasks are all open; [`Job::rebuild`] has to follow.
-    pub(crate) fn new(tree: Arc<PreparedJob>, kind_class: [u8; 5], classes: usize, now: Millis) -> Self {
+    pub(crate) fn new(
+        tree: Arc<PreparedJob>,
+        tenant: u32,
+        kind_class: [u8; 5],
+        classes: usize,
+        now: Millis,
+    ) -> Self {
         let total = tree.shape.total();
         let calls = (0..tree.shape.transactions()).map(|tx| tree.shape.calls(tx));
         Self {
             max_calls: calls.max().unwrap_or(0),
             spec: tree.spec.clone(),
+            tenant,
             state: JobState::Proving,
             submitted: now,
             ended: None,

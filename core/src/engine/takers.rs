@@ -1,7 +1,7 @@
-//! Workers that take the same kinds of proof, and the indexes by which one of them is found.
+//! Workers that take the same kinds of proof of the same namespaces, and the indexes by which one of them is found.
 
-use super::fits;
-use crate::circuit::KindSet;
+use super::{Serves, fits};
+use crate::circuit::{Kind, KindSet};
 use crate::profile::Needs;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,10 +20,11 @@ pub(crate) struct Shape {
     pub(crate) nodes: BTreeMap<u32, u32>,
 }
 
-/// Workers that take leases, of these kinds alone.
+/// Workers that take leases, of these kinds and namespaces alone.
 #[derive(Debug)]
 pub(crate) struct Takers {
     pub(crate) kinds: KindSet,
+    pub(crate) serves: Serves,
     /// Workers with free capacity by (capacity, free): the smallest worker that fits comes first, and
     /// of equal ones the fullest, so that whole machines stay whole.
     free: BTreeMap<(Needs, Needs), BTreeSet<u32>>,
@@ -34,8 +35,13 @@ pub(crate) struct Takers {
 }
 
 impl Takers {
-    pub(crate) fn new(kinds: KindSet) -> Self {
-        Self { kinds, free: BTreeMap::new(), room: BTreeMap::new(), shapes: BTreeMap::new() }
+    pub(crate) fn new(kinds: KindSet, serves: Serves) -> Self {
+        Self { kinds, serves, free: BTreeMap::new(), room: BTreeMap::new(), shapes: BTreeMap::new() }
+    }
+
+    /// Whether they take tasks of this kind and namespace.
+    pub(crate) fn take(&self, kind: Kind, namespace: &str) -> bool {
+        self.kinds.contains(kind) && self.serves.contains(namespace)
     }
 
     /// Whether no worker that takes leases is of these.

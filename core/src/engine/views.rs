@@ -1,11 +1,12 @@
 //! What can be seen of the engine from outside.
 
 use super::table::At;
+use super::workers::Want;
 use super::{
-    ClassView, Counts, Done, Engine, JobId, JobState, JobView, PreparedJob, Session, TaskState, TaskView,
+    ClassView, Counts, Done, Engine, JobId, JobState, JobView, PreparedJob, Serves, Session, TaskState, TaskView,
     Waits, WorkerBrief, WorkerState, WorkerView,
 };
-use crate::circuit::{Kind, KindSet};
+use crate::circuit::KindSet;
 use crate::durations::Durations;
 use crate::ids::TaskId;
 use crate::profile::Needs;
@@ -109,15 +110,15 @@ impl Engine {
             _ if job.spec.suspended => Waits::Suspended,
             _ => self.waits_for_worker(
                 self.classes[usize::from(job.class(at.node))],
-                job.kind(at.node),
+                self.want(at),
                 extra.map_or(&[], |e| &e.nodes),
             ),
         })
     }
 
-    fn waits_for_worker(&self, needs: Needs, kind: Kind, avoid: &[u32]) -> Waits {
+    fn waits_for_worker(&self, needs: Needs, want: Want<'_>, avoid: &[u32]) -> Waits {
         match () {
-            () if !self.workers.could(needs, kind, &[]) && !self.workers.could_later(needs, kind) => {
+            () if !self.workers.could(needs, want, &[]) && !self.workers.could_later(needs, want) => {
                 Waits::NoFittingWorker(needs)
             }
             () if avoid.is_empty() => Waits::Busy(needs),
@@ -127,8 +128,17 @@ impl Engine {
 
     /// Workers that take leases, by capacity, smallest first, and by the kinds they take. Looks at every worker.
     pub fn capacity(&self) -> Vec<ClassView> {
+        self.capacity_of(|_| true)
+    }
+
+    /// The same of those workers alone that serve a namespace.
+    pub fn capacity_for(&self, namespace: &str) -> Vec<ClassView> {
+        self.capacity_of(|serves| serves.contains(namespace))
+    }
+
+    fn capacity_of(&self, which: impl Fn(&Serves) -> bool) -> Vec<ClassView> {
         let mut classes: BTreeMap<(Needs, KindSet), ClassView> = BTreeMap::new();
-        for (_, worker) in self.workers.iter().filter(|(_, w)| w.takes_leases()) {
+        for (_, worker) in self.workers.iter().filter(|(_, w)| w.takes_leases() && which(&w.serves)) {
             let (capacity, kinds) = (worker.capacity, worker.kinds);
             let empty = ClassView { capacity, kinds, workers: 0, idle: 0, free_cores: 0, free_memory_mib: 0 };
             let class = classes.entry((capacity, kinds)).or_insert(empty);
@@ -175,9 +185,11 @@ impl Engine {
         Some((worker.session, worker.is_idle()))
     }
 
-    /// The job that has this task as its root; of several the newest.
-    pub fn find_root(&self, root: &TaskId) -> Option<JobId> {
-        let is_root = |(_, job): &(u32, &super::Job)| job.tree.ids.last() == Some(root);
+    /// The job of a namespace that has this task as its root; of several the newest.
+    pub fn find_root(&self, namespace: &str, root: &TaskId) -> Option<JobId> {
+        let is_root = |(_, job): &(u32, &super::Job)| {
+            job.tree.ids.last() == Some(root) && job.spec.namespace == namespace
+        };
         self.jobs.iter().filter(is_root).last().map(|(_, job)| job.spec.id)
     }
 

@@ -1,7 +1,7 @@
 //! Workers and the indexes by which one is found without looking at all.
 
 use super::takers::{Keys, Takers};
-use super::{Gone, Millis, Session, WorkerSpec, WorkerState};
+use super::{Gone, Millis, Serves, Session, WorkerSpec, WorkerState};
 use crate::circuit::{Kind, KindSet};
 use crate::ids::TaskId;
 use crate::profile::Needs;
@@ -16,6 +16,9 @@ const REMEMBERED: usize = 64;
 pub(crate) fn fits(needs: Needs, room: Needs) -> bool {
     needs.cores <= room.cores && needs.memory_mib <= room.memory_mib
 }
+
+/// What a worker has to take to be given a task: its kind and namespace.
+pub(crate) type Want<'a> = (Kind, &'a str);
 
 /// A lease that is no longer the worker's, though it may still be working on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +40,8 @@ pub(crate) struct Worker {
     pub(crate) capacity: Needs,
     /// Kinds of proof that it takes.
     pub(crate) kinds: KindSet,
+    /// Whose tasks it proves.
+    pub(crate) serves: Serves,
     pub(crate) prefetch: u16,
     /// What its running leases need together.
     pub(crate) used: Needs,
@@ -93,9 +98,14 @@ impl Worker {
         self.held_for.is_some_and(|needs| !fits(needs, self.free()))
     }
 
-    /// Whether it takes tasks of this kind and has, in all, what they need.
-    pub(crate) fn could_take(&self, needs: Needs, kind: Kind) -> bool {
-        self.kinds.contains(kind) && fits(needs, self.capacity)
+    /// Whether it takes tasks of this kind and namespace.
+    pub(crate) fn takes(&self, kind: Kind, namespace: &str) -> bool {
+        self.kinds.contains(kind) && self.serves.contains(namespace)
+    }
+
+    /// Whether it takes tasks of this kind and namespace and has, in all, what they need.
+    pub(crate) fn could_take(&self, needs: Needs, kind: Kind, namespace: &str) -> bool {
+        self.takes(kind, namespace) && fits(needs, self.capacity)
     }
 
     /// Whether it has no lease.
@@ -133,7 +143,8 @@ pub(crate) struct Workers {
     vacant: Vec<u32>,
     by_session: HashMap<Session, u32>,
     by_name: HashMap<String, u32>,
-    /// Those that take leases, by the kinds they take, fewest kinds first: mostly there is one entry, for all.
+    /// Those that take leases, by the kinds they take and the namespaces they serve, fewest first: mostly there is
+    /// one entry, for all.
     takers: Vec<Takers>,
     /// Workers that failed often and have proven nothing since, resting or not.
     on_trial: BTreeSet<u32>,
@@ -181,6 +192,7 @@ impl Workers {
             node,
             capacity: spec.capacity,
             kinds: spec.kinds,
+            serves: spec.serves.clone(),
             prefetch: spec.prefetch,
             used: Needs { cores: 0, memory_mib: 0 },
             running: vec![],
@@ -248,10 +260,11 @@ impl Workers {
         if old == new {
             return;
         }
-        let (node, capacity, kinds) = (worker.node, worker.capacity, worker.kinds);
-        let place = self.takers.partition_point(|takers| takers.kinds < kinds);
-        if self.takers.get(place).is_none_or(|takers| takers.kinds != kinds) {
-            self.takers.insert(place, Takers::new(kinds));
+        let (node, capacity) = (worker.node, worker.capacity);
+        let key = (worker.kinds, &worker.serves);
+        let place = self.takers.partition_point(|takers| (takers.kinds, &takers.serves) < key);
+        if self.takers.get(place).is_none_or(|takers| (takers.kinds, &takers.serves) != key) {
+            self.takers.insert(place, Takers::new(key.0, key.1.clone()));
         }
         self.takers[place].reindex(index, capacity, node, (old, new));
         if self.takers[place].is_empty() {
@@ -260,35 +273,20 @@ impl Workers {
         self.slab[index as usize].keys = new;
     }
 
-    /// Those that take leases, by the kinds they take, fewest kinds first.
+    /// Those that take leases, by the kinds they take and the namespaces they serve, fewest first.
     pub(crate) fn takers(&self) -> &[Takers] {
         &self.takers
     }
 
-    /// Those that take leases of this kind, by the kinds they take.
-    pub(crate) fn takers_of(&self, kind: Kind) -> impl Iterator<Item = &Takers> {
-        self.takers.iter().filter(move |takers| takers.kinds.contains(kind))
+    /// Those that take leases of this kind and namespace.
+    pub(crate) fn takers_of<'a>(&'a self, kind: Kind, namespace: &'a str) -> impl Iterator<Item = &'a Takers> {
+        self.takers.iter().filter(move |takers| takers.take(kind, namespace))
     }
 
-    /// The kinds that some of these take.
-    fn kinds_of(&self, which: impl Fn(&Takers) -> bool) -> KindSet {
-        let takers = self.takers.iter().filter(|takers| which(takers));
+    /// Kinds that are taken by workers that take this one of this namespace.
+    pub(crate) fn rivals(&self, kind: Kind, namespace: &str) -> KindSet {
+        let takers = self.takers_of(kind, namespace);
         takers.fold(KindSet::NONE, |kinds, takers| kinds.or(takers.kinds))
-    }
-
-    /// Kinds that workers with free capacity take.
-    pub(crate) fn free_kinds(&self) -> KindSet {
-        self.kinds_of(Takers::any_free)
-    }
-
-    /// Kinds of which a worker could run a task with these needs now.
-    pub(crate) fn free_kinds_for(&self, needs: Needs) -> KindSet {
-        self.kinds_of(|takers| takers.free_for(needs).next().is_some())
-    }
-
-    /// Kinds that are taken by workers that take this one.
-    pub(crate) fn rivals(&self, kind: Kind) -> KindSet {
-        self.kinds_of(|takers| takers.kinds.contains(kind))
     }
 
     pub(crate) fn any_free(&self) -> bool {
@@ -300,27 +298,33 @@ impl Workers {
     }
 
     /// The smallest worker that can run this now, on none of these machines; of equal ones one that takes the
-    /// fewest kinds.
-    pub(crate) fn best(&self, needs: Needs, kind: Kind, avoid: &[u32]) -> Option<u32> {
-        self.best_of(needs, kind, |index| !avoid.contains(&self[index].node))
+    /// fewest kinds and serves the fewest namespaces.
+    pub(crate) fn best(&self, needs: Needs, (kind, namespace): Want<'_>, avoid: &[u32]) -> Option<u32> {
+        self.best_of(needs, (kind, namespace), |index| !avoid.contains(&self[index].node))
     }
 
     /// The smallest worker of these that can run this now.
-    pub(crate) fn best_of(&self, needs: Needs, kind: Kind, may: impl Fn(u32) -> bool) -> Option<u32> {
-        let best = self.takers_of(kind).filter_map(|takers| takers.free_for(needs).find(|index| may(*index)));
+    pub(crate) fn best_of(
+        &self,
+        needs: Needs,
+        (kind, namespace): Want<'_>,
+        may: impl Fn(u32) -> bool,
+    ) -> Option<u32> {
+        let takers = self.takers_of(kind, namespace);
+        let best = takers.filter_map(|takers| takers.free_for(needs).find(|index| may(*index)));
         best.min_by_key(|index| self[*index].capacity)
     }
 
     /// Whether a worker that takes leases could ever run this on none of these machines.
-    pub(crate) fn could(&self, needs: Needs, kind: Kind, avoid: &[u32]) -> bool {
-        self.takers_of(kind).any(|takers| takers.could(needs, avoid))
+    pub(crate) fn could(&self, needs: Needs, (kind, namespace): Want<'_>, avoid: &[u32]) -> bool {
+        self.takers_of(kind, namespace).any(|takers| takers.could(needs, avoid))
     }
 
     /// Whether one that rests could run this when its rest is over. Looks at those on trial.
-    pub(crate) fn could_later(&self, needs: Needs, kind: Kind) -> bool {
+    pub(crate) fn could_later(&self, needs: Needs, (kind, namespace): Want<'_>) -> bool {
         self.on_trial.iter().any(|index| {
             let worker = &self[*index];
-            worker.shown_state() == WorkerState::Resting && worker.could_take(needs, kind)
+            worker.shown_state() == WorkerState::Resting && worker.could_take(needs, kind, namespace)
         })
     }
 
@@ -341,9 +345,15 @@ impl Workers {
 
     /// A worker of these takers to queue a lease of this class and kind at: of the smallest capacity of all
     /// that it fits into, running leases at least as large, so that room comes when one of them ends.
-    pub(crate) fn best_room(&self, takers: &Takers, class: u8, kind: Kind, classes: &[Needs]) -> Option<u32> {
+    pub(crate) fn best_room(
+        &self,
+        takers: &Takers,
+        class: u8,
+        (kind, namespace): Want<'_>,
+        classes: &[Needs],
+    ) -> Option<u32> {
         let needs = classes[usize::from(class)];
-        let home = self.takers_of(kind).filter_map(|takers| takers.home(needs)).min()?;
+        let home = self.takers_of(kind, namespace).filter_map(|takers| takers.home(needs)).min()?;
         takers.room_at(home, (0..classes.len() as u8).filter(|c| fits(needs, classes[usize::from(*c)])))
     }
 

@@ -18,7 +18,7 @@ mod tests;
 pub use because::{Because, Bound, Share, Starved, Why};
 
 use crate::circuit::KindSet;
-use crate::engine::Demand;
+use crate::engine::{Demand, Serves};
 use crate::profile::Needs;
 use pack::Pool;
 
@@ -29,6 +29,8 @@ pub struct PoolView {
     pub name: String,
     /// Kinds that it takes.
     pub kinds: KindSet,
+    /// Whose tasks it takes: only what these namespaces ask for counts for it.
+    pub serves: Serves,
     /// What a pod has.
     pub capacity: Needs,
     /// What a pod costs an hour, in millionths; 0 when not known.
@@ -39,6 +41,13 @@ pub struct PoolView {
     pub scaling: Scaling,
     /// What is there.
     pub pods: Pods,
+}
+
+impl PoolView {
+    /// Whether tasks of a row are for this pool, whatever they need.
+    fn takes(&self, row: &Demand) -> bool {
+        self.kinds.contains(row.kind) && self.serves.contains(&row.namespace)
+    }
 }
 
 /// How many pods a pool may have.
@@ -108,7 +117,7 @@ pub struct Wanted {
 /// Never fewer than the minimum nor more than the limit; none without demand beyond the minimum.
 pub fn wanted(demand: &[Demand], pools: &[PoolView]) -> Vec<Wanted> {
     let mut rows: Vec<&Demand> = demand.iter().filter(|row| tasks(row) > 0).collect();
-    rows.sort_by_key(|row| (std::cmp::Reverse(row.needs), row.kind));
+    rows.sort_by_key(|row| (std::cmp::Reverse(row.needs), row.kind, &row.namespace));
     let mut packed: Vec<Pool> = pools.iter().map(Pool::new).collect();
     for row in &rows {
         pack::place(row, &mut packed);
@@ -133,7 +142,7 @@ pub fn probes(denied: u32) -> u32 {
 
 /// Tells the pools that are concerned when no pod of any pool can take the tasks of a row.
 fn starve(row: &Demand, pools: &[PoolView], all: &mut [Wanted]) {
-    let takes = |pool: &PoolView| pool.kinds.contains(row.kind);
+    let takes = |pool: &PoolView| pool.takes(row);
     let fits = |pool: &PoolView| takes(pool) && pack::slots(pool.capacity, row.needs) > 0;
     let why = if pools.iter().any(fits) {
         let mut fitting = pools.iter().filter(|pool| fits(pool));
@@ -150,7 +159,7 @@ fn starve(row: &Demand, pools: &[PoolView], all: &mut [Wanted]) {
     let concerned = |pool: &PoolView| match why {
         Why::Limited | Why::NoneAllowed => fits(pool),
         Why::TooSmall { .. } => takes(pool),
-        Why::NotTaken => true,
+        Why::NotTaken => pool.serves.contains(&row.namespace),
     };
     let starved = Starved { kind: row.kind, needs: row.needs, tasks: tasks(row), why };
     for (_, wanted) in pools.iter().zip(all).filter(|(pool, _)| concerned(pool)) {

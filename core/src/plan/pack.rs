@@ -132,7 +132,7 @@ impl<'a> Pool<'a> {
 
 /// Places the tasks of a row.
 pub(super) fn place(row: &Demand, pools: &mut [Pool]) {
-    let fits = |pool: &Pool| pool.view.kinds.contains(row.kind) && slots(pool.view.capacity, row.needs) > 0;
+    let fits = |pool: &Pool| pool.view.takes(row) && slots(pool.view.capacity, row.needs) > 0;
     let mut order: Vec<usize> = (0..pools.len()).filter(|index| fits(&pools[*index])).collect();
     order.sort_by(|a, b| cheaper(pools[*a].view, pools[*b].view, row.needs));
     let mut tasks = super::tasks(row);

@@ -6,13 +6,14 @@ const VM: Needs = Needs { cores: 32, memory_mib: 64 << 10 };
 const SMALL: Needs = Needs { cores: 8, memory_mib: 16 << 10 };
 
 fn demand(kind: Kind, needs: Needs, running: u32, ready: u32, soon: u32) -> Demand {
-    Demand { kind, needs, running, ready, soon }
+    Demand { namespace: "p".into(), kind, needs, running, ready, soon }
 }
 
 fn pool(name: &str, capacity: Needs) -> PoolView {
     PoolView {
         name: name.into(),
         kinds: KindSet::ALL,
+        serves: Serves::only(["p"]),
         capacity,
         price_micros: 0,
         priority: 0,
@@ -263,6 +264,28 @@ fn reasons_read_well() {
     }
 }
 
+#[test]
+fn a_pool_grows_for_those_whom_it_serves_alone() {
+    let of = |namespace: &str, tasks| Demand {
+        namespace: namespace.into(),
+        ..demand(Kind::Vm, VM, 0, tasks, 0)
+    };
+    let serving = |name, names: &[&str]| PoolView { serves: Serves::only(names.to_vec()), ..pool(name, VM) };
+    let all = PoolView { serves: Serves::All, ..pool("z/vm", VM) };
+    let block = [of("a", 3), of("b", 5)];
+    for (pools, expected) in [
+        (vec![serving("a/vm", &["a"])], vec![3]),
+        (vec![serving("a/vm", &["a"]), serving("b/vm", &["b"])], vec![3, 5]),
+        (vec![serving("a/vm", &["a", "b"])], vec![8]),
+        (vec![serving("c/vm", &["c"])], vec![0]),
+        (vec![serving("c/vm", &[]), all], vec![0, 8]),
+    ] {
+        assert_eq!(pods(&block, &pools), expected, "{pools:?}");
+    }
+    let told = wanted(&block[..1], &[serving("c/vm", &["c"])]);
+    assert_eq!(told[0].starved, None, "what others want is not its to tell");
+}
+
 fn any_needs() -> impl Strategy<Value = Needs> {
     prop_oneof![Just(SMALL), Just(VM), Just(Needs { cores: 16, memory_mib: 60 << 10 })]
 }
@@ -305,12 +328,13 @@ prop_compose! {
         scaling in any_scaling(),
         pods in any_pods(),
     ) -> PoolView {
-        PoolView { name: format!("p/{number}"), kinds, capacity, price_micros, priority, scaling, pods }
+        let serves = Serves::All;
+        PoolView { name: format!("p/{number}"), kinds, serves, capacity, price_micros, priority, scaling, pods }
     }
 }
 
 fn fits(pool: &PoolView, row: &Demand) -> bool {
-    pool.kinds.contains(row.kind) && pack::slots(pool.capacity, row.needs) > 0
+    pool.takes(row) && pack::slots(pool.capacity, row.needs) > 0
 }
 
 /// Cores that tasks placed on a pool take.
@@ -366,8 +390,8 @@ proptest! {
         more in 1..200_u32,
         pools in proptest::collection::vec(any_pool(), 1..6),
     ) {
-        let less = wanted(&[row], &pools);
-        let grown = wanted(&[Demand { ready: row.ready + more, ..row }], &pools);
+        let grown = Demand { ready: row.ready + more, ..row.clone() };
+        let (less, grown) = (wanted(&[row], &pools), wanted(&[grown], &pools));
         for (less, grown) in less.iter().zip(&grown) {
             prop_assert!(less.pods <= grown.pods, "{less:?} {grown:?}");
         }

@@ -58,6 +58,7 @@ impl Operator {
         JobSpec {
             id: JOB,
             name: "simulated".to_owned(),
+            namespace: String::new(),
             source: Source::Synthetic { calls: self.calls.clone(), seed: self.seed },
             chain_id: 1,
             block_number: 1,

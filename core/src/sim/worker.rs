@@ -1,7 +1,7 @@
 //! A simulated worker: holds leases, proves, keeps results until they are acknowledged.
 
 use super::scenario::Group;
-use crate::engine::{Assignment, Done, Fence, Held, Millis, WorkerSpec};
+use crate::engine::{Assignment, Done, Fence, Held, Millis, Serves, WorkerSpec};
 use crate::profile::Needs;
 
 /// A lease at its worker.
@@ -37,6 +37,7 @@ impl Worker {
             capacity: group.capacity,
             kinds: group.kinds,
             prefetch: group.prefetch,
+            serves: Serves::All,
         };
         Self {
             spec,

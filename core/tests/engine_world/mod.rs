@@ -14,6 +14,7 @@ pub fn spec(id: u32, calls: &[u8], seed: u64) -> JobSpec {
     JobSpec {
         id: JobId(id),
         name: format!("job-{id}"),
+        namespace: String::new(),
         source: Source::Synthetic { calls: calls.to_vec(), seed },
         chain_id: 1,
         block_number: 7,
@@ -37,7 +38,8 @@ pub fn prepared(spec: JobSpec, profile: &Profile) -> PreparedJob {
 }
 
 pub fn worker(name: &str, node: &str, capacity: Needs, prefetch: u16) -> WorkerSpec {
-    WorkerSpec { name: name.into(), node: node.into(), capacity, kinds: KindSet::ALL, prefetch }
+    let (name, node) = (name.into(), node.into());
+    WorkerSpec { name, node, capacity, kinds: KindSet::ALL, prefetch, serves: Serves::All }
 }
 
 /// An engine with the commands of its last event, checked after every one.

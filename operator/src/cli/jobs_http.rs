@@ -3,7 +3,7 @@
 //! | request | what it does |
 //! |---|---|
 //! | `POST /jobs` | takes a made-up block in: `{"synthetic": {"transactions", "calls", "seed"}, "prover", …}` |
-//! | `POST /blocks?prover=NAME` | takes a block file in: the body; also `deadline` (10m) and `priority` |
+//! | `POST /blocks?prover=NAME` | takes a block file in: the body; also `deadline` (10m), `priority` and `namespace` |
 //! | `GET /jobs`, `GET /jobs/ID` | where jobs stand |
 //! | `GET /jobs/ID/report` | counts, times, makers, critical path |
 //! | `POST /jobs/ID/cancel`, `revive`, `suspend`, `resume` | what they say |
@@ -148,6 +148,8 @@ struct NewJob {
     deadline: Option<String>,
     #[serde(default)]
     priority: i32,
+    #[serde(default)]
+    namespace: String,
 }
 
 #[derive(Deserialize)]
@@ -157,6 +159,8 @@ struct BlockQuery {
     deadline: Option<String>,
     #[serde(default)]
     priority: i32,
+    #[serde(default)]
+    namespace: String,
 }
 
 fn deadline(text: Option<&str>) -> Result<Option<u64>, Refusal> {
@@ -172,6 +176,7 @@ async fn submit_synthetic(State(api): State<Arc<Api>>, Json(new): Json<NewJob>) 
     let deadline = deadline(new.deadline.as_deref())?;
     let new = SubmitRequest {
         priority: new.priority,
+        namespace: new.namespace,
         deadline,
         ..request(source, new.chain_id, new.block_number, &new.prover)
     };
@@ -193,6 +198,7 @@ async fn submit_block(State(api): State<Arc<Api>>, Query(query): Query<BlockQuer
     let source = SubmitSource::Block(body);
     let new = SubmitRequest {
         priority: query.priority,
+        namespace: query.namespace,
         deadline,
         ..request(source, block.chain_id, block.block_number, &query.prover)
     };
@@ -228,7 +234,7 @@ fn view(job: &JobView) -> Value {
         JobState::Cancelled => ("cancelled", None),
     };
     json!({
-        "id": job.spec.id.0, "name": job.spec.name, "state": state, "why": why,
+        "id": job.spec.id.0, "name": job.spec.name, "namespace": job.spec.namespace, "state": state, "why": why,
         "chain_id": job.spec.chain_id, "block_number": job.spec.block_number,
         "priority": job.spec.priority, "suspended": job.spec.suspended, "deadline": job.spec.deadline,
         "submitted": job.submitted, "ended": job.ended,

@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub fn request(source: SubmitSource, chain_id: u64, block_number: u64, prover: &str) -> SubmitRequest {
     SubmitRequest {
         name: format!("block {block_number} of chain {chain_id}"),
+        namespace: String::new(),
         source,
         chain_id,
         block_number,

@@ -1,7 +1,7 @@
 //! Who may log in, and whether a hello is one this dispatcher can work with.
 
 use arborist_core::circuit::KindSet;
-use arborist_core::engine::{Fence, Held, WorkerSpec};
+use arborist_core::engine::{Fence, Held, Serves, WorkerSpec};
 use arborist_core::ids::TaskId;
 use arborist_core::profile::Needs;
 use arborist_core::wire::{Hello, PROTOCOL, Refused};
@@ -25,6 +25,8 @@ pub struct Identity {
     /// The most it can have, where somebody else than the worker knows: what it claims beyond that does not
     /// count.
     pub capacity: Option<Needs>,
+    /// Whose tasks it proves.
+    pub serves: Serves,
     /// It is about to go: it may hand in what it holds, and gets nothing new.
     pub draining: bool,
 }
@@ -48,6 +50,7 @@ impl Identity {
             return Err(Refusal::permanent("name", text));
         }
         worker.node = self.node.unwrap_or(worker.node);
+        worker.serves = self.serves;
         if let Some(most) = self.capacity {
             worker.capacity = bounded(&worker, most)?;
         }
@@ -179,7 +182,10 @@ pub(crate) fn check_hello(hello: &Hello, expected: &Expected) -> Result<(WorkerS
     let held = held.ok_or_else(|| Refusal::permanent("hello", "held: a task id has 32 bytes"))?;
     // a worker without a node is a machine of its own
     let node = if hello.node.is_empty() { &hello.worker } else { &hello.node };
-    Ok((WorkerSpec { name: hello.worker.clone(), node: node.clone(), capacity, kinds, prefetch }, held))
+    let (name, node) = (hello.worker.clone(), node.clone());
+    // that is for the token to say
+    let serves = Serves::nobody();
+    Ok((WorkerSpec { name, node, capacity, kinds, prefetch, serves }, held))
 }
 
 fn capacity(hello: &Hello) -> Result<Needs, Refusal> {
@@ -317,6 +323,16 @@ mod tests {
                 Some(wanted) => assert_eq!(admitted.unwrap().worker.capacity, wanted, "{case}"),
                 None => assert_eq!(admitted.unwrap_err().cause, "capacity", "{case}"),
             }
+        }
+    }
+
+    #[test]
+    fn whom_a_worker_serves_is_not_its_to_say() {
+        let (spec, _) = check_hello(&hello(), &expected()).unwrap();
+        assert_eq!(spec.serves, Serves::nobody());
+        for serves in [Serves::All, Serves::only(["a"])] {
+            let identity = Identity { serves: serves.clone(), ..Identity::default() };
+            assert_eq!(identity.admit(spec.clone()).unwrap().worker.serves, serves);
         }
     }
 

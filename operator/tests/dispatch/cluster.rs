@@ -3,7 +3,7 @@
 use crate::lab::{Lab, TOKEN, block, until};
 use crate::worker::{Worker, hello, task};
 use arborist_core::circuit::Kind;
-use arborist_core::engine::{TaskState, WorkerState};
+use arborist_core::engine::{Serves, TaskState, WorkerState};
 use arborist_core::profile::Needs;
 use arborist_core::wire::{FromWorker, Held, Hello, Lease, ToWorker};
 use arborist_operator::dispatch::{Identity, Login, Refusal};
@@ -37,7 +37,7 @@ fn demand_is_seen_from_outside() {
     let hour = lab.dispatcher.demand(Duration::from_secs(3600));
     assert_eq!(hour.iter().map(|d| d.soon).sum::<u32>(), 5);
     let root = lab.dispatcher.root_task(job).unwrap();
-    assert_eq!(lab.dispatcher.find_root(&root), Some(job));
+    assert_eq!(lab.dispatcher.find_root("", &root), Some(job));
     assert_eq!(lab.dispatcher.attribution(job), Some(vec![]));
 }
 
@@ -181,6 +181,7 @@ impl Login for Register {
             node: Some(node),
             capacity: Some(Needs { cores: 2, memory_mib: 2048 }),
             draining: token.ends_with("leaving"),
+            serves: Serves::All,
         };
         Box::pin(std::future::ready(Ok(identity)))
     }

@@ -94,6 +94,7 @@ fn options(state: &TempDir, tune: &dyn Fn(&mut Options)) -> Options {
 pub fn block(transactions: usize) -> SubmitRequest {
     SubmitRequest {
         name: format!("block of {transactions}"),
+        namespace: String::new(),
         source: SubmitSource::Synthetic { calls: vec![1; transactions], seed: 7 },
         chain_id: 1,
         block_number: 2,

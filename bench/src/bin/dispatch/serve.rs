@@ -109,6 +109,7 @@ async fn first_lease(dispatcher: Dispatcher, began: Instant) {
 fn block(transactions: usize, calls: u8, seed: u64) -> SubmitRequest {
     SubmitRequest {
         name: format!("{transactions} x {calls}"),
+        namespace: String::new(),
         source: SubmitSource::Synthetic { calls: vec![calls; transactions], seed },
         chain_id: 1,
         block_number: 1,

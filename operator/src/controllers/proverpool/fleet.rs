@@ -8,7 +8,7 @@ use super::workforce::Workforce;
 use crate::api::ProverPool;
 use crate::controllers::Settings;
 use crate::kubernetes::pods::PodBook;
-use arborist_core::engine::WorkerBrief;
+use arborist_core::engine::{Serves, WorkerBrief};
 use arborist_core::plan::{self, PoolView, Wanted};
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -216,6 +216,7 @@ fn view(pool: &ValidPool, census: &Census, memory: &PoolMemory, now: Moment) -> 
     PoolView {
         name: format!("{}/{}", pool.key.namespace, pool.key.name),
         kinds: pool.kinds,
+        serves: Serves::only([&pool.key.namespace]),
         capacity: pool.capacity,
         price_micros: pool.price_micros,
         priority: pool.priority,

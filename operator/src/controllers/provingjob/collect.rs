@@ -60,7 +60,8 @@ pub(super) async fn collect(me: &Controller) {
                 prover: spec.prover_id,
             };
             let root = dispatcher.root_task(spec.id)?;
-            Some(Tree { id: spec.id, name: spec.name, root, block, state: view.state })
+            let (name, namespace) = (spec.name, spec.namespace);
+            Some(Tree { id: spec.id, name, namespace, root, block, state: view.state })
         })
         .collect();
     for id in orphans(&trees, &wanted) {
@@ -132,12 +133,13 @@ fn wanted<'a>(me: &Controller, jobs: impl Iterator<Item = &'a ProvingJob>) -> Wa
     for job in jobs.filter(|job| job.metadata.deletion_timestamp.is_none() && !is_over(job)) {
         let in_status = root_of(job);
         let in_memory = job.uid().and_then(|uid| me.ctx.jobs.root(&uid));
-        wanted.roots.extend(in_status);
-        wanted.roots.extend(in_memory);
+        let namespace = || job.namespace().unwrap_or_default();
+        wanted.roots.extend(in_status.into_iter().chain(in_memory).map(|root| (namespace(), root)));
         if in_status.or(in_memory).is_none()
             && let Ok(valid) = validate(job, &served)
         {
-            wanted.blocks.extend(block_of(job, valid.prover.word.0));
+            let block = block_of(job, valid.prover.word.0);
+            wanted.blocks.extend(block.map(|block| (namespace(), block)));
         }
     }
     wanted

@@ -49,35 +49,37 @@ pub(super) async fn dereference(me: &Controller, job: &ProvingJob) -> Seen {
     let known = me.ctx.jobs.known(&uid, &status.reports);
     // this process's own submit is newer than any status
     let root = known.root.or_else(|| status.root_task.as_ref().and_then(|hex| hex.parse().ok()));
-    let tree = root.and_then(|root| tree(me, &root));
+    let namespace = job.namespace().unwrap_or_default();
+    let tree = root.and_then(|root| tree(me, &namespace, &root));
     let complete = tree.as_ref().filter(|tree| tree.view.state == JobState::Complete);
     let wanted = !proven(&status) || known.report_lost;
     let evidence = match (complete, root) {
         (Some(tree), Some(root)) if wanted => Some(evidence(me, job, &tree.view, root).await),
         _ => None,
     };
-    let others = root.map(|root| others(me, &uid, &root)).unwrap_or_default();
+    let others = root.map(|root| others(me, job, &root)).unwrap_or_default();
     Seen { root, tree, known, others, evidence, engine_now: me.ctx.dispatcher.now() }
 }
 
-fn tree(me: &Controller, root: &TaskId) -> Option<Tree> {
+fn tree(me: &Controller, namespace: &str, root: &TaskId) -> Option<Tree> {
     let dispatcher = &me.ctx.dispatcher;
-    let id = dispatcher.find_root(root)?;
+    let id = dispatcher.find_root(namespace, root)?;
     let view = dispatcher.job(id)?;
     let ready = view.counts.iter().any(|kind| kind.ready > 0);
-    let workers = if ready && view.state == JobState::Proving { shapes(me) } else { vec![] };
+    let workers = if ready && view.state == JobState::Proving { shapes(me, namespace) } else { vec![] };
     Some(Tree { estimate: dispatcher.estimate(id), workers, quarantined: me.ctx.jobs.quarantined(id), view })
 }
 
-fn shapes(me: &Controller) -> Vec<Shape> {
-    me.ctx.dispatcher.capacity().iter().map(|class| (class.capacity, class.kinds)).collect()
+fn shapes(me: &Controller, namespace: &str) -> Vec<Shape> {
+    me.ctx.dispatcher.capacity_for(namespace).iter().map(|class| (class.capacity, class.kinds)).collect()
 }
 
-fn others(me: &Controller, uid: &str, root: &TaskId) -> Vec<Wish> {
+/// What other jobs of the same namespace want of this tree; those of other namespaces have one of their own.
+fn others(me: &Controller, own: &ProvingJob, root: &TaskId) -> Vec<Wish> {
     let jobs = me.ctx.jobs.jobs_of(root);
-    let others =
-        jobs.iter().filter_map(|job| job.0.as_ref().ok()).filter(|job| job.uid().as_deref() != Some(uid));
+    let others = jobs.iter().filter_map(|job| job.0.as_ref().ok());
     others
+        .filter(|job| job.uid() != own.uid() && job.namespace() == own.namespace())
         .map(|job| Wish {
             deadline: super::deadline::of(job).ok().flatten().map(super::deadline::millis),
             priority: job.spec.priority,

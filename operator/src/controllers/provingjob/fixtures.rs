@@ -53,6 +53,7 @@ pub fn view() -> JobView {
         spec: JobSpec {
             id: JobId(7),
             name: format!("{}rollup/block-9", super::JOB_PREFIX),
+            namespace: "rollup".into(),
             source: Source::Synthetic { calls: vec![2, 2], seed: 7 },
             chain_id: 5,
             block_number: 9,

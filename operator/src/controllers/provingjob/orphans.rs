@@ -10,6 +10,7 @@ use std::collections::HashSet;
 pub(super) struct Tree {
     pub id: JobId,
     pub name: String,
+    pub namespace: String,
     pub root: TaskId,
     pub block: Block,
     pub state: JobState,
@@ -26,11 +27,11 @@ pub(super) struct Block {
 /// What the jobs of all scopes want.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Wanted {
-    /// Root tasks of jobs that go on, in their status or submitted by this process.
-    pub roots: HashSet<TaskId>,
+    /// Root tasks of jobs that go on, in their status or submitted by this process, with the jobs' namespaces.
+    pub roots: HashSet<(String, TaskId)>,
     /// Blocks of jobs that go on and whose root task is not known. The operator may have died between the submit
     /// and the write of the status: such a tree is about to be found again.
-    pub blocks: HashSet<Block>,
+    pub blocks: HashSet<(String, Block)>,
 }
 
 /// Trees to cancel: being proven, submitted for a ProvingJob, and wanted by none. What was submitted by other ways
@@ -40,7 +41,11 @@ pub(super) fn orphans(trees: &[Tree], wanted: &Wanted) -> Vec<JobId> {
         .iter()
         .filter(|tree| matches!(tree.state, JobState::Proving | JobState::Checking))
         .filter(|tree| tree.name.starts_with(JOB_PREFIX))
-        .filter(|tree| !wanted.roots.contains(&tree.root) && !wanted.blocks.contains(&tree.block))
+        .filter(|tree| {
+            let namespace = || tree.namespace.clone();
+            let by_root = wanted.roots.contains(&(namespace(), tree.root));
+            !by_root && !wanted.blocks.contains(&(namespace(), tree.block))
+        })
         .map(|tree| tree.id)
         .collect()
 }
@@ -54,11 +59,22 @@ mod tests {
         let block = Block { chain_id: 1, number: 2, prover: [3; 32] };
         let other = Block { number: 3, ..block };
         let root = TaskId([1; 32]);
-        let named = |name: &str, state| Tree { id: JobId(7), name: name.into(), root, block, state };
+        let named = |name: &str, state| Tree {
+            id: JobId(7),
+            name: name.into(),
+            namespace: "ns".into(),
+            root,
+            block,
+            state,
+        };
         let ours = |state| named(&format!("{JOB_PREFIX}ns/name"), state);
         let wanted = |roots: &[TaskId], blocks: &[Block]| Wanted {
-            roots: roots.iter().copied().collect(),
-            blocks: blocks.iter().copied().collect(),
+            roots: roots.iter().map(|root| ("ns".into(), *root)).collect(),
+            blocks: blocks.iter().map(|block| ("ns".into(), *block)).collect(),
+        };
+        let others = Wanted {
+            roots: [("other".into(), root)].into(),
+            blocks: [("other".into(), block)].into(),
         };
         for (case, tree, wanted, orphan) in [
             ("nobody wants it", ours(JobState::Proving), wanted(&[], &[]), true),
@@ -66,6 +82,7 @@ mod tests {
             ("a job wants its root", ours(JobState::Proving), wanted(&[root], &[]), false),
             ("a job wants another", ours(JobState::Proving), wanted(&[TaskId([2; 32])], &[other]), true),
             ("a job may be about to claim it", ours(JobState::Proving), wanted(&[], &[block]), false),
+            ("another namespace wants its root", ours(JobState::Proving), others, true),
             ("it is over", ours(JobState::Complete), wanted(&[], &[]), false),
             ("it is over", ours(JobState::Cancelled), wanted(&[], &[]), false),
             ("it came over HTTP", named("block 2 of chain 1", JobState::Proving), wanted(&[], &[]), false),

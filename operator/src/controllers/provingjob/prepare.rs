@@ -79,6 +79,7 @@ async fn submit(me: &Controller, job: &Validated) -> Result<Found, PrepareError>
     let _remembered = me.ctx.jobs.submits.begin(orphans::Block { chain_id, number, prover });
     let request = SubmitRequest {
         name: format!("{JOB_PREFIX}{}", job.full_name()),
+        namespace: job.namespace.clone(),
         source,
         chain_id: job.chain_id,
         block_number: job.block_number,

@@ -94,9 +94,9 @@ impl Dispatcher {
         });
     }
 
-    /// The job that has this task as its root; of several the newest.
-    pub fn find_root(&self, root: &TaskId) -> Option<JobId> {
-        self.inner.room.look(|core| core.engine.find_root(root))
+    /// The job of a namespace that has this task as its root; of several the newest.
+    pub fn find_root(&self, namespace: &str, root: &TaskId) -> Option<JobId> {
+        self.inner.room.look(|core| core.engine.find_root(namespace, root))
     }
 
     /// When a job will be done if it has all workers that are connected now, in milliseconds since 1970; see

@@ -12,8 +12,8 @@ impl Dispatcher {
         Some(statements.published())
     }
 
-    /// Workers that take leases, by capacity, smallest first. Looks at every worker.
-    pub fn capacity(&self) -> Vec<ClassView> {
-        self.inner.room.look(|core| core.engine.capacity())
+    /// Workers that take leases and serve a namespace, by capacity, smallest first. Looks at every worker.
+    pub fn capacity_for(&self, namespace: &str) -> Vec<ClassView> {
+        self.inner.room.look(|core| core.engine.capacity_for(namespace))
     }
 }

@@ -219,6 +219,7 @@ mod tests {
         let spec = JobSpec {
             id: JobId(1),
             name: "j".into(),
+            namespace: String::new(),
             source: Source::Block(ArtifactHash([3; 32])),
             chain_id: 1,
             block_number: 1,

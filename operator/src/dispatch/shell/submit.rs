@@ -40,6 +40,8 @@ pub enum SubmitSource {
 pub struct SubmitRequest {
     /// For people.
     pub name: String,
+    /// The tenant whose job it is: a DNS label, or nothing where there are no tenants.
+    pub namespace: String,
     /// The block.
     pub source: SubmitSource,
     /// Chain; a block file's must be the same.
@@ -75,6 +77,9 @@ pub enum SubmitError {
         /// What was asked for.
         asked: u64,
     },
+    /// The namespace is none.
+    #[error("namespace: `{0}`, allowed are 1 to 63 of a-z, 0-9 and -, neither first nor last a -")]
+    BadNamespace(String),
     /// The artifact store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -96,7 +101,7 @@ struct Built {
 
 impl Dispatcher {
     /// Takes a block in and returns its job; durable when this returns. The same block for the same prover
-    /// is the same job: one that was cancelled or has failed is taken up again, with this deadline.
+    /// is the same job within a namespace: one that was cancelled or has failed is taken up again, with this deadline.
     ///
     /// # Errors
     /// See [`SubmitError`].
@@ -128,7 +133,17 @@ impl Dispatcher {
     }
 }
 
+/// Whether a text is a namespace's name, as in Kubernetes.
+fn is_namespace(text: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    (1..=63).contains(&text.len()) && text.chars().all(allowed) && !text.starts_with('-') && !text.ends_with('-')
+}
+
 fn build(request: SubmitRequest, profile: &arborist_core::profile::Profile) -> Result<Built, SubmitError> {
+    if !request.namespace.is_empty() && !is_namespace(&request.namespace) {
+        let shown: String = request.namespace.escape_debug().take(80).collect();
+        return Err(SubmitError::BadNamespace(shown));
+    }
     let (material, source, block) = match request.source {
         SubmitSource::Synthetic { calls, seed } => {
             (resolve::synthetic(&calls, seed), Source::Synthetic { calls, seed }, None)
@@ -152,6 +167,7 @@ fn build(request: SubmitRequest, profile: &arborist_core::profile::Profile) -> R
         // numbered when it is entered
         id: JobId(0),
         name: request.name,
+        namespace: request.namespace,
         source,
         chain_id: request.chain_id,
         block_number: request.block_number,
@@ -165,10 +181,10 @@ fn build(request: SubmitRequest, profile: &arborist_core::profile::Profile) -> R
 }
 
 impl Inner {
-    /// The job that proves the same root.
+    /// The job of the same namespace that proves the same root.
     fn known_job(&self, job: &PreparedJob) -> Option<JobId> {
         let root = job.ids.last()?;
-        self.room.look(|core| core.engine.find(root)).map(|(job, _)| job)
+        self.room.look(|core| core.engine.find_root(&job.spec.namespace, root))
     }
 
     async fn take_up_again(&self, job: JobId, deadline: Option<Millis>) -> Result<JobId, SubmitError> {
@@ -244,5 +260,30 @@ impl Inner {
             id
         });
         Ok(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_is_a_dns_label() {
+        for (text, good) in [
+            ("a", true),
+            ("team-1", true),
+            ("0", true),
+            ("", false),
+            ("-a", false),
+            ("a-", false),
+            ("A", false),
+            ("a.b", false),
+            ("a b", false),
+            ("ä", false),
+            (&"a".repeat(63), true),
+            (&"a".repeat(64), false),
+        ] {
+            assert_eq!(is_namespace(text), good, "{text:?}");
+        }
     }
 }

@@ -165,7 +165,7 @@ pub fn worker(pod: &str, state: WorkerState, leases: u32, idle_since: Option<Mom
 }
 
 pub fn demand(kind: Kind, needs: Needs, running: u32, ready: u32) -> Demand {
-    Demand { kind, needs, running, ready, soon: 0 }
+    Demand { namespace: "prod".into(), kind, needs, running, ready, soon: 0 }
 }
 
 /// An engine that says what it is told to.

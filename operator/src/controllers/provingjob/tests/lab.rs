@@ -196,6 +196,7 @@ impl Lab {
         let spec = JobSpec {
             id: JobId(0),
             name: "t".into(),
+            namespace: "rollup".into(),
             source: Source::Synthetic { calls: vec![2, 2], seed: 7 },
             chain_id: 5,
             block_number: 9,
