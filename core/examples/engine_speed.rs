@@ -149,7 +149,7 @@ fn restore(engine: &Engine, profile: &Profile, journal: &[Vec<u8>]) {
     assert!(restored.is_ok());
     let took = start.elapsed();
     println!("restored from it in {took:.2?} ({:.2?} CPU), {trees:.2?} of it for the tree", cpu() - before);
-    let submitted = Record::Submitted(spec(3, &[2; 61_440]), 1).encode();
+    let submitted = Record::Submitted(spec(3, &[2; 61_440]), profile.system(), 1).encode();
     let records: Vec<_> = std::iter::once(submitted).chain(journal.iter().cloned()).collect();
     let (start, before) = (Instant::now(), cpu());
     let restored = Engine::restore(Config::new(profile.clone()), None, &records, tree, 1);

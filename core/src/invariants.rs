@@ -164,7 +164,8 @@ impl Engine {
                     let needs = self.classes[usize::from(class)];
                     let want = (job.kind(node), job.spec.namespace.as_str());
                     let takes = |w: &Worker| w.takes_leases() && w.takes(want.0, want.1);
-                    let free = |w: &Worker| takes(w) && !w.is_held() && fits(needs, w.free());
+                    let free =
+                        |w: &Worker| takes(w) && !w.is_held() && !w.is_on_probe() && fits(needs, w.free());
                     self.workers.iter().find(|(_, w)| free(w)).map(|(index, _)| index)
                 };
                 let name = worker.map(|w| self.workers[w].name.clone());

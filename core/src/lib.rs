@@ -21,5 +21,7 @@ pub mod plan;
 pub mod profile;
 pub mod proof_object;
 pub mod sim;
+pub mod system;
+pub mod text;
 pub mod tree;
 pub mod wire;

@@ -1,6 +1,8 @@
 //! Circuit profiles: which circuits a tree is made of and what one proof of each needs.
 
 use crate::circuit::Kind;
+use crate::ids::ArtifactHash;
+use crate::system::{PLONKY2, ProofSystem};
 use serde::{Deserialize, Serialize};
 
 /// What one proof of a kind takes of a machine.
@@ -17,6 +19,10 @@ pub struct Needs {
 pub struct Profile {
     /// Name with version of the circuits, e.g. `mini-rollup-v1`; part of every task's id.
     pub circuits: String,
+    /// What makes the proofs, `plonky2`, `process` or `fake`; part of every task's id.
+    pub backend: String,
+    /// The keys of a plug-in: see [`crate::system::plugin_keys`]; part of every task's id.
+    pub keys: Option<ArtifactHash>,
     /// The most public calls a transaction may have.
     pub max_calls: u8,
     /// What a proof of each kind needs, by [`Kind::index`].
@@ -36,6 +42,8 @@ impl Profile {
         let vm = Needs { cores: 32, memory_mib: 64 << 10 };
         Self {
             circuits: MINI_ROLLUP.to_owned(),
+            backend: PLONKY2.to_owned(),
+            keys: None,
             max_calls: 7,
             needs: [vm, small, small, small, small],
             first_millis: [30_000; 5],
@@ -49,6 +57,11 @@ impl Profile {
             first_millis: [1_000, 4_500, 4_500, 4_500, 4_500],
             ..Self::rfp()
         }
+    }
+
+    /// What makes the proofs of its trees.
+    pub fn system(&self) -> ProofSystem {
+        ProofSystem { backend: self.backend.clone(), circuits: self.circuits.clone(), keys: self.keys }
     }
 
     /// What a proof of this kind needs.

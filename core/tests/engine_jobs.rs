@@ -4,6 +4,7 @@ mod engine_world;
 
 use arborist_core::circuit::Kind;
 use arborist_core::engine::*;
+use arborist_core::ids::TaskId;
 use arborist_core::order::POLICIES;
 use arborist_core::profile::Profile;
 use arborist_core::tree::NodeId;
@@ -465,4 +466,66 @@ fn a_job_whose_tree_is_another_now_is_left_out() {
     engine.handle(world.now, Event::Tick, &mut out);
     let why = "its tree has 4 tasks now and had 7".to_owned();
     assert_eq!(notices(&out)[0], Notice::LeftOut { job: JobId(1), name: "job-1".into(), why });
+}
+
+/// A job of the same tree as the other one of this seed, to be proven by another proof system.
+fn of_another_system(world: &mut World, id: u32, seed: u64) {
+    let profile = Profile { backend: "fake".into(), ..world.engine.config().profile.clone() };
+    world.on(Event::Submit(Box::new(prepared(spec(id, &[1, 0], seed), &profile))));
+}
+
+#[test]
+fn a_job_of_another_proof_system_is_kept_and_nothing_of_it_is_leased_or_shared() {
+    let mut world = World::flat();
+    world.join(1, LARGE, 0);
+    of_another_system(&mut world, 1, 7);
+    assert_eq!(world.engine.leased(), 0);
+    let waits = world.view(1, 0).waits;
+    assert_eq!(waits, Some(Waits::OtherSystem("fake (mini-rollup-v1)".into())));
+    let all: Vec<_> = world.engine.prepared_job(JobId(1)).unwrap().ids.clone();
+    let found = |task: &TaskId| KnownProof {
+        task: *task,
+        worker: "w".into(),
+        millis: 1,
+        cpu_millis: 1,
+        proof_bytes: 1,
+    };
+    let asked = world.on(Event::Known(all.iter().map(found).collect()));
+    assert!(!asked.contains(&Command::CheckRoot(JobId(1))), "its root is not ours to check: {asked:?}");
+    let commands = world.submit(spec(2, &[1, 0], 7));
+    assert_eq!(world.done(2), 0, "none of its proofs is one of ours");
+    drain(&mut world, commands);
+    assert_eq!(world.state(2), JobState::Complete);
+
+    let restored = |profile: Profile| {
+        Engine::restore(Config::new(profile), None, &world.journal, resolve, world.now).unwrap()
+    };
+    let ours = world.engine.config().profile.clone();
+    let mut theirs = restored(Profile { backend: "fake".into(), ..ours.clone() });
+    assert_eq!((theirs.other_system(JobId(1)), theirs.other_system(JobId(2))), (None, Some(&ours.system())));
+    let mut out = vec![];
+    theirs.handle(world.now, Event::Tick, &mut out);
+    assert!(out.contains(&Command::CheckRoot(JobId(1))), "{out:?}");
+    assert!(restored(ours).other_system(JobId(2)).is_none());
+}
+
+#[test]
+fn durations_are_learned_for_each_proof_system_and_outlive_a_change() {
+    let mut world = World::flat();
+    world.join(1, LARGE, 0);
+    let commands = world.submit(spec(1, &[1; 8], 1));
+    drain(&mut world, commands);
+    let ours = world.engine.config().clone();
+    let fake = Config { profile: Profile { backend: "fake".into(), ..ours.profile.clone() }, ..ours.clone() };
+    let seen = |engine: &Engine| engine.learned().samples(Kind::Vm, 0);
+    assert!(seen(&world.engine) > 0);
+    let by_records =
+        |config: &Config| Engine::restore(config.clone(), None, &world.journal, resolve, world.now).unwrap();
+    assert_eq!((seen(&by_records(&fake)), seen(&by_records(&ours))), (0, seen(&world.engine)));
+    let restored = |config: &Config, snapshot: &[u8]| {
+        Engine::restore(config.clone(), Some(snapshot), &[], resolve, world.now).unwrap()
+    };
+    let trial = restored(&fake, &world.engine.snapshot());
+    assert_eq!(seen(&trial), 0);
+    assert_eq!(seen(&restored(&ours, &trial.snapshot())), seen(&world.engine), "kept over the trial");
 }

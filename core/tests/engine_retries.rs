@@ -465,6 +465,38 @@ fn a_worker_that_fails_three_times_rests_longer_each_time() {
     assert_eq!(assigned(&commands).len(), 1);
 }
 
+/// A job of high priority that nobody can prove, and one that anybody can: what the only worker tries after each rest.
+#[test]
+fn what_a_worker_tries_after_a_rest_is_not_of_a_poison_job_while_others_wait() {
+    let mut world = World::flat();
+    world.submit(JobSpec { priority: 9, ..spec(1, &[1; 400], 1) });
+    world.submit(spec(2, &[1; 3], 2));
+    let mut leases = std::collections::VecDeque::from(assigned(&world.join(1, LARGE, 2)));
+    let mut rests = 0;
+    while world.state(2) != JobState::Complete {
+        let commands = match leases.pop_front() {
+            Some((_, lease)) if lease.job == JobId(1) => world.fail(1, &lease, Reason::Error),
+            Some((_, lease)) => world.complete(1, &lease),
+            None => {
+                rests += 1;
+                assert!(rests < 30, "{:?}", world.engine.job(JobId(2)));
+                let tried = world.alive(1_000);
+                assert!(tried.len() <= 1, "one task to try: {tried:?}");
+                assert!(tried.iter().all(|(_, lease)| lease.job == JobId(2)), "{tried:?}");
+                leases.extend(tried);
+                continue;
+            }
+        };
+        let gone: Vec<_> = revoked(&commands).into_iter().map(|(_, fence)| fence).collect();
+        leases.retain(|(_, lease)| !gone.contains(&lease.fence));
+        leases.extend(assigned(&commands));
+        if commands.contains(&Command::CheckRoot(JobId(2))) {
+            world.on(Event::RootChecked(JobId(2), Ok(())));
+        }
+    }
+    assert_eq!(world.done(1), 0);
+}
+
 #[test]
 fn a_proof_clears_a_worker_and_some_failures_are_not_its_own() {
     let (mut world, commands) = failed_in_a_row(2);

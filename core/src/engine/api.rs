@@ -5,6 +5,7 @@ use super::index::IdIndex;
 use crate::circuit::{Circuit, Kind};
 use crate::ids::{ArtifactHash, TaskId};
 use crate::profile::{Needs, Profile};
+use crate::system::ProofSystem;
 use crate::tree::{BadShape, Leaves, NodeId, RootBinding, Shape, task_ids};
 use serde::{Deserialize, Serialize};
 
@@ -68,6 +69,8 @@ pub struct JobSpec {
 pub struct PreparedJob {
     /// The request.
     pub spec: JobSpec,
+    /// What makes its proofs: no proof of another system is one of its tasks'.
+    pub system: ProofSystem,
     /// Its tree.
     pub shape: Shape,
     /// What its leaves are made from.
@@ -84,15 +87,26 @@ impl PreparedJob {
     /// # Errors
     /// The block's shape is not allowed by the profile.
     pub fn new(spec: JobSpec, calls: &[u8], leaves: Leaves, profile: &Profile) -> Result<Self, BadShape> {
-        let shape = Shape::new(calls, profile.max_calls)?;
+        Self::of_system(spec, calls, leaves, profile.max_calls, profile.system())
+    }
+
+    /// As [`PreparedJob::new`], for the proof system that the job was submitted under.
+    pub(crate) fn of_system(
+        spec: JobSpec,
+        calls: &[u8],
+        leaves: Leaves,
+        max_calls: u8,
+        system: ProofSystem,
+    ) -> Result<Self, BadShape> {
+        let shape = Shape::new(calls, max_calls)?;
         let binding = RootBinding {
             chain_id: spec.chain_id,
             block_number: spec.block_number,
             prover_id: spec.prover_id,
         };
-        let ids = task_ids(&shape, &leaves, &profile.circuits, &binding);
+        let ids = task_ids(&shape, &leaves, &system, &binding);
         let index = IdIndex::new(&ids);
-        Ok(Self { spec, shape, leaves, ids, index })
+        Ok(Self { spec, system, shape, leaves, ids, index })
     }
 }
 
@@ -312,8 +326,8 @@ pub struct Assignment {
 /// What the journal keeps. Encoded by [`Record::encode`]; a few bytes a task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Record {
-    /// A job was submitted.
-    Submitted(JobSpec, Millis),
+    /// A job was submitted, its proofs to be made by this system.
+    Submitted(JobSpec, ProofSystem, Millis),
     /// A proof is done.
     Done {
         /// Job and node of one place the task stands at; shared tasks are found by id.

@@ -3,7 +3,7 @@
 
 use super::leases::Tell;
 use super::table::At;
-use super::{Engine, Millis, Takers, TaskState};
+use super::{Engine, Millis, Takers, TaskState, fits};
 use crate::order::{Between, POLICIES};
 use crate::tree::NodeId;
 
@@ -26,6 +26,7 @@ impl Engine {
     pub(crate) fn dispatch(&mut self) {
         self.steal_at = None;
         if self.workers.any_free() {
+            self.assign_probes();
             self.start_backups(true);
             self.assign_picky();
             self.assign_ready();
@@ -40,6 +41,32 @@ impl Engine {
                 self.dispatch();
             }
         }
+    }
+
+    /// A worker that failed often gets one task to try. One of a job and kind without failures says whether it is the
+    /// worker's fault; one of a job that nobody can prove would send it to rest again, while others wait for it.
+    fn assign_probes(&mut self) {
+        for worker in self.workers.probes() {
+            if let Some(at) = self.probe(worker) {
+                self.assign(at, worker, false);
+            }
+        }
+    }
+
+    /// The first task that this worker could run of the first job that has one, kinds in trouble aside.
+    fn probe(&mut self, worker: u32) -> Option<At> {
+        let (free, takes) = (self.workers[worker].free(), self.workers[worker].kinds);
+        (0..self.jobs.ranked().len()).find_map(|place| {
+            let slot = self.jobs.ranked()[place];
+            if !self.workers[worker].serves.contains(&self.jobs[slot].spec.namespace) {
+                return None;
+            }
+            let kinds = takes.without(self.jobs[slot].in_trouble);
+            let classes = (0..self.classes.len() as u8).rev();
+            let mut fitting = classes.filter(|class| fits(self.classes[usize::from(*class)], free));
+            let entry = fitting.find_map(|class| self.jobs[slot].head(class, kinds))?;
+            Some(At { job: slot, node: entry as u32 })
+        })
     }
 
     /// Ready tasks to workers that can run them now, each to the smallest one.

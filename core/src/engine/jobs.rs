@@ -18,7 +18,8 @@ impl Engine {
         if self.jobs.slot(prepared.spec.id).is_some() {
             return;
         }
-        self.out.push(Command::Persist(Record::Submitted(prepared.spec.clone(), self.now)));
+        let record = Record::Submitted(prepared.spec.clone(), prepared.system.clone(), self.now);
+        self.out.push(Command::Persist(record));
         let slot = self.enter_job(Arc::new(prepared), self.now);
         self.share(slot);
         if self.jobs[slot].open == 0 {
@@ -30,7 +31,8 @@ impl Engine {
     pub(crate) fn enter_job(&mut self, tree: Arc<PreparedJob>, submitted: Millis) -> u32 {
         let kind_class = Kind::ALL.map(|kind| self.class_of(self.config.profile.needs(kind)));
         let tenant = self.tenants.enter(&tree.spec.namespace);
-        let job = Box::new(Job::new(tree, tenant, kind_class, self.classes.len(), submitted));
+        let mut job = Box::new(Job::new(tree, tenant, kind_class, self.classes.len(), submitted));
+        job.is_foreign = job.tree.system != self.system;
         let id = job.spec.id;
         let vacant = self.jobs.slots.iter().position(Option::is_none);
         let slot = vacant.unwrap_or(self.jobs.slots.len());
@@ -148,7 +150,7 @@ impl Engine {
 
     /// Sorts the jobs that may lease.
     pub(crate) fn rank(&mut self) {
-        let leases = |job: &Job| job.state == JobState::Proving && !job.spec.suspended;
+        let leases = |job: &Job| job.state == JobState::Proving && !job.spec.suspended && !job.is_foreign;
         let mut ranked: Vec<u32> =
             self.jobs.iter().filter(|(_, j)| leases(j)).map(|(slot, _)| slot).collect();
         // By id already; the sort is stable.
@@ -264,7 +266,7 @@ impl Engine {
     pub(crate) fn ask_for_roots(&mut self) {
         for slot in self.jobs.by_id.values().copied().collect::<Vec<_>>() {
             let job = &mut self.jobs[slot];
-            if job.state == JobState::Checking && !job.asked {
+            if job.state == JobState::Checking && !job.asked && !job.is_foreign {
                 job.asked = true;
                 self.out.push(Command::CheckRoot(job.spec.id));
             }
@@ -281,7 +283,7 @@ impl Engine {
             if deadline <= self.now {
                 let why = self.what_is_missing(slot);
                 self.end_job(slot, JobState::Failed { why });
-            } else if job.risk_checked + RISK_EVERY <= self.now {
+            } else if !job.is_foreign && job.risk_checked + RISK_EVERY <= self.now {
                 self.check_risk(slot, deadline);
             }
         }
@@ -308,6 +310,8 @@ impl Engine {
             let circuit = job.shape().circuit(NodeId(*node));
             let reason: String = job.extra[node].why.chars().take(200).collect();
             why += &format!("; {circuit} {} is quarantined: {reason}", job.tree.ids[*node as usize].short());
+        } else if job.is_foreign {
+            why += &format!("; its proofs are made by {}, here by {}", job.tree.system, self.system);
         } else if job.spec.suspended {
             why += "; the job was suspended";
         } else if self.workers.takers().is_empty() {

@@ -49,6 +49,7 @@ use crate::circuit::KindSet;
 use crate::durations::Durations;
 use crate::ids::TaskId;
 use crate::profile::Needs;
+use crate::system::ProofSystem;
 use hashbrown::HashMap;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -129,6 +130,8 @@ impl Copies {
 #[derive(Debug)]
 pub struct Engine {
     pub(crate) config: Config,
+    /// What makes the proofs of jobs that lease.
+    pub(crate) system: ProofSystem,
     pub(crate) now: Millis,
     /// Classes of machine that tasks need, ascending.
     pub(crate) classes: Vec<Needs>,
@@ -142,6 +145,8 @@ pub struct Engine {
     nodes: Vec<String>,
     node_numbers: HashMap<String, u32>,
     durations: Durations,
+    /// What was learned under other proof systems, by name.
+    other_durations: BTreeMap<String, Durations>,
     next_fence: u64,
     fences_to: u64,
     out: Vec<Command>,
@@ -184,6 +189,8 @@ impl Engine {
             nodes: vec![],
             node_numbers: HashMap::new(),
             durations: Durations::new(&config.profile),
+            other_durations: BTreeMap::new(),
+            system: config.profile.system(),
             next_fence: first_fence,
             fences_to: first_fence,
             out: vec![],

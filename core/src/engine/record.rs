@@ -4,6 +4,7 @@ use super::codec::{BadBytes, Reader, Writer};
 use super::table::NO_MAKER;
 use super::{Fence, JobId, JobSpec, JobState, Reason, Record};
 use crate::ids::TaskId;
+use crate::system::ProofSystem;
 
 const SUBMITTED: u8 = 1;
 const DONE: u8 = 2;
@@ -32,6 +33,14 @@ pub(super) fn put_spec(w: &mut Writer, spec: &JobSpec) {
 
 pub(super) fn get_spec(r: &mut Reader<'_>) -> Result<JobSpec, BadBytes> {
     serde_json::from_slice(r.bytes()?).map_err(|_| BadBytes::Meaningless("job"))
+}
+
+pub(super) fn put_system(w: &mut Writer, system: &ProofSystem) {
+    w.bytes(&serde_json::to_vec(system).unwrap_or_default());
+}
+
+pub(super) fn get_system(r: &mut Reader<'_>) -> Result<ProofSystem, BadBytes> {
+    serde_json::from_slice(r.bytes()?).map_err(|_| BadBytes::Meaningless("proof system"))
 }
 
 pub(super) fn put_state(w: &mut Writer, state: &JobState) {
@@ -106,9 +115,10 @@ impl Record {
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer(Vec::with_capacity(24));
         match self {
-            Self::Submitted(spec, at) => {
+            Self::Submitted(spec, system, at) => {
                 w.byte(SUBMITTED);
                 put_spec(&mut w, spec);
+                put_system(&mut w, system);
                 w.varint(*at);
             }
             Self::Done { job, node, maker, millis, cpu_millis, proof_bytes, found, at } => {
@@ -172,7 +182,7 @@ impl Record {
     pub fn decode(bytes: &[u8]) -> Result<Self, BadBytes> {
         let r = &mut Reader(bytes);
         let record = match r.byte()? {
-            SUBMITTED => Self::Submitted(get_spec(r)?, r.varint()?),
+            SUBMITTED => Self::Submitted(get_spec(r)?, get_system(r)?, r.varint()?),
             tag @ (DONE | DONE_FOUND) => Self::Done {
                 job: job(r)?,
                 node: r.number()?,

@@ -7,6 +7,7 @@ use super::{
     Command, Done, Engine, JobState, KnownProof, Millis, Notice, Reason, Record, Session, TaskState,
     WorkerState,
 };
+use crate::circuit::KindSet;
 use crate::tree::NodeId;
 
 impl Engine {
@@ -62,7 +63,10 @@ impl Engine {
         };
         if !done.found {
             self.workers.try_out(worker, false);
-            self.durations.learn(self.jobs[at.job].kind(at.node), cores, done.millis);
+            let kind = self.jobs[at.job].kind(at.node);
+            self.durations.learn(kind, cores, done.millis);
+            let job = &mut self.jobs[at.job];
+            job.in_trouble = job.in_trouble.without(KindSet::of(kind));
         }
         self.finish(at, &proven);
     }
@@ -180,8 +184,11 @@ impl Engine {
         let job = &mut self.jobs[slot];
         if job.state == JobState::Proving {
             job.state = JobState::Checking;
-            job.asked = true;
-            self.out.push(Command::CheckRoot(job.spec.id));
+            // who runs another proof system can't check it
+            job.asked = !job.is_foreign;
+            if job.asked {
+                self.out.push(Command::CheckRoot(job.spec.id));
+            }
         }
     }
 

@@ -5,6 +5,7 @@ use super::table::{At, Extra};
 use super::{
     Command, Engine, Fence, Millis, Notice, Reason, Record, Session, TaskState, Worker, WorkerState,
 };
+use crate::circuit::KindSet;
 use crate::ids::TaskId;
 use crate::profile::Needs;
 use crate::tree::NodeId;
@@ -23,8 +24,8 @@ pub(crate) const SUSPICIONS: u8 = 3;
 const BACKOFF: (Millis, Millis) = (1_000, 30_000);
 
 /// A worker that failed so often in a row rests: one that fails at once is always idle, so it would get
-/// every task there is, while those that work are busy.
-const FAILURES: u8 = 3;
+/// every task there is, while those that work are busy. Then it gets one task at a time, until it proves one.
+pub(crate) const FAILURES: u8 = 3;
 
 /// First and longest wait after a failure that nobody is charged for.
 const SOFT_BACKOFF: (Millis, Millis) = (250, 8_000);
@@ -223,6 +224,8 @@ impl Engine {
             attempts,
             worker: Some(maker),
         }));
+        let job = &mut self.jobs[at.job];
+        job.in_trouble = job.in_trouble.or(KindSet::of(job.kind(at.node)));
         if !goes_on {
             self.settle(at, reason);
         }

@@ -140,6 +140,8 @@ pub enum Waits {
     Suspended,
     /// Its job has ended.
     JobEnded,
+    /// Its job's proofs are made by another proof system than this engine's.
+    OtherSystem(String),
     /// No connected worker is large enough and takes its kind.
     NoFittingWorker(Needs),
     /// All workers that fit are busy.

@@ -2,18 +2,23 @@
 
 use super::Engine;
 use super::codec::{BadBytes, Reader, Writer};
-use super::record::{get_maker, get_spec, get_state, put_maker, put_spec, put_state};
+use super::record::{get_maker, get_spec, get_state, get_system, put_maker, put_spec, put_state, put_system};
 use super::table::{At, Extra, Job, NO_MAKER, Proven};
 use super::{
     Command, Config, Fence, JobId, JobSpec, JobState, Millis, Notice, PreparedJob, Record, RestoreError,
     TaskState, Unresolved,
 };
+use crate::durations::Durations;
+use crate::system::ProofSystem;
 use crate::tree::Leaves;
 use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Version of the snapshot's bytes.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+
+/// Other proof systems of which is kept what was learned.
+const OTHER_SYSTEMS: usize = 16;
 
 /// Finds what a job's tree is built from.
 type Resolve<'a> = &'a mut dyn FnMut(&JobSpec) -> Result<(Vec<u8>, Leaves), Unresolved>;
@@ -32,12 +37,12 @@ impl Rebuilding<'_> {
     fn enter(
         &mut self,
         engine: &mut Engine,
-        spec: JobSpec,
+        (spec, system): (JobSpec, ProofSystem),
         at: Millis,
         total: Option<u32>,
     ) -> Result<Option<u32>, RestoreError> {
         let (id, name) = (spec.id, spec.name.clone());
-        match self.build(spec, total, engine) {
+        match self.build(spec, system, total, engine) {
             Ok(tree) => Ok(Some(engine.enter_job(Arc::new(tree), at))),
             Err(_) if self.dropped.contains(&id) => Ok(None),
             Err(Unresolved::NotNow(reason)) => Err(RestoreError::Job { id, name, reason }),
@@ -53,11 +58,13 @@ impl Rebuilding<'_> {
     fn build(
         &mut self,
         spec: JobSpec,
+        system: ProofSystem,
         total: Option<u32>,
         engine: &Engine,
     ) -> Result<PreparedJob, Unresolved> {
         let (calls, leaves) = (self.resolve)(&spec)?;
-        let tree = PreparedJob::new(spec, &calls, leaves, &engine.config.profile);
+        let max_calls = engine.config.profile.max_calls;
+        let tree = PreparedJob::of_system(spec, &calls, leaves, max_calls, system);
         let tree = tree.map_err(|e| Unresolved::Lost(e.to_string()))?;
         match (tree.shape.total(), total) {
             (now, Some(then)) if now != then => {
@@ -66,6 +73,28 @@ impl Rebuilding<'_> {
             _ => Ok(tree),
         }
     }
+}
+
+fn put_durations(w: &mut Writer, system: &str, durations: &Durations) {
+    w.text(system);
+    let windows: Vec<_> = durations.export().collect();
+    w.varint(windows.len() as u64);
+    for (kind, cores, count, samples) in windows {
+        w.byte(kind);
+        w.varint(u64::from(cores));
+        w.varint(count);
+        w.varint(samples.len() as u64);
+        samples.iter().for_each(|m| w.varint(u64::from(*m)));
+    }
+}
+
+fn get_durations(r: &mut Reader<'_>, durations: &mut Durations) -> Result<(), BadBytes> {
+    for _ in 0..r.number::<u32>()? {
+        let (kind, cores, count) = (r.byte()?, r.number()?, r.varint()?);
+        let samples: Vec<u32> = (0..r.number::<u32>()?).map(|_| r.number()).collect::<Result<_, _>>()?;
+        durations.import(kind, cores, count, &samples);
+    }
+    Ok(())
 }
 
 impl Engine {
@@ -83,15 +112,9 @@ impl Engine {
             w.varint(u64::from(maker.cores));
             w.byte(maker.suspected);
         }
-        let windows: Vec<_> = self.durations.export().collect();
-        w.varint(windows.len() as u64);
-        for (kind, cores, count, samples) in windows {
-            w.byte(kind);
-            w.varint(u64::from(cores));
-            w.varint(count);
-            w.varint(samples.len() as u64);
-            samples.iter().for_each(|m| w.varint(u64::from(*m)));
-        }
+        w.varint(self.other_durations.len() as u64 + 1);
+        put_durations(&mut w, &self.system.name(), &self.durations);
+        self.other_durations.iter().for_each(|(name, durations)| put_durations(&mut w, name, durations));
         w.varint(self.jobs.by_id.len() as u64);
         self.jobs.iter().for_each(|(_, job)| self.put_job(&mut w, job));
         w.0
@@ -99,6 +122,7 @@ impl Engine {
 
     fn put_job(&self, w: &mut Writer, job: &Job) {
         put_spec(w, &job.spec);
+        put_system(w, &job.tree.system);
         w.varint(job.submitted);
         w.option(job.ended);
         put_state(w, &job.state);
@@ -145,8 +169,14 @@ impl Engine {
             Record::decode(bytes).map_err(|reason| RestoreError::Record { index, reason })
         };
         let records: Vec<Record> = records.iter().enumerate().map(decode).collect::<Result<_, _>>()?;
-        let dropped = |r: &Record| if let Record::Forgotten(id) = r { Some(*id) } else { None };
-        let dropped = records.iter().filter_map(dropped).collect();
+        let mut dropped = HashSet::new();
+        for record in &records {
+            match record {
+                Record::Forgotten(id) => _ = dropped.insert(*id),
+                Record::Submitted(spec, ..) => _ = dropped.remove(&spec.id),
+                _ => {}
+            }
+        }
         let mut engine = Self::new(config);
         let mut rebuilding = Rebuilding { resolve: &mut resolve, dropped, left_out: vec![] };
         if let Some(bytes) = snapshot {
@@ -154,8 +184,8 @@ impl Engine {
         }
         for record in records {
             match record {
-                Record::Submitted(spec, at) if engine.jobs.slot(spec.id).is_none() => {
-                    if let Some(slot) = rebuilding.enter(&mut engine, spec, at, None)? {
+                Record::Submitted(spec, system, at) if engine.jobs.slot(spec.id).is_none() => {
+                    if let Some(slot) = rebuilding.enter(&mut engine, (spec, system), at, None)? {
                         engine.share_again(slot);
                     }
                 }
@@ -182,9 +212,8 @@ impl Engine {
             self.suspect(number, r.byte()?);
         }
         for _ in 0..r.number::<u32>()? {
-            let (kind, cores, count) = (r.byte()?, r.number()?, r.varint()?);
-            let samples: Vec<u32> = (0..r.number::<u32>()?).map(|_| r.number()).collect::<Result<_, _>>()?;
-            self.durations.import(kind, cores, count, &samples);
+            let name = r.text()?;
+            get_durations(r, self.durations_of(&name))?;
         }
         for _ in 0..r.number::<u32>()? {
             self.read_job(r, rebuilding)?;
@@ -193,9 +222,9 @@ impl Engine {
     }
 
     fn read_job(&mut self, r: &mut Reader<'_>, rebuilding: &mut Rebuilding<'_>) -> Result<(), RestoreError> {
-        let (spec, submitted) = (get_spec(r)?, r.varint()?);
+        let (spec, system, submitted) = (get_spec(r)?, get_system(r)?, r.varint()?);
         let (ended, state, policy, total) = (r.option()?, get_state(r)?, r.number()?, r.number::<u32>()?);
-        let slot = rebuilding.enter(self, spec, submitted, Some(total))?;
+        let slot = rebuilding.enter(self, (spec, system), submitted, Some(total))?;
         if let Some(slot) = slot {
             self.mark_shared(slot);
             let job = &mut self.jobs[slot];
@@ -243,6 +272,18 @@ impl Engine {
         }
         let class = class.filter(|c| usize::from(*c) < self.classes.len());
         Ok(Extra { attempts, class, nodes, why: r.text()?, ..Extra::default() })
+    }
+
+    /// What was learned under the proof system of this name.
+    fn durations_of(&mut self, system: &str) -> &mut Durations {
+        if system == self.system.name() {
+            return &mut self.durations;
+        }
+        if self.other_durations.len() >= OTHER_SYSTEMS && !self.other_durations.contains_key(system) {
+            self.other_durations.pop_first();
+        }
+        let new = || Durations::new(&self.config.profile);
+        self.other_durations.entry(system.to_owned()).or_insert_with(new)
     }
 
     fn reserve_fences(&mut self, to: u64) {
@@ -352,7 +393,8 @@ impl Engine {
         }
         if !proven.found {
             let cores = self.makers.get(proven.maker as usize).map_or(0, |m| m.cores);
-            self.durations.learn(self.jobs[at.job].kind(at.node), cores, proven.millis);
+            let (name, kind) = (self.jobs[at.job].tree.system.name(), self.jobs[at.job].kind(at.node));
+            self.durations_of(&name).learn(kind, cores, proven.millis);
         }
         for copy in self.open_copies(at).as_slice() {
             let job = &mut self.jobs[copy.job];

@@ -90,6 +90,8 @@ pub(crate) struct Job {
     pub(crate) tenant: u32,
     pub(crate) tree: Arc<PreparedJob>,
     pub(crate) state: JobState,
+    /// Of another proof system than the engine's: kept, but nothing of it is leased or checked.
+    pub(crate) is_foreign: bool,
     pub(crate) submitted: Millis,
     pub(crate) ended: Option<Millis>,
     pub(crate) policy: usize,
@@ -102,6 +104,8 @@ pub(crate) struct Job {
     pub(crate) asked: bool,
     pub(crate) at_risk: bool,
     pub(crate) risk_checked: Millis,
+    /// Kinds of which a task failed, and none was proven since: what is tried there tells little about a worker.
+    pub(crate) in_trouble: KindSet,
     /// Class of each kind's needs.
     kind_class: [u8; 5],
     flags: Box<[u8]>,
@@ -139,6 +143,7 @@ impl Job {
             spec: tree.spec.clone(),
             tenant,
             state: JobState::Proving,
+            is_foreign: false,
             submitted: now,
             ended: None,
             policy: 0,
@@ -147,6 +152,7 @@ impl Job {
             asked: false,
             at_risk: false,
             risk_checked: 0,
+            in_trouble: KindSet::NONE,
             kind_class,
             flags: vec![0; total as usize].into(),
             word: column(total),

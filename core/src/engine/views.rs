@@ -10,6 +10,7 @@ use crate::circuit::KindSet;
 use crate::durations::Durations;
 use crate::ids::TaskId;
 use crate::profile::Needs;
+use crate::system::ProofSystem;
 use crate::tree::{Leaves, NodeId, Shape};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,6 +32,12 @@ impl Engine {
     /// All jobs in the books, by number.
     pub fn jobs(&self) -> impl Iterator<Item = JobId> {
         self.jobs.by_id.keys().copied()
+    }
+
+    /// The proof system of a job that is of another than this engine's: it is kept, and nothing of it is leased.
+    pub fn other_system(&self, id: JobId) -> Option<&ProofSystem> {
+        let job = &self.jobs[self.jobs.slot(id)?];
+        job.is_foreign.then_some(&job.tree.system)
     }
 
     /// Counts and state of a job without its request, which may be large.
@@ -107,6 +114,7 @@ impl Engine {
                 extra.map_or(0, |e| e.charged()),
                 extra.map(|e| e.why.clone()).unwrap_or_default(),
             ),
+            _ if job.is_foreign => Waits::OtherSystem(job.tree.system.to_string()),
             _ if job.spec.suspended => Waits::Suspended,
             _ => self.waits_for_worker(
                 self.classes[usize::from(job.class(at.node))],

@@ -1,5 +1,6 @@
 //! Workers and the indexes by which one is found without looking at all.
 
+use super::retries::FAILURES;
 use super::takers::{Keys, Takers};
 use super::{Gone, Millis, Serves, Session, WorkerSpec, WorkerState};
 use crate::circuit::{Kind, KindSet};
@@ -108,6 +109,11 @@ impl Worker {
         self.takes(kind, namespace) && fits(needs, self.capacity)
     }
 
+    /// Whether it failed often, has proven nothing since, and is busy with the one task that it gets to try.
+    pub(crate) fn is_on_probe(&self) -> bool {
+        self.failures >= FAILURES && !self.is_idle()
+    }
+
     /// Whether it has no lease.
     pub(crate) fn is_idle(&self) -> bool {
         self.running.is_empty() && self.queue.is_empty()
@@ -118,9 +124,12 @@ impl Worker {
             return Keys::default();
         }
         let free = self.free();
-        let some = free.cores > 0 && free.memory_mib > 0 && !self.is_held();
+        let some = free.cores > 0 && free.memory_mib > 0 && !self.is_held() && !self.is_on_probe();
         let queued = self.queue.len() as u16;
-        let room = queued < self.prefetch && !self.running.is_empty() && self.held_for.is_none();
+        let room = queued < self.prefetch
+            && !self.running.is_empty()
+            && self.held_for.is_none()
+            && !self.is_on_probe();
         Keys {
             free: some.then_some((self.capacity, free)),
             room: room.then_some((self.capacity, self.largest, queued)),
@@ -340,7 +349,17 @@ impl Workers {
         } else {
             self.on_trial.remove(&index);
             self[index].failures = 0;
+            self.reindex(index);
         }
+    }
+
+    /// Those on trial that may try a task now.
+    pub(crate) fn probes(&self) -> Vec<u32> {
+        let ready = |index: &u32| {
+            let worker = &self[*index];
+            worker.takes_leases() && worker.is_idle() && !worker.is_held()
+        };
+        self.on_trial.iter().copied().filter(ready).collect()
     }
 
     /// A worker of these takers to queue a lease of this class and kind at: of the smallest capacity of all

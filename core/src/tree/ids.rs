@@ -1,8 +1,9 @@
 //! Content ids: a leaf's from its inputs, an inner node's from its children's ids.
 
 use super::shape::{Node, NodeId, Shape};
-use crate::block::Block;
+use crate::block::{Block, Transaction, Word};
 use crate::ids::{ArtifactHash, TaskId};
+use crate::system::ProofSystem;
 
 /// What the leaves of a tree are made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,7 +14,8 @@ pub enum Leaves {
         calls: Vec<ArtifactHash>,
         /// The private proof of each transaction.
         private_proofs: Vec<ArtifactHash>,
-        /// State root before each transaction: part of what a transaction without calls states.
+        /// What each transaction states whatever is proven of it: BLAKE3 of its hash, of what its sender commits to
+        /// (slot and arguments of each call) and of the state before it.
         states: Vec<[u8; 32]>,
     },
     /// No inputs: a block made up from a seed, for the fake backend.
@@ -40,7 +42,8 @@ impl Leaves {
                 inputs.push(input);
             }
         }
-        let states = block.transaction_states().iter().map(|(before, _)| before.0).collect();
+        let states = block.transactions.iter().zip(block.transaction_states());
+        let states = states.map(|(transaction, (before, _))| stated(transaction, &before)).collect();
         Ok((Self::Block { calls, private_proofs, states }, inputs))
     }
 
@@ -68,12 +71,23 @@ pub struct RootBinding {
     pub prover_id: [u8; 32],
 }
 
+/// A digest of what a transaction states. It does not rest on a check of the private proof: two blocks that say different
+/// things of one private proof have no task of it in common.
+fn stated(transaction: &Transaction, before: &Word) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_derive_key("arborist transaction v1");
+    hasher.update(&transaction.hash.0).update(&before.0);
+    for call in &transaction.calls {
+        hasher.update(&call.slot.to_le_bytes()).update(&call.args.0);
+    }
+    *hasher.finalize().as_bytes()
+}
+
 /// The ids of all tasks of a tree, by node number.
 ///
-/// Source of the rule: an id names what a proof states and never how it was made, so a retry, a
-/// restart or a reorg finds the proofs that exist. One BLAKE3 compression for nearly every task.
-pub fn task_ids(shape: &Shape, leaves: &Leaves, circuits: &str, binding: &RootBinding) -> Vec<TaskId> {
-    let keys = Keys::new(circuits);
+/// Source of the rule: an id names what a proof states and by which proof system, and never how or where it was made, so
+/// a retry, a restart or a reorg finds the proofs that exist. One BLAKE3 compression for nearly every task.
+pub fn task_ids(shape: &Shape, leaves: &Leaves, system: &ProofSystem, binding: &RootBinding) -> Vec<TaskId> {
+    let keys = Keys::new(system);
     let mut ids: Vec<TaskId> = Vec::with_capacity(shape.total() as usize);
     for call in 0..shape.total_calls() {
         ids.push(TaskId(match leaves {
@@ -82,7 +96,7 @@ pub fn task_ids(shape: &Shape, leaves: &Leaves, circuits: &str, binding: &RootBi
         }));
     }
     for tx in 0..shape.transactions() {
-        let mut before = keys.sender(shape, leaves, tx);
+        let mut before = keys.sender(leaves, tx);
         for call in 0..shape.calls(tx) {
             let vm = ids[shape.vm(tx, call).index()];
             before = hash(&keys.kernel[usize::from(call)], &before, &vm.0);
@@ -91,7 +105,7 @@ pub fn task_ids(shape: &Shape, leaves: &Leaves, circuits: &str, binding: &RootBi
     }
     for tx in 0..shape.transactions() {
         let below = match shape.calls(tx) {
-            0 => keys.sender(shape, leaves, tx),
+            0 => keys.sender(leaves, tx),
             n => ids[shape.kernel(tx, n).index()].0,
         };
         ids.push(TaskId(hash(&keys.base, &below, &[])));
@@ -118,9 +132,9 @@ struct Keys {
 }
 
 impl Keys {
-    fn new(circuits: &str) -> Self {
-        let key =
-            |kind: &str| blake3::derive_key(&format!("arborist task id v1 {kind}"), circuits.as_bytes());
+    fn new(system: &ProofSystem) -> Self {
+        let system = system.to_bytes();
+        let key = |kind: &str| blake3::derive_key(&format!("arborist task id v2 {kind}"), &system);
         let kernel = (1..=u8::MAX).map(|position| key(&format!("kernel/{position}"))).collect();
         Self {
             vm: key("vm"),
@@ -132,15 +146,13 @@ impl Keys {
         }
     }
 
-    /// What the sender of a transaction contributes. Without calls the state is part of it: such a
-    /// base proof states that this very state is left as it was.
-    fn sender(&self, shape: &Shape, leaves: &Leaves, tx: u32) -> [u8; 32] {
+    /// What the sender of a transaction contributes.
+    fn sender(&self, leaves: &Leaves, tx: u32) -> [u8; 32] {
         let place = tx as usize;
         match leaves {
-            Leaves::Block { private_proofs, states, .. } if shape.calls(tx) == 0 => {
+            Leaves::Block { private_proofs, states, .. } => {
                 hash(&self.sender, &private_proofs[place].0, &states[place])
             }
-            Leaves::Block { private_proofs, .. } => private_proofs[place].0,
             Leaves::Synthetic { seed } => hash(&self.sender, &seed.to_le_bytes(), &tx.to_le_bytes()),
         }
     }

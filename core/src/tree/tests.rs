@@ -1,5 +1,7 @@
 use super::*;
+use crate::block::{Block, Call, Transaction, Word};
 use crate::circuit::Kind;
+use crate::system::ProofSystem;
 use proptest::prelude::*;
 use std::collections::HashSet;
 
@@ -70,11 +72,16 @@ proptest! {
     }
 }
 
+fn system(circuits: &str) -> ProofSystem {
+    ProofSystem { backend: "fake".into(), circuits: circuits.into(), keys: None }
+}
+
 const BINDING: RootBinding = RootBinding { chain_id: 1, block_number: 2, prover_id: [3; 32] };
 
 #[test]
 fn ids_are_distinct_stable_and_shared_by_what_is_equal() {
-    let ids = |calls: &[u8], seed| task_ids(&shape(calls), &Leaves::Synthetic { seed }, "c-v1", &BINDING);
+    let ids =
+        |calls: &[u8], seed| task_ids(&shape(calls), &Leaves::Synthetic { seed }, &system("c-v1"), &BINDING);
     let a = ids(&[0, 1, 2, 3, 1], 1);
     assert_eq!(a, ids(&[0, 1, 2, 3, 1], 1));
     assert_eq!(a.iter().collect::<HashSet<_>>().len(), a.len());
@@ -88,7 +95,7 @@ fn ids_are_distinct_stable_and_shared_by_what_is_equal() {
 #[test]
 fn only_the_root_depends_on_prover_chain_and_number() {
     let shape = shape(&[1, 0, 2]);
-    let ids = |binding| task_ids(&shape, &Leaves::Synthetic { seed: 1 }, "c-v1", &binding);
+    let ids = |binding| task_ids(&shape, &Leaves::Synthetic { seed: 1 }, &system("c-v1"), &binding);
     let a = ids(BINDING);
     for other in [
         RootBinding { chain_id: 9, ..BINDING },
@@ -100,5 +107,62 @@ fn only_the_root_depends_on_prover_chain_and_number() {
         assert_eq!(a[..rest], b[..rest]);
         assert_ne!(a[last], b[last]);
     }
-    assert_ne!(a, task_ids(&shape, &Leaves::Synthetic { seed: 1 }, "c-v2", &BINDING));
+}
+
+#[test]
+fn proof_systems_have_no_task_in_common() {
+    let shape = shape(&[1, 0, 2]);
+    let keys = |hash| ProofSystem { keys: Some(crate::ids::ArtifactHash([hash; 32])), ..system("c-v1") };
+    let other = ProofSystem { backend: "plonky2".into(), ..system("c-v1") };
+    let mut all = HashSet::new();
+    for system in [system("c-v1"), system("c-v2"), other, keys(1), keys(2)] {
+        for id in task_ids(&shape, &Leaves::Synthetic { seed: 1 }, &system, &BINDING) {
+            assert!(all.insert(id), "{system}");
+        }
+    }
+}
+
+/// A block of one transaction with two calls and one without.
+fn block() -> Block {
+    let word = |n| Word([n; 32]);
+    let call = |slot, before, after| Call {
+        slot,
+        args: word(9),
+        old_value: word(0),
+        siblings: vec![word(0); 16],
+        state_before: word(before),
+        state_after: word(after),
+    };
+    let transaction = |hash, calls| Transaction { hash: word(hash), private_proof: "AAAA".into(), calls };
+    Block {
+        version: 1,
+        profile: "c-v1".into(),
+        chain_id: 1,
+        block_number: 2,
+        state_before: word(1),
+        state_after: word(3),
+        transactions: vec![transaction(7, vec![call(1, 1, 2), call(2, 2, 3)]), transaction(8, vec![])],
+    }
+}
+
+#[test]
+fn what_a_transaction_states_is_in_the_ids_of_all_that_is_proven_of_it() {
+    type Change = fn(&mut Block);
+    let cases: [(&str, Change, &[usize]); 3] = [
+        ("the hash of one with calls", |b| b.transactions[0].hash.0[0] ^= 1, &[2, 3, 4, 6]),
+        ("the hash of one without", |b| b.transactions[1].hash.0[0] ^= 1, &[5, 6]),
+        ("its second call's arguments", |b| b.transactions[0].calls[1].args.0[0] ^= 1, &[1, 2, 3, 4, 6]),
+    ];
+    let ids = |block: &Block| {
+        let (leaves, _) = Leaves::of_block(block).unwrap();
+        task_ids(&shape(&[2, 0]), &leaves, &system("c-v1"), &BINDING)
+    };
+    let before = ids(&block());
+    for (case, change, wanted) in cases {
+        let mut changed = block();
+        change(&mut changed);
+        let after = ids(&changed);
+        let differ: Vec<usize> = (0..before.len()).filter(|n| before[*n] != after[*n]).collect();
+        assert_eq!(differ, wanted, "{case}: vm 0 and 1, kernel 2 and 3, base 4 and 5, root 6");
+    }
 }
