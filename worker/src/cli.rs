@@ -68,7 +68,7 @@ struct RunArgs {
     /// The name in the dispatcher's certificate.
     #[arg(long, default_value = "arborist-dispatcher", env = "ARBORIST_SERVER_NAME")]
     server_name: String,
-    /// Unique name of this worker [default: host name and process id].
+    /// Unique name of this worker [default: host name and a random number].
     #[arg(long, env = "ARBORIST_WORKER_NAME")]
     name: Option<String>,
     /// The machine's name: a task that failed there is not sent there again [default: host name].
@@ -202,7 +202,7 @@ impl RunArgs {
     fn settings(self) -> anyhow::Result<Settings> {
         let host = machine::host_name();
         let hello = Hello {
-            worker: self.name.unwrap_or_else(|| format!("{host}-{}", std::process::id())),
+            worker: self.name.unwrap_or_else(|| unique_name(&host)),
             node: self.node.unwrap_or(host),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             cores: self.cores.unwrap_or_else(machine::cores),
@@ -220,6 +220,11 @@ impl RunArgs {
         };
         Ok(Settings { login, grace: Duration::from_secs(self.grace) })
     }
+}
+
+/// Containers of one host have equal host names and process ids often enough.
+fn unique_name(host: &str) -> String {
+    format!("{host}-{:016x}", rand::random::<u64>())
 }
 
 fn start_logging(format: LogFormat) {
@@ -292,6 +297,13 @@ mod tests {
         Cli::command().debug_assert();
         let line = ["arborist-worker", "verify", "--backend", "fake", "--circuit", "root/2", "--object", "x"];
         assert!(matches!(Cli::try_parse_from(line).unwrap().command, Some(Command::Verify(_))));
+    }
+
+    #[test]
+    fn workers_of_one_host_that_are_given_no_name_have_different_ones() {
+        let names: std::collections::HashSet<String> = (0..100).map(|_| unique_name("host")).collect();
+        assert_eq!(names.len(), 100);
+        assert!(names.iter().all(|name| name.starts_with("host-")), "{names:?}");
     }
 
     #[test]

@@ -58,7 +58,7 @@ async fn keep_connected(login: &Login, wires: &Wires) -> Ended {
     loop {
         let began = Instant::now();
         let session = tokio::select! {
-            session = Session::open(login, wires) => session,
+            session = Session::open(login, wires, failures) => session,
             () = wires.stop.cancelled() => return Ended::Stopped,
         };
         // a try that took long was a pause already

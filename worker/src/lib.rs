@@ -15,6 +15,7 @@ pub mod connection;
 pub mod machine;
 pub mod parent;
 pub mod plugin;
+mod reach;
 pub mod session;
 pub mod slots;
 pub mod tasks;

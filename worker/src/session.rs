@@ -3,38 +3,42 @@
 use crate::artifacts::MAX_OBJECT_BYTES;
 use crate::book::Book;
 use crate::connection::Login;
+use crate::reach::reach;
 use crate::tasks::NewLease;
 use arborist_artifacts::{ArtifactStore, StoreOptions};
 use arborist_core::ids::TaskId;
 use arborist_core::wire::{FromWorker, Hello, PROTOCOL, Refused, ToWorker, put_frame, take_frame};
 use bytes::BytesMut;
+use futures::FutureExt;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use socket2::SockRef;
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 /// How long connecting, and then logging in, may take.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
-/// How long an address may take to answer at all. That of a leader that is gone with its node never does, and is the
-/// Service's until another leads: who waits for it longer finds the new one later.
-const REACH_LIMIT: Duration = Duration::from_secs(2);
 /// How long the last frames may take when the worker leaves.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
-const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(5);
+const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(3);
 const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(20);
-/// A dispatcher that is gone without a word is noticed when it acknowledges no byte for so long.
-const SILENCE_LIMIT: Duration = Duration::from_secs(15);
+/// However rarely the dispatcher wants to hear of this worker: its answers say that it lives, and are missed soon.
+const LONGEST_HEARTBEAT: Duration = Duration::from_secs(3);
+/// So many heartbeats without any frame of the dispatcher end the connection, within these bounds: it, or what is between,
+/// may go on to acknowledge bytes and do nothing.
+const UNANSWERED: u32 = 4;
+const SHORTEST_SILENCE: Duration = Duration::from_secs(5);
+const LONGEST_SILENCE: Duration = Duration::from_secs(12);
 
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +60,9 @@ pub enum SessionError {
     /// The other side does not speak the protocol.
     #[error("{0}")]
     Protocol(String),
+    /// The other side takes what is sent and says nothing.
+    #[error("the dispatcher has not answered a heartbeat for {0:?}")]
+    Silent(Duration),
 }
 
 fn io_error(action: impl Into<String>) -> impl FnOnce(io::Error) -> SessionError {
@@ -80,6 +87,8 @@ pub(crate) struct Session<'a> {
     outgoing: BytesMut,
     unflushed: bool,
     heartbeat: Duration,
+    /// When the last frame came.
+    heard: Instant,
     /// The store that the welcome named, and the token for it.
     store: Option<(String, String)>,
     trust: Trust,
@@ -89,20 +98,22 @@ pub(crate) struct Session<'a> {
 struct Trust {
     file: PathBuf,
     pem: Vec<u8>,
+    /// A look at the file that is under way: it takes as long as the disk does, and nothing waits for it.
+    reading: Option<JoinHandle<io::Result<Vec<u8>>>>,
 }
 
 impl<'a> Session<'a> {
-    /// Connects, logs in and opens the store that the welcome names.
+    /// Connects, logs in and opens the store that the welcome names. `failures`: tries in a row that came to nothing.
     ///
     /// # Errors
     /// [`SessionError::Refused`] when trying again is of no use; else something to try again after.
-    pub async fn open(login: &Login, wires: &'a Wires) -> Result<Self, SessionError> {
+    pub async fn open(login: &Login, wires: &'a Wires, failures: u32) -> Result<Self, SessionError> {
         let late = |what: &str| io_error(what.to_owned())(io::ErrorKind::TimedOut.into());
-        let ca = tokio::fs::read(&login.ca_cert)
-            .await
-            .map_err(io_error(format!("the CA certificate {}", login.ca_cert.display())))?;
+        let ca_cert = format!("the CA certificate {}", login.ca_cert.display());
+        let ca = timeout(HANDSHAKE_LIMIT, tokio::fs::read(&login.ca_cert)).await;
+        let ca = ca.map_err(|_| late(&ca_cert))?.map_err(io_error(ca_cert))?;
         let stream =
-            timeout(HANDSHAKE_LIMIT, connect(login, &ca)).await.map_err(|_| late("connecting"))??;
+            timeout(HANDSHAKE_LIMIT, connect(login, &ca, failures)).await.map_err(|_| late("connecting"))??;
         let (reader, writer) = tokio::io::split(stream);
         let mut session = Self {
             wires,
@@ -112,8 +123,9 @@ impl<'a> Session<'a> {
             outgoing: BytesMut::new(),
             unflushed: false,
             heartbeat: DEFAULT_HEARTBEAT,
+            heard: Instant::now(),
             store: None,
-            trust: Trust { file: login.ca_cert.clone(), pem: ca },
+            trust: Trust { file: login.ca_cert.clone(), pem: ca, reading: None },
         };
         let answer =
             timeout(HANDSHAKE_LIMIT, session.log_in(login)).await.map_err(|_| late("logging in"))??;
@@ -158,7 +170,8 @@ impl<'a> Session<'a> {
         self.store = Some((welcome.store_url, welcome.session_token));
         self.open_store()?;
         if welcome.heartbeat_millis > 0 {
-            self.heartbeat = Duration::from_millis(welcome.heartbeat_millis.into()).max(SHORTEST_HEARTBEAT);
+            let wanted = Duration::from_millis(welcome.heartbeat_millis.into());
+            self.heartbeat = wanted.clamp(SHORTEST_HEARTBEAT, LONGEST_HEARTBEAT);
         }
         self.take(&answer)
     }
@@ -180,11 +193,19 @@ impl<'a> Session<'a> {
 
     /// The operator's authority may be replaced while this session goes on; the store's connections are
     /// made anew all the time, so they need the new one at once.
-    async fn renew_trust(&mut self) {
-        let pem = match tokio::fs::read(&self.trust.file).await {
-            Ok(pem) if pem != self.trust.pem => pem,
+    fn renew_trust(&mut self) {
+        let Some(reading) = self.trust.reading.take() else {
+            self.trust.reading = Some(tokio::spawn(tokio::fs::read(self.trust.file.clone())));
+            return;
+        };
+        if !reading.is_finished() {
+            self.trust.reading = Some(reading);
+            return;
+        }
+        let pem = match reading.now_or_never() {
+            Some(Ok(Ok(pem))) if pem != self.trust.pem => pem,
             // a file that is being replaced is there again soon
-            Ok(_) | Err(_) => return,
+            _ => return,
         };
         let before = std::mem::replace(&mut self.trust.pem, pem);
         match trust_only(&self.trust.pem).and_then(|_| self.open_store()) {
@@ -205,27 +226,32 @@ impl<'a> Session<'a> {
         let stop = self.wires.stop.clone();
         let mut beats = interval(self.heartbeat);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let silence = (self.heartbeat * UNANSWERED).clamp(SHORTEST_SILENCE, LONGEST_SILENCE);
         loop {
             // also before the first read: leases may have come in one piece with the welcome
             while let Some(message) = self.next_message()? {
+                self.heard = Instant::now();
                 self.take(&message)?;
             }
             while let Some(frame) = book.next_frame(false) {
                 self.say(&frame);
             }
             tokio::select! {
-                read = read(&mut self.reader, &mut self.incoming) => read?,
+                // in this order: a process that was stopped for long reads what came meanwhile before it complains
+                biased;
+                () = stop.cancelled() => break,
                 written = flush(&mut self.writer, &mut self.outgoing, &mut self.unflushed),
                     if self.unflushed => written.map_err(io_error("sending"))?,
-                () = book.something_to_say() => {}
                 _ = beats.tick() => {
                     // behind a slow reader one waiting heartbeat is enough
                     if !self.unflushed && let Some(frame) = book.next_frame(true) {
                         self.say(&frame);
                     }
-                    self.renew_trust().await;
+                    self.renew_trust();
                 }
-                () = stop.cancelled() => break,
+                read = read(&mut self.reader, &mut self.incoming) => read?,
+                () = sleep_until((self.heard + silence).into()) => return Err(SessionError::Silent(silence)),
+                () = book.something_to_say() => {}
             }
         }
         self.say_goodbye().await;
@@ -312,21 +338,16 @@ async fn flush(
     Ok(())
 }
 
-async fn connect(login: &Login, ca: &[u8]) -> Result<TlsStream<TcpStream>, SessionError> {
+async fn connect(login: &Login, ca: &[u8], failures: u32) -> Result<TlsStream<TcpStream>, SessionError> {
     let config = trust_only(ca)?;
     let name = ServerName::try_from(login.server_name.clone())
         .map_err(|error| SessionError::Protocol(format!("server name `{}`: {error}", login.server_name)))?;
-    let tcp = reach(&login.connect).await.map_err(io_error(format!("connecting to {}", login.connect)))?;
+    let tcp = reach(&login.connect, failures).await.map_err(io_error(format!("connecting to {}", login.connect)))?;
     let options = SockRef::from(&tcp);
     tcp.set_nodelay(true)
-        .and_then(|()| options.set_tcp_user_timeout(Some(SILENCE_LIMIT)))
+        .and_then(|()| options.set_tcp_user_timeout(Some(LONGEST_SILENCE)))
         .map_err(io_error("setting up the socket"))?;
     TlsConnector::from(Arc::new(config)).connect(name, tcp).await.map_err(io_error("the TLS handshake"))
-}
-
-async fn reach(host_and_port: &str) -> io::Result<TcpStream> {
-    let addresses: Vec<SocketAddr> = tokio::net::lookup_host(host_and_port).await?.collect();
-    timeout(REACH_LIMIT, TcpStream::connect(&addresses[..])).await.map_err(|_| io::ErrorKind::TimedOut)?
 }
 
 fn trust_only(ca: &[u8]) -> Result<rustls::ClientConfig, SessionError> {
@@ -345,28 +366,4 @@ fn trust_only(ca: &[u8]) -> Result<rustls::ClientConfig, SessionError> {
         .map_err(|error| bad(error.to_string()))?
         .with_root_certificates(roots)
         .with_no_client_auth())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use socket2::{Domain, Socket, Type};
-
-    /// A full queue of a listener that accepts nothing is as silent as an address that is gone.
-    #[tokio::test]
-    async fn an_address_that_does_not_answer_is_not_waited_for() {
-        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-        listener.listen(0).unwrap();
-        let address = listener.local_addr().unwrap().as_socket().unwrap().to_string();
-        let mut connected = vec![];
-        let error = loop {
-            match reach(&address).await {
-                Ok(stream) => connected.push(stream),
-                Err(error) => break error,
-            }
-            assert!(connected.len() < 8, "its queue is never full");
-        };
-        assert_eq!((error.kind(), connected.is_empty()), (io::ErrorKind::TimedOut, false));
-    }
 }

@@ -89,6 +89,7 @@ impl Worker {
         login.hello.backend = prover.name().to_owned();
         login.hello.circuits = prover.circuits().to_owned();
         login.hello.maker_key = key.verifying_key().to_bytes().to_vec();
+        login.hello.instance = rand::random::<[u8; 16]>().to_vec();
         let hello = &login.hello;
         let identity = Identity { worker: hello.worker.clone(), node: hello.node.clone(), key };
         let slots = Slots::new(Share { cores: hello.cores, memory_mib: hello.memory_mib });

@@ -9,6 +9,8 @@ use futures::future::BoxFuture;
 
 /// The longest name of a worker or node, as in Kubernetes.
 const MAX_NAME: usize = 253;
+/// The most bytes that tell a worker's process from another.
+const MAX_INSTANCE: usize = 64;
 /// The most leases a worker may want beyond what it runs.
 const MAX_PREFETCH: u32 = 1024;
 
@@ -176,6 +178,10 @@ pub(crate) fn check_hello(hello: &Hello, expected: &Expected) -> Result<(WorkerS
     }
     name("worker", &hello.worker, 1)?;
     name("node", &hello.node, 0)?;
+    if hello.instance.len() > MAX_INSTANCE {
+        let text = format!("instance: {} bytes, at most {MAX_INSTANCE} are allowed", hello.instance.len());
+        return Err(Refusal::permanent("hello", text));
+    }
     let (capacity, kinds) = (capacity(hello)?, kinds(hello)?);
     let prefetch = u16::try_from(hello.prefetch.min(MAX_PREFETCH)).unwrap_or(u16::MAX);
     let held = hello.held.iter().map(held).collect::<Option<_>>();
@@ -278,7 +284,8 @@ mod tests {
     #[test]
     fn bad_hellos_are_refused_with_a_reason() {
         type Spoil = fn(&mut Hello);
-        let cases: [(Spoil, &str, &str); 8] = [
+        let cases: [(Spoil, &str, &str); 9] = [
+            (|h| h.instance = vec![0; 65], "hello", "instance: 65 bytes, at most 64"),
             (|h| h.protocol = 9, "protocol", "speaks protocol 9"),
             (
                 |h| h.circuits = "c-v2".into(),

@@ -85,6 +85,7 @@ fn options(state: &TempDir, tune: &dyn Fn(&mut Options)) -> Options {
     options.store_url = "memory:///".into();
     // only what a test is about may take a lease back
     options.lease = Duration::from_secs(600);
+    options.silence = options.lease;
     options.engine.backup_percent = 0;
     tune(&mut options);
     options

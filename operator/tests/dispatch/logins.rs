@@ -80,7 +80,7 @@ fn a_silent_worker_is_disconnected_and_its_lease_returns() {
 }
 
 #[test]
-fn a_second_login_of_a_name_ends_the_first_and_adopts_what_it_holds() {
+fn a_worker_that_comes_back_ends_its_first_connection_and_adopts_what_it_holds() {
     let lab = Lab::new();
     let job = lab.submit(block(1));
     let mut first = Worker::login(&lab.dispatcher, hello("w"));
@@ -88,7 +88,7 @@ fn a_second_login_of_a_name_ends_the_first_and_adopts_what_it_holds() {
     let held = Held { task: lease.task.clone(), fence: lease.fence, running_millis: 5 };
     let mut second = Worker::login(&lab.dispatcher, Hello { held: vec![held], ..hello("w") });
     let told = first.next();
-    assert!(told.refused.is_some_and(|r| r.text.contains("same name") && !r.permanent));
+    assert!(told.refused.is_some_and(|r| r.text.contains("logged in anew") && !r.permanent));
     assert!(first.is_closed());
     second.prove(&lab, &lease);
     second.report(&lease);
@@ -97,6 +97,39 @@ fn a_second_login_of_a_name_ends_the_first_and_adopts_what_it_holds() {
     let counts = lab.dispatcher.job(job).unwrap().counts;
     assert_eq!(counts.iter().map(|c| c.done).sum::<u32>(), 1);
     until("one worker is left", || (lab.metric("arborist_workers_connected") == 1).then_some(()));
+}
+
+#[test]
+fn another_process_gets_a_name_only_when_the_first_is_gone() {
+    let lab = Lab::new();
+    lab.submit(block(1));
+    let of = |instance: u8| Hello { instance: vec![instance; 16], ..hello("w") };
+    let mut first = Worker::login(&lab.dispatcher, of(1));
+    let lease = first.leases(1).remove(0);
+    for _ in 0..3 {
+        let mut second = Worker::connect(&lab.dispatcher);
+        second.send(FromWorker { hello: Some(of(2)), ..Default::default() });
+        let refused = second.next().refused.expect("a refusal");
+        assert!(refused.text.contains("in use by another live worker") && !refused.permanent, "{refused:?}");
+        assert!(second.is_closed());
+    }
+    assert_eq!(lab.metric("arborist_logins_refused_total{cause=\"name-in-use\"}"), 3);
+    first.prove(&lab, &lease);
+    first.report(&lease);
+    first.acknowledged();
+    drop(first);
+    until("its place is free", || (lab.metric("arborist_workers_connected") == 0).then_some(()));
+    let _second = Worker::login(&lab.dispatcher, of(2));
+}
+
+#[test]
+fn every_heartbeat_is_answered() {
+    let lab = Lab::new();
+    let mut worker = Worker::login(&lab.dispatcher, hello("w"));
+    for _ in 0..3 {
+        worker.send(FromWorker { heartbeat: Some(Default::default()), ..Default::default() });
+        assert!(worker.next().heard);
+    }
 }
 
 #[test]

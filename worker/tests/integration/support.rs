@@ -57,6 +57,7 @@ enum Order {
 struct Shared {
     answer: Mutex<Answer>,
     acknowledge: Mutex<bool>,
+    silent: Mutex<bool>,
     welcome_with: Mutex<Vec<wire::Lease>>,
     store_url: Mutex<String>,
     connection: Mutex<Option<UnboundedSender<Order>>>,
@@ -90,6 +91,7 @@ impl Dispatcher {
         let shared = Arc::new(Shared {
             answer: Mutex::new(Answer::ByToken),
             acknowledge: Mutex::new(true),
+            silent: Mutex::new(false),
             welcome_with: Mutex::default(),
             store_url: Mutex::new(format!("file://{}/store", dir.path().display())),
             connection: Mutex::new(None),
@@ -112,6 +114,11 @@ impl Dispatcher {
 
     pub fn acknowledge(&self, yes: bool) {
         *self.shared.acknowledge.lock().unwrap() = yes;
+    }
+
+    /// Takes everything and says nothing, on connections that are open and on new ones after their welcome.
+    pub fn play_dead(&self, yes: bool) {
+        *self.shared.silent.lock().unwrap() = yes;
     }
 
     /// Sends these leases right behind the next welcome, in one write.
@@ -329,11 +336,12 @@ async fn exchange(
                     return Ok(());
                 }
                 while let Some(frame) = wire::take_frame::<FromWorker>(&mut buffer).unwrap() {
-                    let ack = frame.seq;
-                    let acknowledge = *shared.acknowledge.lock().unwrap();
+                    let (seq, heard) = (frame.seq, frame.heartbeat.is_some());
+                    let ack = if *shared.acknowledge.lock().unwrap() { seq } else { 0 };
+                    let silent = *shared.silent.lock().unwrap();
                     shared.seen.lock().unwrap().send(Seen::Frame(frame)).unwrap();
-                    if ack > 0 && acknowledge {
-                        say(stream, &ToWorker { ack, ..Default::default() }).await?;
+                    if (ack > 0 || heard) && !silent {
+                        say(stream, &ToWorker { ack, heard, ..Default::default() }).await?;
                     }
                 }
             }

@@ -41,6 +41,8 @@ impl Clock {
 pub(super) struct SessionEntry {
     pub peer: Arc<Peer>,
     pub name: String,
+    /// Its process, as it says itself.
+    pub instance: Vec<u8>,
     /// What it shows to the built-in store.
     pub token: String,
 }
@@ -93,6 +95,13 @@ impl Core {
             records: vec![],
             touched: vec![],
         }
+    }
+
+    /// Whether another process than `instance` is logged in under this name. It is disconnected when it is not heard of
+    /// for some heartbeats, so whoever is here is alive.
+    pub(super) fn is_anothers(&self, name: &str, instance: &[u8]) -> bool {
+        let entry = self.by_name.get(name).and_then(|session| self.sessions.get(session));
+        entry.is_some_and(|entry| entry.instance != instance && !entry.peer.is_closed())
     }
 
     /// Tells those who wait for a job how it stands; a job that is no more in the books is dropped.

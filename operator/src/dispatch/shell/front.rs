@@ -26,7 +26,7 @@ impl net::Desk for Front {
             Err(refusal) => return self.0.refuse(peer, &hello.worker, &refusal, buffers),
         };
         let (inner, peer) = (self.0.clone(), peer.clone());
-        let name = worker.name.clone();
+        let asks = Asks { name: worker.name.clone(), instance: hello.instance.clone(), held };
         let mut login: BoxFuture<'static, Result<Admitted, Refusal>> = Box::pin({
             let inner = inner.clone();
             async move {
@@ -38,12 +38,12 @@ impl net::Desk for Front {
         let _context = inner.runtime.enter();
         // some answers are there at once; the others are waited for elsewhere
         match login.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(answer) => inner.answer(&peer, &name, held, answer, buffers),
+            Poll::Ready(answer) => inner.answer(&peer, asks, answer, buffers),
             Poll::Pending => {
                 let runtime = inner.runtime.clone();
                 runtime.spawn(async move {
                     let answer = login.await;
-                    inner.answer(&peer, &name, held, answer, &mut SendBuffers::default());
+                    inner.answer(&peer, asks, answer, &mut SendBuffers::default());
                 });
             }
         }
@@ -68,6 +68,13 @@ impl net::Desk for Front {
     }
 }
 
+/// What a login asks for, beside what has to be checked by others.
+struct Asks {
+    name: String,
+    instance: Vec<u8>,
+    held: Vec<Held>,
+}
+
 impl Inner {
     fn refuse(&self, peer: &Peer, worker: &str, refusal: &Refusal, buffers: &mut SendBuffers) {
         self.metrics.refused.with_label_values(&[refusal.cause]).inc();
@@ -81,48 +88,22 @@ impl Inner {
     fn answer(
         &self,
         peer: &Arc<Peer>,
-        name: &str,
-        held: Vec<Held>,
+        asks: Asks,
         answer: Result<Admitted, Refusal>,
         buffers: &mut SendBuffers,
     ) {
-        let Admitted { worker, draining } = match answer {
+        let admitted = match answer {
             Ok(admitted) => admitted,
-            Err(refusal) => return self.refuse(peer, name, &refusal, buffers),
+            Err(refusal) => return self.refuse(peer, &asks.name, &refusal, buffers),
         };
-        let session = self.next_session.fetch_add(1, Ordering::Relaxed);
-        peer.set_session(session);
-        let token = hex::encode(rand::random::<[u8; 32]>());
-        let welcome = Welcome {
-            protocol: PROTOCOL,
-            session_token: token.clone(),
-            store_url: self.options.store_url.clone(),
-            heartbeat_millis: self.options.heartbeat.as_millis() as u32,
-            lease_millis: self.options.lease.as_millis() as u32,
+        let name = asks.name.clone();
+        let (session, before) = match self.join(peer, asks, admitted, buffers) {
+            Ok(joined) => joined,
+            Err(refusal) => return self.refuse(peer, &name, &refusal, buffers),
         };
-        let before = self.room.drive(buffers, |core, now| {
-            let name = worker.name.clone();
-            // what the cluster said at the login may be older than what this worker was told
-            let draining = draining || core.leaving.contains(&name);
-            tracing::debug!(worker = name, session, held = held.len(), draining, "a worker logged in");
-            core.post(peer, |out| out.welcome = Some(welcome));
-            core.tokens.insert(token.clone(), session);
-            let before = core.by_name.insert(name.clone(), session);
-            let before = before.and_then(|old| core.sessions.get(&old)).map(|entry| entry.peer.clone());
-            core.sessions.insert(session, SessionEntry { peer: peer.clone(), name, token });
-            let session = Session(session);
-            core.event(
-                now,
-                match draining {
-                    true => Event::JoinedToLeave { session, worker, held },
-                    false => Event::Joined { session, worker, held },
-                },
-            );
-            before
-        });
         self.metrics.workers.inc();
         if let Some(before) = before {
-            let text = "a worker of the same name has logged in since; names must be unique";
+            let text = "this worker has logged in anew since";
             before.post(|out| out.refused = Some(Refusal::for_now("replaced", text).to_wire()));
             // it is closed either way
             let _ = before.flush(buffers);
@@ -132,6 +113,54 @@ impl Inner {
             // its reader saw the end before it had a session
             self.left(session, vec![], buffers);
         }
+    }
+
+    /// Takes a worker in: its session, and the connection that it had before.
+    ///
+    /// # Errors
+    /// Another process has its name.
+    fn join(
+        &self,
+        peer: &Arc<Peer>,
+        asks: Asks,
+        admitted: Admitted,
+        buffers: &mut SendBuffers,
+    ) -> Result<(u64, Option<Arc<Peer>>), Refusal> {
+        let Admitted { worker, draining } = admitted;
+        let Asks { name, instance, held } = asks;
+        let token = hex::encode(rand::random::<[u8; 32]>());
+        let welcome = Welcome {
+            protocol: PROTOCOL,
+            session_token: token.clone(),
+            store_url: self.options.store_url.clone(),
+            heartbeat_millis: self.options.heartbeat.as_millis() as u32,
+            lease_millis: self.options.lease.as_millis() as u32,
+        };
+        self.room.drive(buffers, |core, now| {
+            if core.is_anothers(&name, &instance) {
+                let text = format!("the name {name} is in use by another live worker; names must be unique");
+                return Err(Refusal::for_now("name-in-use", text));
+            }
+            let session = self.next_session.fetch_add(1, Ordering::Relaxed);
+            peer.set_session(session);
+            // what the cluster said at the login may be older than what this worker was told
+            let draining = draining || core.leaving.contains(&name);
+            tracing::debug!(worker = name, session, held = held.len(), draining, "a worker logged in");
+            core.post(peer, |out| out.welcome = Some(welcome));
+            core.tokens.insert(token.clone(), session);
+            let before = core.by_name.insert(name.clone(), session);
+            let before = before.and_then(|old| core.sessions.get(&old)).map(|entry| entry.peer.clone());
+            core.sessions.insert(session, SessionEntry { peer: peer.clone(), name, instance, token });
+            let joined = Session(session);
+            core.event(
+                now,
+                match draining {
+                    true => Event::JoinedToLeave { session: joined, worker, held },
+                    false => Event::Joined { session: joined, worker, held },
+                },
+            );
+            Ok((session, before))
+        })
     }
 
     fn left(&self, session: u64, undelivered: Vec<u64>, buffers: &mut SendBuffers) {
@@ -187,6 +216,7 @@ impl Inner {
         if let Some(heartbeat) = frame.heartbeat {
             let fences = heartbeat.fences.into_iter().map(Fence).collect();
             core.event(now, Event::Heartbeat(session, fences));
+            core.post(peer, |out| out.heard = true);
         }
         if let Some(draining) = frame.draining {
             core.event(now, Event::Draining(session));

@@ -67,8 +67,10 @@ pub struct Options {
     pub engine: Config,
     /// How often workers say that they are alive.
     pub heartbeat: Duration,
-    /// A worker silent for so long loses its leases and its connection.
+    /// A worker silent for so long loses its leases.
     pub lease: Duration,
+    /// A worker silent for so long, or for its lease if that is shorter, loses its connection.
+    pub silence: Duration,
     /// The largest frame taken from a worker, in bytes.
     pub max_frame: usize,
     /// The most bytes that may wait for a worker that reads slowly.
@@ -108,6 +110,7 @@ impl Options {
             engine: Config::new(profile),
             heartbeat: Duration::from_secs(3),
             lease: Duration::from_secs(15),
+            silence: Duration::from_secs(12),
             max_frame: arborist_core::wire::MAX_FRAME,
             max_waiting: 1 << 20,
             max_logins: 512,

@@ -228,7 +228,7 @@ impl Inner {
             max_waiting: o.max_waiting,
             max_logins: o.max_logins,
             login_timeout: o.login_timeout,
-            idle_timeout: o.lease,
+            idle_timeout: o.lease.min(o.silence),
         }
     }
 
