@@ -8,9 +8,13 @@ use futures::stream::{self, BoxStream, StreamExt};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
+use tokio::time::timeout;
 use url::Url;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// What reads has to begin to get its answer within this time, and to get each next part: a connection may acknowledge
+/// everything and bring nothing, and the next one is better. A write may take all the time there is.
+const SILENCE: Duration = Duration::from_secs(12);
 const MAX_REASON_CHARS: usize = 300;
 
 pub(crate) struct HttpBackend {
@@ -55,6 +59,19 @@ impl HttpBackend {
         request.send().await.map_err(|error| self.failed(verb, key, &error))
     }
 
+    /// Waits for the next part of an answer.
+    async fn heard<T>(
+        &self,
+        verb: &str,
+        key: &str,
+        part: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        timeout(SILENCE, part).await.unwrap_or_else(|_| {
+            let reason = format!("nothing came for {} s", SILENCE.as_secs());
+            Err(StoreError::Unavailable { action: self.action(verb, key), reason })
+        })
+    }
+
     fn failed(&self, verb: &str, key: &str, error: &reqwest::Error) -> StoreError {
         let (action, reason) = (self.action(verb, key), chain(error));
         if error.is_builder() {
@@ -81,7 +98,8 @@ impl HttpBackend {
     }
 
     async fn get_bounded(&self, key: &str, max_bytes: u64) -> Result<Option<Bytes>, StoreError> {
-        let mut response = self.send("get", key, self.request(Method::GET, key)).await?;
+        let asked = self.send("get", key, self.request(Method::GET, key));
+        let mut response = self.heard("get", key, asked).await?;
         match response.status() {
             StatusCode::OK => {}
             StatusCode::NOT_FOUND => return Ok(None),
@@ -93,7 +111,9 @@ impl HttpBackend {
             return Err(too_large(announced));
         }
         let mut body = BytesMut::with_capacity(announced as usize);
-        while let Some(part) = response.chunk().await.map_err(|e| self.failed("get", key, &e))? {
+        loop {
+            let part = async { response.chunk().await.map_err(|e| self.failed("get", key, &e)) };
+            let Some(part) = self.heard("get", key, part).await? else { break };
             body.extend_from_slice(&part);
             if body.len() as u64 > max_bytes {
                 return Err(too_large(body.len() as u64));
@@ -103,7 +123,8 @@ impl HttpBackend {
     }
 
     async fn size(&self, key: &str) -> Result<Option<u64>, StoreError> {
-        let response = self.send("look up", key, self.request(Method::HEAD, key)).await?;
+        let asked = self.send("look up", key, self.request(Method::HEAD, key));
+        let response = self.heard("look up", key, asked).await?;
         match response.status() {
             StatusCode::OK => {}
             StatusCode::NOT_FOUND => return Ok(None),
@@ -151,5 +172,39 @@ impl Backend for HttpBackend {
 
     fn set_token(&self, token: String) {
         *self.token.write().unwrap_or_else(PoisonError::into_inner) = Some(token);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes whatever comes and says this, and nothing after it.
+    fn mute(answer: &'static str) -> HttpBackend {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().map_while(Result::ok) {
+                std::thread::spawn(move || {
+                    use std::io::{Read, Write};
+                    stream.write_all(answer.as_bytes()).unwrap();
+                    while let Ok(1..) = stream.read(&mut [0; 4096]) {}
+                });
+            }
+        });
+        HttpBackend::new(&Url::parse(&url).unwrap(), &StoreOptions::default()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn reads_leave_a_connection_that_acknowledges_and_brings_nothing() {
+        let _already_chosen = rustls::crypto::ring::default_provider().install_default();
+        tokio::time::pause();
+        for answer in ["", "HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\nsome"] {
+            let store = mute(answer);
+            let error = store.get("proofs/x", 10_000).await.unwrap_err();
+            assert!(error.is_retryable() && error.to_string().contains("nothing came for 12 s"), "{error}");
+        }
+        let error = mute("").head("proofs/x").await.unwrap_err();
+        assert!(error.is_retryable(), "{error}");
     }
 }

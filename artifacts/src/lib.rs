@@ -18,6 +18,7 @@ mod error;
 #[cfg(feature = "faults")]
 pub mod faults;
 mod http;
+mod limited;
 mod object;
 mod open;
 mod retry;

@@ -3,6 +3,7 @@
 use crate::backend::Backend;
 use crate::error::StoreError;
 use crate::http::HttpBackend;
+use crate::limited::Limited;
 use crate::object::ObjectBackend;
 use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
@@ -75,12 +76,16 @@ pub(crate) fn open(url: &str, options: &StoreOptions) -> Result<(Arc<dyn Backend
         "s3" | "gs" | "az" => open_bucket(&parsed, options),
         "https" | "http" => {
             let backend = open_operators(&parsed, options).map_err(|reason| bad(&name, reason))?;
-            return Ok((Arc::new(backend), name));
+            return Ok((limited(Arc::new(backend), &name, options), name));
         }
         other => Err(format!("`{other}://` is unknown")),
     };
     let store = store.map_err(|reason| bad(&name, reason))?;
-    Ok((Arc::new(ObjectBackend::new(store, &name)), name))
+    Ok((limited(Arc::new(ObjectBackend::new(store, &name)), &name, options), name))
+}
+
+fn limited(backend: Arc<dyn Backend>, name: &str, options: &StoreOptions) -> Arc<dyn Backend> {
+    Arc::new(Limited::new(backend, name, options.request_timeout))
 }
 
 fn without_password(url: &Url) -> String {

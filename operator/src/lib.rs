@@ -1,4 +1,5 @@
 //! The operator of Arborist: dispatcher, journal, artifact store and command line.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod api;
 pub mod cli;

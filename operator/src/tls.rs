@@ -166,7 +166,7 @@ impl Authority {
     }
 
     /// TLS 1.3 for a server that is reached under `hosts` (names or addresses; [`SERVER_NAME`],
-    /// `localhost` and 127.0.0.1 come on top). Its certificate lives in memory and renews itself.
+    /// `localhost`, 127.0.0.1 and ::1 come on top). Its certificate lives in memory and renews itself.
     /// `protocols` are what ALPN offers; none for the dispatcher.
     ///
     /// # Errors
@@ -176,8 +176,10 @@ impl Authority {
         hosts: &[String],
         protocols: &[&str],
     ) -> Result<Arc<ServerConfig>, TlsError> {
-        let mut names: Vec<String> = [SERVER_NAME, "localhost", "127.0.0.1"].map(str::to_owned).into();
-        names.extend(hosts.iter().filter(|h| !h.is_empty()).cloned());
+        let mut names: Vec<String> = [SERVER_NAME, "localhost", "127.0.0.1", "::1"].map(str::to_owned).into();
+        // an IPv6 address may be written as in a URL
+        let bare = |host: &String| host.trim_matches(['[', ']']).to_owned();
+        names.extend(hosts.iter().map(bare).filter(|host| !host.is_empty()));
         names.sort();
         names.dedup();
         let now = Timestamp::now();
@@ -419,7 +421,11 @@ mod tests {
     fn hosts_that_fit_no_certificate_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let authority = Arc::new(Authority::open(dir.path()).unwrap());
-        assert!(authority.server_config(&["dispatcher.example".into(), "10.0.0.1".into()], &[]).is_ok());
+        assert!(
+            authority
+                .server_config(&["dispatcher.example".into(), "10.0.0.1".into(), "[fd00::1]".into()], &[])
+                .is_ok()
+        );
         assert!(authority.server_config(&["höst".into()], &[]).is_err());
     }
 

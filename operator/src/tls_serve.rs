@@ -1,5 +1,6 @@
 //! Serves an axum router over TLS, with limits on what a slow or silent client may hold.
 
+use arborist_system::descriptors::Shares;
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -13,39 +14,59 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower_http::timeout::RequestBodyTimeoutLayer;
 use tracing::{debug, warn};
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Each part of a request's body has to follow the one before within this time.
+const NEXT_PART: Duration = Duration::from_secs(15);
 /// How long requests under way may take after the stop.
 const DRAIN_TIME: Duration = Duration::from_secs(10);
-/// How long accepting rests when the process has no file descriptors left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-const MAX_CONNECTIONS: usize = 16_384;
+/// How long accepting rests, longer each time, when the process has no file descriptors left.
+const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
 /// Serves `router` on `listener` until `stop` is cancelled, then lets requests under way finish for 10 s.
 /// Speaks HTTP/1.1, over TLS with `tls`, else in the clear. The TLS configuration may hold a resolver that
-/// changes certificates while this runs. Connections beyond 16,384 wait in the listener's backlog.
+/// changes certificates while this runs. Connections beyond the store's share of the process's descriptors wait in the
+/// listener's backlog.
 pub async fn serve(
     listener: TcpListener,
     tls: Option<Arc<rustls::ServerConfig>>,
     router: Router,
     stop: CancellationToken,
 ) {
+    serve_at_most(Shares::now().store, listener, tls, router, stop).await;
+}
+
+/// Serves as [`serve`] does, `most` connections at once.
+pub async fn serve_at_most(
+    most: usize,
+    listener: TcpListener,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    router: Router,
+    stop: CancellationToken,
+) {
+    let router = router.layer(RequestBodyTimeoutLayer::new(NEXT_PART));
     let acceptor = tls.map(TlsAcceptor::from);
     let connections = TaskTracker::new();
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Arc::new(Semaphore::new(most));
     let accept = async {
+        let mut pause = ACCEPT_PAUSE.0;
         // the semaphore is never closed
         while let Ok(place) = places.clone().acquire_owned().await {
             let stream = match listener.accept().await {
                 Ok((stream, _peer)) => stream,
                 Err(error) => {
-                    warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    if pause == ACCEPT_PAUSE.0 {
+                        warn!(%error, "connections can't be accepted");
+                    }
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(ACCEPT_PAUSE.1);
                     continue;
                 }
             };
+            pause = ACCEPT_PAUSE.0;
             let (acceptor, router, stop) = (acceptor.clone(), router.clone(), stop.clone());
             connections.spawn(async move {
                 handle(stream, acceptor, router, stop).await;

@@ -9,8 +9,9 @@ use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
 use std::time::{Duration, Instant};
 
-/// How long reads are retried before the lease fails with `STORE_UNAVAILABLE`.
-pub const READ_PATIENCE: Duration = Duration::from_secs(30);
+/// How long reads are retried before the lease fails with `STORE_UNAVAILABLE`: longer than a request takes that got onto
+/// a connection where nothing comes back.
+pub const READ_PATIENCE: Duration = Duration::from_secs(45);
 
 /// How long a store may deny a write before the lease fails: a session's token takes a moment to change.
 const DENIED_PATIENCE: Duration = Duration::from_secs(30);

@@ -12,6 +12,8 @@ use anyhow::Context;
 use arborist_core::circuit::{Circuit, KindSet};
 use arborist_core::ids::TaskId;
 use arborist_core::wire::Hello;
+use arborist_system::output::Complaints;
+use arborist_system::{errln, outln};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -230,7 +232,7 @@ fn unique_name(host: &str) -> String {
 fn start_logging(format: LogFormat) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Complaints::default);
     match format {
         LogFormat::Text => builder.with_target(false).init(),
         LogFormat::Json => builder.json().init(),
@@ -262,6 +264,7 @@ fn run_command(args: RunArgs, backend: &BackendArgs) -> ExitCode {
         Ok(Exit::Drained) => ExitCode::SUCCESS,
         Ok(Exit::Interrupted) => ExitCode::from(1),
         Ok(Exit::Refused(text)) => complain(3, &format!("the dispatcher refused this worker: {text}")),
+        Ok(Exit::Broken(text)) => complain(1, &format!("the connection's thread: {text}")),
         Err(error) => complain(1, &error.to_string()),
     }
 }
@@ -274,7 +277,7 @@ fn verify_command(args: &VerifyArgs) -> ExitCode {
     match verdict {
         Verdict::Valid { public_inputs } => {
             let stated: Vec<String> = public_inputs.iter().map(u64::to_string).collect();
-            println!("valid\npublic inputs: {}", stated.join(" "));
+            outln!("valid\npublic inputs: {}", stated.join(" "));
             ExitCode::SUCCESS
         }
         Verdict::Invalid(text) => complain(1, &format!("invalid: {text}")),
@@ -283,7 +286,7 @@ fn verify_command(args: &VerifyArgs) -> ExitCode {
 }
 
 fn complain(code: u8, text: &str) -> ExitCode {
-    eprintln!("arborist-worker: {text}");
+    errln!("arborist-worker: {text}");
     ExitCode::from(code)
 }
 

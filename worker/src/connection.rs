@@ -43,13 +43,12 @@ pub enum Ended {
 /// cancels `wires.stop` itself.
 pub(crate) fn spawn(login: Login, wires: Wires) -> std::io::Result<JoinHandle<Ended>> {
     std::thread::Builder::new().name("connection".into()).spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let ended = match runtime {
+        // also when this thread crashes: a worker without a connection is none
+        let _stop = wires.stop.clone().drop_guard();
+        match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime.block_on(keep_connected(&login, &wires)),
             Err(error) => Ended::Broken(error.to_string()),
-        };
-        wires.stop.cancel();
-        ended
+        }
     })
 }
 

@@ -5,6 +5,7 @@
 //! [`book`] → [`connection`]. The connection has an OS thread of its own, so that proving can't
 //! starve heartbeats.
 #![warn(missing_docs)]
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod artifacts;
 pub mod attempt;

@@ -1,5 +1,6 @@
 //! What this machine is called and has, where the user does not say.
 
+use arborist_system::memory;
 use std::fs;
 
 /// The host's name; `worker` where the kernel does not tell.
@@ -16,20 +17,15 @@ pub fn cores() -> u32 {
     std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX))
 }
 
-/// Memory this process may use in MiB: the machine's, or the control group's limit if that is less.
+/// Memory this process may use in MiB: the machine's, or its control groups' least limit if that is less.
 pub fn memory_mib() -> u32 {
-    let installed = fs::read_to_string("/proc/meminfo").ok().and_then(|text| kib_of(&text, "MemTotal:"));
-    let limit = fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
-    let limit = limit.and_then(|text| text.trim().parse::<u64>().ok()).map(|bytes| bytes / 1024);
-    let kib = installed.into_iter().chain(limit).min().unwrap_or(1 << 20);
-    u32::try_from(kib / 1024).unwrap_or(u32::MAX)
+    let bytes = memory::installed().into_iter().chain(memory::limit()).min().unwrap_or(1 << 30);
+    u32::try_from(bytes >> 20).unwrap_or(u32::MAX)
 }
 
 /// How many processes of this control group were killed for memory; `None` where it can't be read.
 pub fn oom_kills() -> Option<u64> {
-    let events = fs::read_to_string("/sys/fs/cgroup/memory.events").ok()?;
-    let line = events.lines().find_map(|line| line.strip_prefix("oom_kill "))?;
-    line.trim().parse().ok()
+    memory::oom_kills()
 }
 
 /// The figure of a line such as `VmHWM:   1234 kB` in a file of /proc, in KiB.

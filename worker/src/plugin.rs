@@ -10,6 +10,7 @@ use arborist_core::backend::Proof;
 use arborist_core::circuit::Circuit;
 use arborist_core::fake_proof;
 use arborist_core::profile::MINI_ROLLUP;
+use arborist_system::{errln, outln};
 use serde::de::DeserializeOwned;
 use std::fs;
 use std::io::Read;
@@ -63,7 +64,7 @@ pub fn print_info() {
         circuits: MINI_ROLLUP.into(),
         max_proof_bytes: MAX_PROOF_BYTES,
     };
-    println!("{}", serde_json::json!(info));
+    outln!("{}", serde_json::json!(info));
 }
 
 /// Reads `request.json`.
@@ -164,11 +165,11 @@ pub fn serve(args: &[String]) -> ExitCode {
     match outcome {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(text)) => {
-            eprintln!("{text}");
+            errln!("{text}");
             ExitCode::from(exit::INVALID as u8)
         }
         Err(text) => {
-            eprintln!("{text}");
+            errln!("{text}");
             ExitCode::FAILURE
         }
     }

@@ -112,8 +112,9 @@ impl<'a> Session<'a> {
         let ca_cert = format!("the CA certificate {}", login.ca_cert.display());
         let ca = timeout(HANDSHAKE_LIMIT, tokio::fs::read(&login.ca_cert)).await;
         let ca = ca.map_err(|_| late(&ca_cert))?.map_err(io_error(ca_cert))?;
-        let stream =
-            timeout(HANDSHAKE_LIMIT, connect(login, &ca, failures)).await.map_err(|_| late("connecting"))??;
+        let stream = timeout(HANDSHAKE_LIMIT, connect(login, &ca, failures))
+            .await
+            .map_err(|_| late("connecting"))??;
         let (reader, writer) = tokio::io::split(stream);
         let mut session = Self {
             wires,
@@ -342,7 +343,9 @@ async fn connect(login: &Login, ca: &[u8], failures: u32) -> Result<TlsStream<Tc
     let config = trust_only(ca)?;
     let name = ServerName::try_from(login.server_name.clone())
         .map_err(|error| SessionError::Protocol(format!("server name `{}`: {error}", login.server_name)))?;
-    let tcp = reach(&login.connect, failures).await.map_err(io_error(format!("connecting to {}", login.connect)))?;
+    let tcp = reach(&login.connect, failures)
+        .await
+        .map_err(io_error(format!("connecting to {}", login.connect)))?;
     let options = SockRef::from(&tcp);
     tcp.set_nodelay(true)
         .and_then(|()| options.set_tcp_user_timeout(Some(LONGEST_SILENCE)))

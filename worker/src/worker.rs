@@ -40,6 +40,8 @@ pub enum Exit {
     Interrupted,
     /// The dispatcher will not have it: exit code 3.
     Refused(String),
+    /// The connection's thread could not run: exit code 1.
+    Broken(String),
 }
 
 /// Runs a worker until a signal or a permanent refusal ends it. Blocks.
@@ -130,8 +132,9 @@ impl Worker {
         let _cut_off = timeout(PLUGIN_LIMIT, self.tasks).await;
         match self.connection.join() {
             Ok(Ended::Refused(text)) => Exit::Refused(text),
-            Ok(Ended::Broken(text)) => Exit::Refused(format!("the connection's thread: {text}")),
-            Ok(Ended::Stopped) | Err(_) => Exit::Drained,
+            Ok(Ended::Broken(text)) => Exit::Broken(text),
+            Ok(Ended::Stopped) => Exit::Drained,
+            Err(_) => Exit::Broken("it has crashed".into()),
         }
     }
 

@@ -2,9 +2,9 @@
 
 use super::CliError;
 use crate::api::crd;
+use arborist_system::out;
 use clap::Args as ClapArgs;
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Options of `arborist crds`; without any, the definitions go to standard output.
@@ -35,9 +35,8 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     }
     if files.is_empty() {
         let all: String = definitions.iter().map(|d| format!("---\n{}", d.yaml())).collect();
-        return std::io::stdout()
-            .write_all(all.as_bytes())
-            .map_err(|e| CliError::failed("standard output", e));
+        out!("{all}");
+        return Ok(());
     }
     let each = if args.check.is_some() { compare } else { write };
     files.iter().try_for_each(|(file, text)| each(file, text))

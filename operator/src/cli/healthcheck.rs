@@ -2,6 +2,7 @@
 
 use super::CliError;
 use super::prove::parse_duration;
+use arborist_system::out;
 use clap::Args as ClapArgs;
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -10,6 +11,8 @@ use url::Url;
 
 /// The most of an answer that is read.
 const MAX_ANSWER: u64 = 64 << 10;
+/// How long one of a name's addresses may take to answer at all.
+const CONNECT: Duration = Duration::from_secs(1);
 
 /// Options of `arborist healthcheck`.
 #[derive(Debug, ClapArgs)]
@@ -39,7 +42,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     if !(200..300).contains(&status) {
         return Err(CliError::failed(&args.url, format!("status {status}: {}", body.trim())));
     }
-    print!("{body}");
+    out!("{body}");
     Ok(())
 }
 
@@ -52,7 +55,7 @@ fn get(host: &str, port: u16, path: &str, until: Instant) -> std::io::Result<Str
     let bare = host.trim_matches(['[', ']']);
     let mut tried = std::io::Error::other("the name has no address");
     for address in (bare, port).to_socket_addrs()? {
-        let mut stream = match TcpStream::connect_timeout(&address, left()?) {
+        let mut stream = match TcpStream::connect_timeout(&address, left()?.min(CONNECT)) {
             Ok(stream) => stream,
             Err(error) => {
                 tried = error;

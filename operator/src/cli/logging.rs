@@ -1,6 +1,7 @@
 //! Structured logs.
 
 use super::CliError;
+use arborist_system::output::Complaints;
 use clap::ValueEnum;
 use std::fs::File;
 use std::path::Path;
@@ -27,7 +28,7 @@ pub struct LogArgs {
 
 /// Logs to standard error.
 pub fn to_stderr(args: &LogArgs) {
-    install(args.log_format, std::io::stderr, std::io::IsTerminal::is_terminal(&std::io::stderr()));
+    install(args.log_format, Complaints::default, std::io::IsTerminal::is_terminal(&std::io::stderr()));
 }
 
 /// Logs to the end of a file, so that a terminal is left to progress bars.

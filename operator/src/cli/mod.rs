@@ -3,6 +3,7 @@
 //! Exit codes are the same everywhere: see [`CliError::exit_code`].
 
 mod block;
+mod crashes;
 mod crds;
 mod error;
 mod healthcheck;

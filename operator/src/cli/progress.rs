@@ -1,5 +1,6 @@
 //! Progress of one long step: a bar on a terminal, plain lines otherwise.
 
+use arborist_system::errln;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -41,7 +42,7 @@ impl Progress {
             Look::Lines { last } => {
                 let due = last.is_none_or(|at| at.elapsed() >= LINE_EVERY);
                 if due || done == self.total {
-                    eprintln!("{}: {done} of {}", self.what, self.total);
+                    errln!("{}: {done} of {}", self.what, self.total);
                     *last = Some(Instant::now());
                 }
             }

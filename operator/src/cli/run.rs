@@ -2,6 +2,7 @@
 
 use super::CliError;
 use super::block::{self, ShapeArgs};
+use super::crashes;
 use super::input::write_whole;
 use super::jobs_http;
 use super::logging::{self, LogArgs};
@@ -84,6 +85,7 @@ const ADMIN_TOKEN_FILE: &str = "admin-token";
 pub fn run(args: &Args) -> Result<(), CliError> {
     logging::to_stderr(&args.log);
     memory::small_pages();
+    crashes::end_with_network_threads();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

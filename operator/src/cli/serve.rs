@@ -10,9 +10,10 @@ use crate::tls::{Authority, worker_token};
 use crate::{metrics, tls_serve};
 use arborist_artifacts::{ArtifactStore, StoreOptions};
 use arborist_core::profile::Profile;
+use arborist_system::descriptors::Shares;
 use axum::Router;
 use clap::ValueEnum;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -144,7 +145,7 @@ impl Served {
             None => Some(bind(plan.store_listen).await?),
         };
         let store_url = match &built_in {
-            Some((_, address)) => format!("https://{}:{}", host_of(plan), address.port()),
+            Some((_, address)) => format!("https://{}", authority(host_of(plan, *address), address.port())),
             None => plan.store.clone().unwrap_or_default(),
         };
         let options = options(plan, &state, store_url)?;
@@ -167,7 +168,8 @@ impl Served {
         if let Some(address) = plan.http {
             let (listener, address) = bind(address).await?;
             let router = metrics::router(dispatcher.clone()).merge(more(&dispatcher));
-            servers.spawn(tls_serve::serve(listener, None, router, stop.clone()));
+            let most = Shares::now().http;
+            servers.spawn(tls_serve::serve_at_most(most, listener, None, router, stop.clone()));
             http = Some(address);
         }
         servers.close();
@@ -182,8 +184,21 @@ impl Served {
     }
 }
 
-fn host_of(plan: &Plan) -> &str {
-    plan.hosts.first().map_or("127.0.0.1", String::as_str)
+/// Without a name the address itself is one; where any address is listened on, it is this machine's for itself.
+fn host_of(plan: &Plan, listens: SocketAddr) -> String {
+    plan.hosts.first().cloned().unwrap_or_else(|| match listens.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.to_string(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.to_string(),
+        ip => ip.to_string(),
+    })
+}
+
+/// Host and port as they stand in a URL.
+fn authority(host: String, port: u16) -> String {
+    match host.trim_matches(['[', ']']).parse::<Ipv6Addr>() {
+        Ok(ip) => format!("[{ip}]:{port}"),
+        Err(_) => format!("{host}:{port}"),
+    }
 }
 
 /// A listener, and where it listens.
@@ -255,4 +270,23 @@ fn roots(plan: &Plan) -> Result<Arc<dyn RootVerifier>, CliError> {
             Arc::new(ProgramRoots { program: worker_program::find()?, args })
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_stand_in_urls_as_their_kind_does() {
+        for (host, wanted) in [
+            ("example.com", "example.com:7"),
+            ("127.0.0.1", "127.0.0.1:7"),
+            ("::1", "[::1]:7"),
+            ("[fd00::1]", "[fd00::1]:7"),
+        ] {
+            let found = authority(host.into(), 7);
+            assert_eq!(found, wanted);
+            assert!(url::Url::parse(&format!("https://{found}")).is_ok());
+        }
+    }
 }

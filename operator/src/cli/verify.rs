@@ -8,6 +8,7 @@ use arborist_core::backend::VerifyError;
 use arborist_core::circuit::Circuit;
 use arborist_core::profile::MINI_ROLLUP;
 use arborist_core::proof_object::{BadObject, ProofObject};
+use arborist_system::outln;
 use clap::Args as ClapArgs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -62,7 +63,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     } else {
         verify_root(statement, &object.proof).map_err(refused)?;
     }
-    println!("valid: {}\nroot proof made by worker {}", statement_text(&public), object.maker.worker);
+    outln!("valid: {}\nroot proof made by worker {}", statement_text(&public), object.maker.worker);
     Ok(())
 }
 

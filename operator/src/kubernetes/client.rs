@@ -2,6 +2,7 @@
 
 use super::gate::Gate;
 use super::metrics::Metrics;
+use axum::body::HttpBody;
 use futures::future::BoxFuture;
 use http::{Method, Request, Response, StatusCode};
 use kube::client::retry::RetryPolicy;
@@ -17,6 +18,7 @@ use tower::layer::util::{Identity, Stack};
 use tower::retry::{Policy, RetryLayer};
 use tower::util::{Either, option_layer};
 use tower::{BoxError, Layer, Service};
+use tower_http::timeout::{DeadlineBody, TimeoutBody};
 
 /// Requests that may wait for the connection.
 const WAITING: usize = 1024;
@@ -25,9 +27,15 @@ const WAITING: usize = 1024;
 const RETRIES: u32 = 4;
 const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
 
-/// An answer has to begin within this time, that of a watch apart: behind a network that swallows packets a request
-/// would wait for a quarter of an hour otherwise.
+/// An answer has to begin within this time: behind a network that swallows packets a request would wait for a quarter of
+/// an hour otherwise, and behind one that acknowledges them for ever.
 const ANSWER_TIME: Duration = Duration::from_secs(30);
+/// Each part of an answer has to follow the one before within this time, and the last one the first within the other.
+const NEXT_PART: Duration = Duration::from_secs(15);
+const LAST_PART: Duration = Duration::from_secs(120);
+/// A watch is ended by the API server after this time, and goes on with the next: so it is noticed soon when nothing comes
+/// because nobody is there.
+pub const WATCH_SECONDS: u32 = 60;
 
 /// Clients of one API server.
 pub struct Clients {
@@ -125,7 +133,16 @@ pub fn causes(error: &dyn Error) -> String {
     text
 }
 
-/// Counts every try of a request.
+/// An answer whose parts have to come in time.
+type Timely<B> = Response<TimeoutBody<DeadlineBody<B>>>;
+
+fn timely<B: HttpBody<Error: Into<BoxError>>>(answer: Response<B>, watches: bool) -> Timely<B> {
+    let watch = Duration::from_secs(WATCH_SECONDS.into());
+    let (next, last) = if watches { (watch + NEXT_PART, watch + LAST_PART) } else { (NEXT_PART, LAST_PART) };
+    answer.map(|body| TimeoutBody::new(next, DeadlineBody::new(last, body)))
+}
+
+/// Counts every try of a request, and bounds the time that it takes.
 #[derive(Clone)]
 struct Counting(Arc<Metrics>);
 
@@ -147,11 +164,11 @@ impl<S, B> Service<Request<Body>> for Counted<S>
 where
     S: Service<Request<Body>, Response = Response<B>, Error = BoxError>,
     S::Future: Send + 'static,
-    B: 'static,
+    B: HttpBody<Error: Into<BoxError>> + 'static,
 {
-    type Response = S::Response;
+    type Response = Timely<B>;
     type Error = BoxError;
-    type Future = BoxFuture<'static, Result<S::Response, BoxError>>;
+    type Future = BoxFuture<'static, Result<Timely<B>, BoxError>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(cx)
@@ -162,16 +179,13 @@ where
             describe(request.method(), request.uri().path(), request.uri().query().unwrap_or_default());
         let (answer, metrics, began) = (self.inner.call(request), self.metrics.clone(), Instant::now());
         Box::pin(async move {
-            let answer = match verb {
-                "watch" => answer.await,
-                _ => timeout(ANSWER_TIME, answer).await.unwrap_or_else(|_| Err(NoAnswer.into())),
-            };
+            let answer = timeout(ANSWER_TIME, answer).await.unwrap_or_else(|_| Err(NoAnswer.into()));
             let code = answer.as_ref().map_or("none", |a| code(a.status()));
             metrics.api_requests.with_label_values(&[verb, resource, code]).inc();
             if verb != "watch" {
                 metrics.api_seconds.with_label_values(&[verb]).observe(began.elapsed().as_secs_f64());
             }
-            answer
+            answer.map(|answer| timely(answer, verb == "watch"))
         })
     }
 }
@@ -296,19 +310,65 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_request_without_an_answer_ends_and_a_watch_waits() {
+    async fn a_request_without_an_answer_ends() {
         let service = tower::service_fn(|_request: Request<Body>| std::future::pending());
         let service =
             tower::ServiceExt::<Request<Body>>::map_response(service, |never: Response<Body>| never);
         let metrics = Arc::new(Metrics::new().unwrap());
         let layered = Counting(metrics).layer(service);
-        let ask = |uri: &str| {
+        for uri in ["/api/v1/pods", "/api/v1/pods?watch=true"] {
             let request = Request::get(uri).body(Body::empty()).unwrap();
-            tower::ServiceExt::oneshot(layered.clone(), request)
-        };
-        let error = ask("/api/v1/pods").await.unwrap_err();
-        assert_eq!(error.to_string(), "no answer within 30 s");
-        assert!(timeout(ANSWER_TIME * 20, ask("/api/v1/pods?watch=true")).await.is_err());
+            let error = tower::ServiceExt::oneshot(layered.clone(), request).await.err().unwrap();
+            assert_eq!(error.to_string(), "no answer within 30 s");
+        }
+    }
+
+    /// The beginning of a list, over a real connection, and then nothing; or a byte now and then.
+    async fn stalls(every: Option<Duration>) -> std::net::SocketAddr {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut open = vec![];
+            while let Ok((mut stream, _)) = listener.accept().await {
+                use tokio::io::AsyncWriteExt;
+                let head = "HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n{\"kind\": \"PodList\",";
+                stream.write_all(head.as_bytes()).await.unwrap();
+                match every {
+                    None => open.push(stream),
+                    Some(every) => {
+                        _ = tokio::spawn(async move {
+                            while stream.write_all(b" ").await.is_ok() {
+                                tokio::time::sleep(every).await;
+                            }
+                        })
+                    }
+                }
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_stalls_or_drips_ends() {
+        for (every, limit) in [(None, NEXT_PART), (Some(Duration::from_secs(10)), LAST_PART)] {
+            let config = Config::new(format!("http://{}/", stalls(every).await).parse().unwrap());
+            let metrics = Arc::new(Metrics::new().unwrap());
+            let client =
+                ClientBuilder::try_from(config).unwrap().with_layer(&layers(&metrics, None).unwrap()).build();
+            let maps: Api<ConfigMap> = Api::namespaced(client, "a");
+            let listing = tokio::spawn(async move { maps.list(&Default::default()).await });
+            let counted = || metrics.text().contains("resource=\"configmaps\",verb=\"list\"} 1");
+            while !counted() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            // from here on the clock runs as fast as it can
+            tokio::time::pause();
+            let began = tokio::time::Instant::now();
+            let error = causes(&listing.await.unwrap().unwrap_err());
+            assert!(error.contains("not received within"), "{error}");
+            assert!(began.elapsed() <= limit + Duration::from_secs(5), "{:?}", began.elapsed());
+            tokio::time::resume();
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Pauses between tries of what has to work in the end.
 
-use kube::runtime::watcher::ExponentialBackoff;
+use super::client::WATCH_SECONDS;
+use kube::runtime::watcher::{self, ExponentialBackoff};
 use std::time::Duration;
 
 /// The first pause; each next one is twice as long.
@@ -16,6 +17,11 @@ pub fn of_watches() -> ExponentialBackoff {
         .with_jitter()
         .without_max_times();
     ExponentialBackoff::from(backoff)
+}
+
+/// How objects are watched.
+pub fn watches() -> watcher::Config {
+    watcher::Config::default().timeout(WATCH_SECONDS)
 }
 
 /// Pauses that grow from half a second to ten.

@@ -44,10 +44,11 @@ impl FakeApi {
     }
 
     /// A client of it behind a layer.
-    pub fn builder<L>(&self, layer: L) -> Client
+    pub fn builder<L, B>(&self, layer: L) -> Client
     where
         L: Layer<tower::util::BoxCloneService<Request<Body>, Response<Body>, BoxError>>,
-        L::Service: Service<Request<Body>, Response = Response<Body>> + Send + 'static,
+        L::Service: Service<Request<Body>, Response = Response<B>> + Send + 'static,
+        B: axum::body::HttpBody<Data = bytes::Bytes, Error: Into<BoxError>> + Send + 'static,
         <L::Service as Service<Request<Body>>>::Error: Into<BoxError>,
         <L::Service as Service<Request<Body>>>::Future: Send + 'static,
     {

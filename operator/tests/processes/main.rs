@@ -1,6 +1,8 @@
 //! Tests with real operators and real worker processes, in one program to be linked once.
 
+mod faults_network;
 mod faults_processes;
 mod faults_store;
 mod kit;
 mod prove;
+mod unread;

@@ -1,4 +1,5 @@
 use crate::support::*;
+use arborist_core::circuit::Circuit;
 use arborist_core::wire::PROTOCOL;
 
 #[test]
@@ -105,4 +106,18 @@ fn wrong_usage_is_code_2() {
         let (code, text) = dispatcher.worker(args).end();
         assert_eq!(code, Some(2), "{args:?}: {text}");
     }
+}
+
+#[test]
+fn a_dispatcher_that_answers_no_heartbeat_is_left_and_what_runs_goes_on() {
+    let dispatcher = Dispatcher::start();
+    let _worker = dispatcher.fake_worker(&["--fake-millis", "600000"]);
+    let first = dispatcher.hello();
+    dispatcher.lease([lease(7, Circuit::Base, task(7))]);
+    assert_eq!(dispatcher.running(1), [7]);
+    dispatcher.play_dead(true);
+    let again = dispatcher.hello();
+    dispatcher.play_dead(false);
+    assert_eq!(again.held.iter().map(|held| held.fence).collect::<Vec<_>>(), [7], "it keeps what it runs");
+    assert!(!first.instance.is_empty() && first.instance == again.instance, "it is the same process");
 }

@@ -1,6 +1,7 @@
 //! `arborist block check`: is a block file what it should be?
 
 use crate::cli::CliError;
+use arborist_system::outln;
 use clap::Args as ClapArgs;
 use std::path::PathBuf;
 
@@ -18,7 +19,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), CliError> {
     let (json, block) = super::read_checked(&args.file)?;
     let calls: usize = block.transactions.iter().map(|t| t.calls.len()).sum();
-    println!(
+    outln!(
         "{}: valid. Block {} of chain {}, {} transactions with {calls} public calls, profile {}, {} bytes.",
         args.file.display(),
         block.block_number,

@@ -5,6 +5,7 @@ use crate::cli::CliError;
 use crate::cli::input::write_whole;
 use crate::cli::progress::Progress;
 use arborist_core::block::{Block, MAX_BLOCK_BYTES};
+use arborist_system::outln;
 use clap::Args as ClapArgs;
 use std::path::PathBuf;
 
@@ -30,7 +31,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     let json = serde_json::to_vec(&block).map_err(|e| CliError::failed("write the block", e))?;
     write_whole(&args.out, &json)?;
     let calls: usize = block.transactions.iter().map(|t| t.calls.len()).sum();
-    println!(
+    outln!(
         "{}: block {} of chain {}, {} transactions with {calls} public calls, {} bytes.",
         args.out.display(),
         block.block_number,

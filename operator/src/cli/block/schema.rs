@@ -2,14 +2,15 @@
 
 use crate::cli::CliError;
 use arborist_core::block::Block;
-use std::io::Write;
+use arborist_system::outln;
 
 /// Prints the schema.
 ///
 /// # Errors
-/// Standard output is closed.
+/// It can't be written as JSON.
 pub fn run() -> Result<(), CliError> {
     let text = serde_json::to_string_pretty(&schemars::schema_for!(Block))
         .map_err(|e| CliError::failed("write the schema", e))?;
-    writeln!(std::io::stdout(), "{text}").map_err(|e| CliError::failed("print the schema", e))
+    outln!("{text}");
+    Ok(())
 }

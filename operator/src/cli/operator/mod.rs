@@ -6,6 +6,7 @@ mod process;
 
 use self::process::Process;
 use super::CliError;
+use super::crashes;
 use super::logging::{self, LogArgs};
 use super::memory;
 use super::prove::parse_duration;
@@ -101,7 +102,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), CliError> {
     logging::to_stderr(&args.log);
     memory::small_pages();
-    end_with_network_threads();
+    crashes::end_with_network_threads();
     // the API server's client and those of jobs' sources share it; an earlier call has set the same one
     let _already_installed = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -116,18 +117,6 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     // a check of a root that hangs in a plug-in does not hold the process
     runtime.shutdown_timeout(Duration::from_secs(2));
     result
-}
-
-/// Nobody waits for the threads that carry the workers' connections: when one crashes, the process ends rather than
-/// leave its workers unheard. Other crashes are dealt with where they happen.
-fn end_with_network_threads() {
-    let report = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |crash| {
-        report(crash);
-        if std::thread::current().name().is_some_and(|name| name.starts_with("net-")) {
-            std::process::exit(1);
-        }
-    }));
 }
 
 impl Args {

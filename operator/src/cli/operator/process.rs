@@ -13,6 +13,7 @@ use crate::kubernetes::pods::{self, PodBook};
 use crate::kubernetes::trust::Keeper;
 use crate::kubernetes::{Gate, Metrics, crds, report_key};
 use crate::tls_serve;
+use arborist_system::descriptors::Shares;
 use ed25519_dalek::SigningKey;
 use std::error::Error;
 use std::future::Future;
@@ -51,7 +52,8 @@ impl Process {
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let (listener, address) = bind(args.http).await?;
         health.wait("start", Some("not ready to lead yet".into()));
-        tasks.spawn(tls_serve::serve(listener, None, health.router(), stop.clone()));
+        let most = Shares::now().http;
+        tasks.spawn(tls_serve::serve_at_most(most, listener, None, health.router(), stop.clone()));
         tracing::info!(%address, pod = args.pod_name, namespace = args.namespace, "serving health and metrics");
         let clients = Clients::new(&metrics, &gate).await.map_err(|e| CliError::failed("Kubernetes", e))?;
         let (args, book) = (args.clone(), PodBook::default());

@@ -2,6 +2,7 @@
 
 use arborist_core::circuit::Kind;
 use arborist_core::engine::Counts;
+use arborist_system::errln;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -58,7 +59,7 @@ impl LevelProgress {
                 let due =
                     last.is_none_or(|(shown, at)| shown != *levels && (end || at.elapsed() >= LINE_EVERY));
                 if due {
-                    eprintln!("{}", line(levels));
+                    errln!("{}", line(levels));
                     *last = Some((*levels, Instant::now()));
                 }
             }
@@ -70,7 +71,7 @@ impl LevelProgress {
         match self {
             // a terminal that is gone shows nothing anyway
             Self::Bars { all, .. } => drop(all.println(text)),
-            Self::Lines { .. } => eprintln!("{text}"),
+            Self::Lines { .. } => errln!("{text}"),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The machine a block was proven on, for the report.
 
+use arborist_system::memory;
 use serde::Serialize;
 
 /// Processor and memory.
@@ -9,7 +10,7 @@ pub struct Machine {
     pub cpu: String,
     /// Cores this process may use.
     pub cores: usize,
-    /// Memory in MiB.
+    /// Memory this process may use in MiB.
     pub memory_mib: u64,
 }
 
@@ -20,9 +21,7 @@ impl Machine {
         Self {
             cpu: field(&file("/proc/cpuinfo"), "model name").unwrap_or_default(),
             cores: cores(),
-            memory_mib: field(&file("/proc/meminfo"), "MemTotal")
-                .and_then(|text| text.trim_end_matches(" kB").trim().parse::<u64>().ok())
-                .map_or(0, |kib| kib / 1024),
+            memory_mib: memory::installed().into_iter().chain(memory::limit()).min().unwrap_or(0) >> 20,
         }
     }
 }

@@ -24,6 +24,7 @@ use crate::dispatch::Dispatcher;
 use crate::tls::{CA_FILE, TOKEN_FILE};
 use arborist_core::engine::{JobId, JobState};
 use arborist_core::profile::Profile;
+use arborist_system::{errln, outln};
 use axum::Router;
 use std::net::SocketAddr;
 
@@ -45,7 +46,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         .build()
         .map_err(|e| CliError::failed("start the runtime", e))?;
     let summary = runtime.block_on(prove(args, &subject, program))?;
-    println!("\n{summary}\nroot proof: {}", args.out.join(super::outputs::ROOT_PROOF).display());
+    outln!("\n{summary}\nroot proof: {}", args.out.join(super::outputs::ROOT_PROOF).display());
     Ok(())
 }
 
@@ -91,7 +92,7 @@ fn last_look(dispatcher: &Dispatcher, job: JobId, outcome: Outcome) -> Outcome {
 
 async fn drain(workers: Workers, outcome: &Outcome, signals: &mut Signals) {
     if let Outcome::Signal(name) = outcome {
-        eprintln!("{name}: letting the workers finish or hand back what they do; once more ends at once");
+        errln!("{name}: letting the workers finish or hand back what they do; once more ends at once");
     }
     tokio::select! {
         () = workers.drain() => {}
@@ -125,7 +126,7 @@ fn tell_start(subject: &Subject, dispatcher: &Dispatcher, job: JobId) {
     let total: u32 = view.counts.iter().map(|counts| counts.total).sum();
     let done: u32 = view.counts.iter().map(|counts| counts.done).sum();
     let calls: usize = subject.calls.iter().map(|n| usize::from(*n)).sum();
-    eprintln!(
+    errln!(
         "block {} of chain {}: {} transactions, {calls} public calls, {total} proofs{}",
         subject.request.block_number,
         subject.request.chain_id,

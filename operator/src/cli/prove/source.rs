@@ -9,6 +9,7 @@ use crate::cli::submit::request;
 use crate::dispatch::{SubmitRequest, SubmitSource};
 use arborist_circuits::Published;
 use arborist_core::block::Block;
+use arborist_system::errln;
 use std::path::PathBuf;
 
 /// A block to prove, and what its root will state.
@@ -72,7 +73,7 @@ fn sample(args: &Args) -> Result<(Vec<u8>, Block), CliError> {
     let block = block::sample(&args.shape)?;
     let json = serde_json::to_vec(&block).map_err(|e| CliError::failed("write the sample block", e))?;
     write_whole(&file, &json)?;
-    eprintln!("sample block: {}", file.display());
+    errln!("sample block: {}", file.display());
     Ok((json, block))
 }
 

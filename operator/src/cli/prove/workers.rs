@@ -1,6 +1,7 @@
 //! The worker processes of `arborist prove`: started, restarted when they die, drained at the end.
 
 use crate::cli::CliError;
+use arborist_system::errln;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::File;
@@ -156,7 +157,7 @@ impl OneWorker {
             return true;
         }
         tracing::warn!(worker = self.name, how, log = %log.display(), "worker ended, starting it again");
-        eprintln!("worker {} ended ({how}); starting it again, see {}", self.name, log.display());
+        errln!("worker {} ended ({how}); starting it again, see {}", self.name, log.display());
         false
     }
 

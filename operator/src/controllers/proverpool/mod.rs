@@ -36,7 +36,6 @@ use kube::Client;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::events::Recorder;
-use kube::runtime::watcher;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -135,7 +134,7 @@ async fn hear(shop: Arc<Shop>, mut news: UnboundedReceiver<Change>) {
 fn control(shop: &Arc<Shop>, scope: &Scope) -> (Desk, impl Future<Output = ()> + use<>) {
     let (visit, mut visits) = tokio::sync::mpsc::unbounded_channel();
     let api = scope.api::<Guarded>(&shop.client);
-    let controller = Controller::new(api, watcher::Config::default()).trigger_backoff(patience::of_watches());
+    let controller = Controller::new(api, patience::watches()).trigger_backoff(patience::of_watches());
     let desk = Desk { scope: scope.clone(), store: controller.store(), visit };
     let visits = futures::stream::poll_fn(move |task| visits.poll_recv(task));
     let stop = shop.stop.clone();

@@ -138,7 +138,7 @@ async fn serve(
     me.ctx.jobs.add_scope(scope.clone(), reader.clone());
     let (gone, mut was_gone) = mpsc::unbounded::<()>();
     let ctx = me.ctx.clone();
-    let jobs = watcher(scope.api::<Guarded>(&me.ctx.client), watcher::Config::default())
+    let jobs = watcher(scope.api::<Guarded>(&me.ctx.client), patience::watches())
         .backoff(patience::of_watches())
         .modify(|job| job.managed_fields_mut().clear())
         .reflect(writer)

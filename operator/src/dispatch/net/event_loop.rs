@@ -3,6 +3,7 @@
 use super::Shared;
 use super::frames::{BadFrame, next_frame};
 use super::peer::{Peer, PeerError, SendBuffers};
+use super::pending::PendingLogin;
 use arborist_core::wire::FromWorker;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -24,14 +25,26 @@ const READS_IN_A_ROW: usize = 8;
 /// The largest frame before the login: a hello that names thousands of leases fits.
 const MAX_HELLO: usize = 64 << 10;
 const SWEEP: Duration = Duration::from_millis(250);
-/// How soon a full house looks for a free place.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(5);
+/// How soon it is looked for a free place while all are on their way to a login.
+const LOGINS_FULL: Duration = Duration::from_millis(5);
+/// And while there are as many connections as there may be; and, longer each time, when the system takes no more.
+const CONNECTIONS_FULL: Duration = Duration::from_millis(100);
+const LONGEST_REFUSAL: Duration = Duration::from_secs(1);
+/// How long a thread rests whose epoll fails.
+const EPOLL_PAUSE: Duration = Duration::from_millis(100);
 
 /// Where another thread leaves new connections for a loop.
 #[derive(Clone)]
 pub(super) struct Handover {
-    arrivals: Arc<Mutex<Vec<(TcpStream, SocketAddr)>>>,
+    arrivals: Arc<Mutex<Vec<Arrival>>>,
     waker: Arc<Waker>,
+}
+
+/// A connection that was accepted.
+struct Arrival {
+    socket: TcpStream,
+    address: SocketAddr,
+    login: Arc<PendingLogin>,
 }
 
 impl Handover {
@@ -41,8 +54,8 @@ impl Handover {
         }
     }
 
-    fn leave(&self, socket: TcpStream, address: SocketAddr) {
-        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).push((socket, address));
+    fn leave(&self, arrival: Arrival) {
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).push(arrival);
         self.wake();
     }
 }
@@ -64,6 +77,8 @@ enum End {
     Early,
     #[error("not logged in after {0:?}")]
     LoginTimeout(Duration),
+    #[error("idle before its login, while others wait to log in")]
+    Crowded,
     #[error("silent for {0:?}")]
     Silent(Duration),
     #[error("the dispatcher stops")]
@@ -80,6 +95,7 @@ impl End {
             End::Frame(BadFrame::TooLarge { .. }) => "oversize_frame",
             End::Frame(_) | End::NoHello | End::Early => "protocol",
             End::LoginTimeout(_) => "login_timeout",
+            End::Crowded => "crowded",
             End::Silent(_) => "silent",
             End::Stopping => "stopping",
         }
@@ -98,6 +114,9 @@ enum Stage {
 struct Entry {
     peer: Arc<Peer>,
     stage: Stage,
+    login: Arc<PendingLogin>,
+    /// The TLS handshake is done.
+    encrypted: bool,
     /// Received bytes that are no whole TLS record yet.
     cipher: Vec<u8>,
     /// Decrypted bytes that are no whole frame yet.
@@ -112,8 +131,8 @@ pub(super) struct EventLoop {
     handover: Handover,
     listener: Option<(TcpListener, Arc<[Handover]>)>,
     next_door: usize,
-    /// Connections wait in the backlog for a free place.
-    accept_waits: bool,
+    /// Connections wait in the backlog; it is looked after them again after so long.
+    accept_wait: Option<Duration>,
     entries: Vec<Option<Entry>>,
     free: Vec<usize>,
     /// Connections with more to read than their share of a turn.
@@ -121,6 +140,8 @@ pub(super) struct EventLoop {
     scratch: Scratch,
     now: Instant,
     swept: Instant,
+    /// When it was last looked after connections that wait.
+    accepted: Instant,
 }
 
 /// Buffers of the thread.
@@ -143,7 +164,7 @@ impl EventLoop {
             handover: Handover { arrivals: Arc::default(), waker },
             listener: None,
             next_door: 0,
-            accept_waits: false,
+            accept_wait: None,
             entries: vec![],
             free: vec![],
             again: vec![],
@@ -156,6 +177,7 @@ impl EventLoop {
             },
             now,
             swept: now,
+            accepted: now,
         })
     }
 
@@ -172,15 +194,15 @@ impl EventLoop {
     pub(super) fn run(mut self) {
         let mut events = Events::with_capacity(EVENTS);
         while !self.shared.stopping.load(Ordering::Acquire) {
-            let wait = match (self.again.is_empty(), self.accept_waits) {
-                (false, _) => Duration::ZERO,
-                (true, true) => ACCEPT_AGAIN,
-                (true, false) => SWEEP,
+            let wait = match self.again.is_empty() {
+                false => Duration::ZERO,
+                true => self.accept_wait.unwrap_or(SWEEP).min(SWEEP),
             };
             if let Err(error) = self.poll.poll(&mut events, Some(wait))
                 && error.kind() != ErrorKind::Interrupted
             {
                 tracing::error!(%error, "epoll failed");
+                std::thread::sleep(EPOLL_PAUSE);
             }
             self.now = Instant::now();
             for index in std::mem::take(&mut self.again) {
@@ -200,7 +222,7 @@ impl EventLoop {
                     }
                 }
             }
-            if self.accept_waits {
+            if self.accept_wait.is_some_and(|wait| self.now.duration_since(self.accepted) >= wait) {
                 self.accept();
             }
             self.answer();
@@ -212,27 +234,44 @@ impl EventLoop {
     }
 
     fn accept(&mut self) {
-        let Some((listener, doors)) = &self.listener else { return };
-        self.accept_waits = false;
+        self.accepted = self.now;
+        let wait = self.accept_all();
+        if wait.is_some_and(|wait| wait >= CONNECTIONS_FULL)
+            && self.accept_wait.is_none_or(|w| w < CONNECTIONS_FULL)
+        {
+            tracing::warn!("no more connections can be taken: those that come wait until others have ended");
+        }
+        self.accept_wait = wait;
+    }
+
+    /// Takes all connections that there are and may be; when to look again, if some had to be left.
+    fn accept_all(&mut self) -> Option<Duration> {
+        let (listener, doors) = self.listener.as_ref()?;
+        let shared = &self.shared;
         loop {
-            if self.shared.logins.load(Ordering::Acquire) >= self.shared.limits.max_logins {
-                self.accept_waits = true;
-                return;
+            if shared.connections.load(Ordering::Acquire) >= shared.limits.max_connections {
+                // its place is free once its thread has closed it
+                let evicted = shared.pending.evict(self.now);
+                return Some(if evicted { LOGINS_FULL } else { CONNECTIONS_FULL });
+            }
+            if !shared.pending.make_room(self.now) {
+                return Some(LOGINS_FULL);
             }
             match listener.accept() {
                 Ok((socket, address)) => {
-                    self.shared.logins.fetch_add(1, Ordering::AcqRel);
+                    shared.connections.fetch_add(1, Ordering::AcqRel);
+                    let login = shared.pending.add(address, self.now);
                     let door = &doors[self.next_door % doors.len()];
                     self.next_door = self.next_door.wrapping_add(1);
-                    door.leave(socket, address);
+                    door.leave(Arrival { socket, address, login });
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => {
+                    tracing::debug!(%error, "a connection can't be accepted");
                     // out of descriptors, mostly: those that wait are taken when some are free again
-                    tracing::warn!(%error, "a connection can't be accepted");
-                    self.accept_waits = true;
-                    return;
+                    let last = self.accept_wait.filter(|wait| *wait >= CONNECTIONS_FULL);
+                    return Some(last.map_or(CONNECTIONS_FULL, |wait| (wait * 2).min(LONGEST_REFUSAL)));
                 }
             }
         }
@@ -241,15 +280,18 @@ impl EventLoop {
     fn take_arrivals(&mut self) {
         let arrivals =
             std::mem::take(&mut *self.handover.arrivals.lock().unwrap_or_else(PoisonError::into_inner));
-        for (socket, address) in arrivals {
-            if let Err(error) = self.admit(socket, address) {
-                self.shared.logins.fetch_sub(1, Ordering::AcqRel);
+        for arrival in arrivals {
+            let (address, login) = (arrival.address, arrival.login.clone());
+            if let Err(error) = self.admit(arrival) {
+                self.shared.pending.remove(&login);
+                self.shared.connections.fetch_sub(1, Ordering::AcqRel);
                 tracing::warn!(%error, %address, "a connection can't be taken");
             }
         }
     }
 
-    fn admit(&mut self, mut socket: TcpStream, address: SocketAddr) -> Result<(), End> {
+    fn admit(&mut self, arrival: Arrival) -> Result<(), End> {
+        let Arrival { mut socket, address, login } = arrival;
         socket.set_nodelay(true)?;
         let index = self.free.pop().unwrap_or_else(|| {
             self.entries.push(None);
@@ -264,9 +306,13 @@ impl EventLoop {
         match Peer::new(socket, address, self.shared.tls.clone(), limits.max_waiting) {
             Ok(peer) => {
                 self.shared.metrics.connections.inc();
+                let peer = Arc::new(peer);
+                login.set_peer(&peer);
                 self.entries[index] = Some(Entry {
-                    peer: Arc::new(peer),
+                    peer,
                     stage: Stage::New,
+                    login,
+                    encrypted: false,
                     cipher: vec![],
                     plain: vec![],
                     heard: self.now,
@@ -296,6 +342,7 @@ impl EventLoop {
             Ok(false) => {}
             Ok(true) => self.again.push(index),
             Err(end) => {
+                let end = if entry.login.is_evicted() { End::Crowded } else { end };
                 // what it said before its end counts
                 self.answer();
                 self.close(index, &end);
@@ -322,8 +369,9 @@ impl EventLoop {
         let Some(entry) = self.entries.get_mut(index).and_then(Option::take) else { return };
         self.free.push(index);
         if entry.stage != Stage::Live {
-            self.shared.logins.fetch_sub(1, Ordering::AcqRel);
+            self.shared.pending.remove(&entry.login);
         }
+        self.shared.connections.fetch_sub(1, Ordering::AcqRel);
         let metrics = &self.shared.metrics;
         metrics.connections.dec();
         metrics.ended.with_label_values(&[end.label()]).inc();
@@ -347,6 +395,10 @@ impl EventLoop {
                 Stage::New | Stage::Asked if silent > limits.login_timeout => {
                     End::LoginTimeout(limits.login_timeout)
                 }
+                // the handshake is the shorter part of it
+                Stage::New if !entry.encrypted && silent > limits.login_timeout / 2 => {
+                    End::LoginTimeout(limits.login_timeout / 2)
+                }
                 _ => continue,
             };
             self.close(index, &end);
@@ -359,7 +411,7 @@ impl Entry {
     fn promote(&mut self, shared: &Shared) {
         if self.stage == Stage::Asked && self.peer.session().is_some() {
             self.stage = Stage::Live;
-            shared.logins.fetch_sub(1, Ordering::AcqRel);
+            shared.pending.remove(&self.login);
         }
     }
 
@@ -383,9 +435,13 @@ impl Entry {
                 Err(error) => return Err(error.into()),
             };
             scratch.bytes_in += length as u64;
+            if self.stage == Stage::New {
+                shared.pending.hears(&self.login, now);
+            }
             scratch.plain.clear();
             let received = &mut scratch.read[..kept + length];
             let fed = self.peer.feed(received, &mut scratch.plain, &mut scratch.send)?;
+            self.encrypted |= fed.encrypted;
             // most often nothing is left over and nothing was: an idle connection holds no buffer
             self.cipher = received[fed.used..].to_vec();
             self.take_frames(shared, scratch, now)?;
@@ -421,6 +477,7 @@ impl Entry {
                 Stage::New => {
                     let hello = frame.hello.ok_or(End::NoHello)?;
                     self.stage = Stage::Asked;
+                    self.login.asks();
                     shared.desk.hello(&self.peer, hello, &mut scratch.send);
                 }
             }

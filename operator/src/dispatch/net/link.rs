@@ -33,6 +33,8 @@ pub(crate) struct Fed {
     pub used: usize,
     /// The peer said that nothing more comes.
     pub closed: bool,
+    /// The handshake is done.
+    pub encrypted: bool,
 }
 
 /// The server's side of a TLS connection.
@@ -52,13 +54,14 @@ impl Link {
         plain: &mut Vec<u8>,
         out: &mut Vec<u8>,
     ) -> Result<Fed, LinkError> {
-        let mut fed = Fed { used: 0, closed: false };
+        let mut fed = Fed { used: 0, closed: false, encrypted: false };
         loop {
             let UnbufferedStatus { mut discard, state, .. } =
                 self.tls.process_tls_records(&mut incoming[fed.used..]);
             let mut settled = false;
             match state? {
                 ConnectionState::ReadTraffic(mut traffic) => {
+                    fed.encrypted = true;
                     while let Some(record) = traffic.next_record() {
                         let record = record?;
                         plain.extend_from_slice(record.payload);
@@ -72,7 +75,11 @@ impl Link {
                     })?;
                 }
                 ConnectionState::TransmitTlsData(data) => data.done(),
-                ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_) => settled = true,
+                ConnectionState::BlockedHandshake => settled = true,
+                ConnectionState::WriteTraffic(_) => {
+                    fed.encrypted = true;
+                    settled = true;
+                }
                 ConnectionState::PeerClosed | ConnectionState::Closed => {
                     fed.closed = true;
                     settled = true;

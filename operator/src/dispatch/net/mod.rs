@@ -8,12 +8,14 @@ mod event_loop;
 mod frames;
 mod link;
 mod peer;
+mod pending;
 
 pub(crate) use peer::{Peer, SendBuffers};
 
 use crate::metrics::Metrics;
 use arborist_core::wire::{FromWorker, Hello};
 use event_loop::{EventLoop, Handover};
+use pending::Pending;
 use rustls::ServerConfig;
 use std::io;
 use std::net::SocketAddr;
@@ -47,9 +49,11 @@ pub(crate) struct Limits {
     pub max_frame: usize,
     /// The most bytes that may wait for a worker that reads slowly.
     pub max_waiting: usize,
-    /// Connections that may be on their way to a login at once; more wait in the backlog.
+    /// Connections that there may be at once; more wait in the backlog.
+    pub max_connections: usize,
+    /// Connections that may be on their way to a login at once; then idle ones give way, or more wait in the backlog.
     pub max_logins: usize,
-    /// A connection that is not logged in after so long is closed.
+    /// A connection that is not logged in after so long is closed; one without a TLS handshake after half of it.
     pub login_timeout: Duration,
     /// A worker silent for so long is disconnected.
     pub idle_timeout: Duration,
@@ -83,11 +87,12 @@ impl Bound {
     ) -> io::Result<Net> {
         let shared = Arc::new(Shared {
             tls,
+            pending: Pending::new(limits.max_logins),
             limits,
             desk,
             metrics,
             stopping: AtomicBool::new(false),
-            logins: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
         });
         let threads = shared.limits.threads.max(1);
         let mut loops =
@@ -111,7 +116,9 @@ struct Shared {
     metrics: Arc<Metrics>,
     stopping: AtomicBool,
     /// Connections that are not logged in yet.
-    logins: AtomicUsize,
+    pending: Pending,
+    /// All connections.
+    connections: AtomicUsize,
 }
 
 /// The running network side; stopped by [`Net::stop`].

@@ -75,6 +75,8 @@ pub struct Options {
     pub max_frame: usize,
     /// The most bytes that may wait for a worker that reads slowly.
     pub max_waiting: usize,
+    /// Connections of workers at once.
+    pub max_connections: usize,
     /// Connections on their way to a login at once.
     pub max_logins: usize,
     /// A connection that is not logged in after so long is closed.
@@ -113,6 +115,7 @@ impl Options {
             silence: Duration::from_secs(12),
             max_frame: arborist_core::wire::MAX_FRAME,
             max_waiting: 1 << 20,
+            max_connections: arborist_system::descriptors::Shares::now().workers,
             max_logins: 512,
             login_timeout: Duration::from_secs(10),
             // more than a few only wait for each other at the engine's lock

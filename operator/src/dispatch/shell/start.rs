@@ -226,7 +226,8 @@ impl Inner {
             threads: o.threads,
             max_frame: o.max_frame,
             max_waiting: o.max_waiting,
-            max_logins: o.max_logins,
+            max_connections: o.max_connections,
+            max_logins: o.max_logins.min(o.max_connections),
             login_timeout: o.login_timeout,
             idle_timeout: o.lease.min(o.silence),
         }

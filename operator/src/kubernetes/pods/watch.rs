@@ -8,7 +8,7 @@ use crate::kubernetes::patience;
 use futures::TryStreamExt;
 use kube::Client;
 use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{Config, Event, watcher};
+use kube::runtime::watcher::{Event, watcher};
 use std::collections::HashSet;
 use tokio_util::sync::CancellationToken;
 
@@ -26,7 +26,7 @@ pub async fn watch(
 ) {
     let selector =
         [(LABEL_MANAGED_BY, MANAGER), LABEL_NAME].map(|(key, value)| format!("{key}={value}")).join(",");
-    let config = Config::default().labels(&selector).page_size(PAGE);
+    let config = patience::watches().labels(&selector).page_size(PAGE);
     let mut events =
         Box::pin(watcher(scope.api::<WorkerPod>(&client), config).backoff(patience::of_watches()));
     let mut reader = Reader { scope, book, listing: None, synced: false };

@@ -1,15 +1,20 @@
 //! Real operators and workers for the fault tests: started, hurt, watched, and cleaned up.
 
+mod api_server;
 mod http;
 mod process;
+mod proxy;
 mod records;
 pub mod wire;
 
-pub use process::{Process, arborist, worker_program};
+pub use api_server::ApiServer;
+pub use process::{Process, Reader, arborist, worker_program};
+pub use proxy::Proxy;
 pub use records::Records;
 
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -35,6 +40,12 @@ pub struct OperatorOptions {
     pub args: Vec<String>,
     /// More environment.
     pub env: Vec<(String, String)>,
+    /// Nobody reads what it says.
+    pub reader: Option<Reader>,
+    /// How many descriptors it may have, by `ulimit -n`.
+    pub descriptors: Option<&'static str>,
+    /// The address it listens on; `None` is 127.0.0.1.
+    pub ip: Option<&'static str>,
 }
 
 /// A folder with an operator and its workers.
@@ -52,12 +63,13 @@ pub struct Lab {
 impl Lab {
     /// A lab whose operator has not been started yet.
     pub fn prepare(options: OperatorOptions) -> Self {
+        let address = format!("{}:0", options.ip.unwrap_or("127.0.0.1"));
         Self {
             folder: TempDir::new().expect("a folder for the test"),
             operator: None,
             options,
-            address: "127.0.0.1:0".into(),
-            http: "127.0.0.1:0".into(),
+            address: address.clone(),
+            http: address,
             starts: 0,
         }
     }
@@ -96,7 +108,10 @@ impl Lab {
     /// Starts an operator over the lab's state; gives back where it listens.
     pub fn spawn_operator(&self, number: u32, listen: &str, http: &str) -> (Process, String, String) {
         let ready = self.folder.path().join(format!("ready-{number}.json"));
-        let mut command = arborist();
+        let mut command = match self.options.descriptors {
+            Some(most) => limited(&arborist(), most),
+            None => arborist(),
+        };
         command
             .args(["run", "--backend", "fake", "--log-format", "json", "--listen", listen, "--http", http])
             .arg("--state")
@@ -104,9 +119,12 @@ impl Lab {
             .arg("--ready-file")
             .arg(&ready)
             .args(&self.options.args)
-            .envs(self.options.env.iter().cloned())
-            .env("RUST_LOG", "info");
-        let process = Process::spawn(command, self.folder.path().join(format!("operator-{number}.log")));
+            .env("RUST_LOG", "info")
+            .envs(self.options.env.iter().cloned());
+        let process = match self.options.reader {
+            Some(reader) => Process::spawn_unread(command, reader),
+            None => Process::spawn(command, self.folder.path().join(format!("operator-{number}.log"))),
+        };
         let text = wait_for(
             "the operator listens",
             || process.log(),
@@ -133,17 +151,53 @@ impl Lab {
 
     /// Starts a worker with these arguments on top of its login.
     pub fn worker(&self, name: &str, args: &[&str]) -> Process {
+        self.worker_at(&self.address, name, args)
+    }
+
+    /// Starts a worker that connects to this address.
+    pub fn worker_at(&self, address: &str, name: &str, args: &[&str]) -> Process {
+        self.start_worker(address, name, name, args)
+    }
+
+    /// Starts a worker whose log has another name than itself.
+    pub fn worker_with_log(&self, name: &str, log: &str, args: &[&str]) -> Process {
+        self.start_worker(&self.address, name, log, args)
+    }
+
+    /// Starts a worker whose words nobody reads.
+    pub fn worker_unread(&self, name: &str, reader: Reader, args: &[&str]) -> Process {
+        let mut command = self.worker_command(&self.address, name, args);
+        command.env("RUST_LOG", "trace");
+        Process::spawn_unread(command, reader)
+    }
+
+    fn start_worker(&self, address: &str, name: &str, log: &str, args: &[&str]) -> Process {
+        let command = self.worker_command(address, name, args);
+        Process::spawn(command, self.folder.path().join(format!("worker-{log}.log")))
+    }
+
+    fn worker_command(&self, address: &str, name: &str, args: &[&str]) -> Command {
         let mut command = worker_program();
         command
             .args(["--backend", "fake", "--log-format", "json", "--cores", "1", "--memory-mib", "1024"])
-            .args(["--connect", &self.address, "--name", name, "--node", name])
+            .args(["--connect", address, "--name", name, "--node", name])
             .arg("--ca-cert")
             .arg(self.state().join("ca.pem"))
             .args(args)
             .env("ARBORIST_PREFETCH", "1")
             .env("ARBORIST_TOKEN_FILE", self.state().join("worker-token"))
             .env("RUST_LOG", "info,arborist_worker=debug");
-        Process::spawn(command, self.folder.path().join(format!("worker-{name}.log")))
+        command
+    }
+
+    /// Where health, metrics and jobs are served.
+    pub fn http(&self) -> &str {
+        &self.http
+    }
+
+    /// The body of a good answer of the operator.
+    pub fn text(&self, path: &str) -> Option<String> {
+        http::text(&self.http, path)
     }
 
     /// Submits a made-up block; gives back the job's number.
@@ -230,6 +284,16 @@ impl Lab {
         }
         out
     }
+}
+
+/// The same program with so many descriptors at most.
+pub fn limited(program: &Command, descriptors: &str) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"")]).arg(program.get_program());
+    for (name, value) in program.get_envs() {
+        shell.env(name, value.unwrap_or_default());
+    }
+    shell
 }
 
 /// What must hold after every fault: the report counts each task once, each proof has one maker, and the store has

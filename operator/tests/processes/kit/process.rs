@@ -3,6 +3,7 @@
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::File;
+use std::io::PipeReader;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, Once};
@@ -12,6 +13,16 @@ use std::time::SystemTime;
 pub struct Process {
     child: Mutex<Child>,
     log: PathBuf,
+    _reader: Option<PipeReader>,
+}
+
+/// Who does not read a process's outputs.
+#[derive(Debug, Clone, Copy)]
+pub enum Reader {
+    /// It has closed its end.
+    Gone,
+    /// It keeps its end open.
+    Asleep,
 }
 
 impl Process {
@@ -20,7 +31,24 @@ impl Process {
         let file = File::options().create(true).append(true).open(&log).expect("the log opens");
         command.stdin(Stdio::null()).stdout(file.try_clone().expect("a handle")).stderr(file);
         let child = command.spawn().unwrap_or_else(|e| panic!("{:?}: {e}", command.get_program()));
-        Self { child: Mutex::new(child), log }
+        Self { child: Mutex::new(child), log, _reader: None }
+    }
+
+    /// Starts it with outputs that nobody reads.
+    pub fn spawn_unread(mut command: Command, reader: Reader) -> Self {
+        let (read, write) = std::io::pipe().expect("a pipe");
+        let kept = match reader {
+            Reader::Gone => None,
+            Reader::Asleep => Some(read),
+        };
+        command.stdin(Stdio::null()).stdout(write.try_clone().expect("a handle")).stderr(write);
+        let child = command.spawn().unwrap_or_else(|e| panic!("{:?}: {e}", command.get_program()));
+        Self { child: Mutex::new(child), log: PathBuf::new(), _reader: kept }
+    }
+
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child().id()
     }
 
     fn child(&self) -> std::sync::MutexGuard<'_, Child> {
