@@ -61,6 +61,8 @@ pub struct Metrics {
     pub leases: IntCounter,
     /// Bytes of the journal that are not durable yet.
     pub journal_lag: IntGauge,
+    /// Seconds that the oldest record which is not durable has been waiting for the journal's store.
+    pub journal_stall: Gauge,
     /// Records appended to the journal.
     pub journal_records: IntCounter,
     /// Snapshots written.
@@ -135,6 +137,7 @@ impl Metrics {
             bytes_out: counter("bytes_sent_total", "Bytes sent, TLS included")?,
             leases: counter("leases_total", "Leases sent")?,
             journal_lag: gauge("journal_lag_bytes", "Journal not durable yet")?,
+            journal_stall: seconds("journal_stalled_seconds", "Oldest record not durable yet")?,
             journal_records: counter("journal_records_total", "Records appended to the journal")?,
             snapshots: counter("journal_snapshots_total", "Snapshots written")?,
             first_dispatch: seconds("first_dispatch_seconds", "Last job: submit to first lease")?,
@@ -195,7 +198,7 @@ pub(crate) fn reason_label(reason: &Reason) -> &'static str {
 pub fn router(dispatcher: Dispatcher) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
-        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .with_state(dispatcher)
 }
@@ -206,12 +209,20 @@ async fn metrics(State(dispatcher): State<Dispatcher>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
+async fn healthz(State(dispatcher): State<Dispatcher>) -> Response {
+    verdict(&dispatcher.stuck())
+}
+
 async fn readyz(State(dispatcher): State<Dispatcher>) -> Response {
-    let pending = dispatcher.pending();
-    if pending.is_empty() {
+    verdict(&dispatcher.pending())
+}
+
+/// The answer to a probe: what is wrong, one line each, or that nothing is.
+pub(crate) fn verdict(troubles: &[String]) -> Response {
+    if troubles.is_empty() {
         return "ok\n".into_response();
     }
-    (StatusCode::SERVICE_UNAVAILABLE, pending.join("\n") + "\n").into_response()
+    (StatusCode::SERVICE_UNAVAILABLE, troubles.join("\n") + "\n").into_response()
 }
 
 #[cfg(test)]

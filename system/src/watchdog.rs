@@ -49,6 +49,20 @@ impl Watchdog {
         Pulse { watchdog: self.clone(), number, beat }
     }
 
+    /// Runs a part that has to be polled now and then, and watches that it is: a thread that it blocks, or a lock that it
+    /// waits for, keeps it from that.
+    pub async fn keep<F: Future>(&self, name: impl Into<String>, limit: Duration, part: F) -> F::Output {
+        let pulse = self.watch(name, limit);
+        let mut ticks = tokio::time::interval(limit / 10);
+        let mut part = std::pin::pin!(part);
+        loop {
+            tokio::select! {
+                output = &mut part => return output,
+                _ = ticks.tick() => pulse.beat(),
+            }
+        }
+    }
+
     /// The parts that have not shown themselves in time, one line each; empty when all goes on.
     pub fn stuck(&self) -> Vec<String> {
         let parts = self.lock();
@@ -96,6 +110,27 @@ mod tests {
         assert_eq!(watchdog.stuck(), ["slow: stuck for 0 s"]);
         never_late.beat();
         drop(late);
+        assert!(watchdog.stuck().is_empty());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_part_that_blocks_its_thread_is_missed() {
+        let watchdog = Watchdog::default();
+        let (go, gate) = std::sync::mpsc::channel::<()>();
+        let kept = watchdog.clone();
+        let part = tokio::spawn(async move {
+            kept.keep("deaf", Duration::from_millis(50), async move {
+                tokio::task::yield_now().await;
+                let _opened = gate.recv();
+            })
+            .await;
+        });
+        while watchdog.stuck().is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(watchdog.stuck()[0].starts_with("deaf: stuck"));
+        go.send(()).unwrap();
+        part.await.unwrap();
         assert!(watchdog.stuck().is_empty());
     }
 }

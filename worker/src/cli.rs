@@ -15,6 +15,7 @@ use arborist_core::wire::Hello;
 use arborist_system::output::Complaints;
 use arborist_system::{errln, outln};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -94,6 +95,9 @@ struct RunArgs {
     /// Leave at once when standard input is closed: for programs that start workers and may be killed.
     #[arg(long)]
     exit_with_parent: bool,
+    /// Serve /healthz here: 503 when the connection or the leases are stuck, e.g. `[::]:7703` [default: nowhere].
+    #[arg(long, value_name = "ADDRESS:PORT", env = "ARBORIST_HEALTH_ADDRESS")]
+    health_address: Option<SocketAddr>,
     /// How logs are written. What is logged is RUST_LOG's to say.
     #[arg(long, default_value = "text", env = "ARBORIST_LOG_FORMAT")]
     log_format: LogFormat,
@@ -220,7 +224,7 @@ impl RunArgs {
             token_file: self.token_file.context("--token-file FILE is missing")?,
             hello,
         };
-        Ok(Settings { login, grace: Duration::from_secs(self.grace) })
+        Ok(Settings { login, grace: Duration::from_secs(self.grace), health: self.health_address })
     }
 }
 

@@ -55,6 +55,7 @@ pub(crate) fn spawn(login: Login, wires: Wires) -> std::io::Result<JoinHandle<En
 async fn keep_connected(login: &Login, wires: &Wires) -> Ended {
     let mut failures = 0;
     loop {
+        wires.pulse.beat();
         let began = Instant::now();
         let session = tokio::select! {
             session = Session::open(login, wires, failures) => session,

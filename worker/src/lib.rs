@@ -13,6 +13,7 @@ pub mod backend;
 pub mod book;
 pub mod cli;
 pub mod connection;
+pub mod health;
 pub mod machine;
 pub mod parent;
 pub mod plugin;

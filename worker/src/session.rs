@@ -8,6 +8,7 @@ use crate::tasks::NewLease;
 use arborist_artifacts::{ArtifactStore, StoreOptions};
 use arborist_core::ids::TaskId;
 use arborist_core::wire::{FromWorker, Hello, PROTOCOL, Refused, ToWorker, put_frame, take_frame};
+use arborist_system::watchdog::Pulse;
 use bytes::BytesMut;
 use futures::FutureExt;
 use rustls::pki_types::pem::PemObject;
@@ -76,6 +77,8 @@ pub(crate) struct Wires {
     pub leases: mpsc::UnboundedSender<NewLease>,
     pub store: watch::Sender<Option<ArtifactStore>>,
     pub stop: CancellationToken,
+    /// The connection's sign of life.
+    pub pulse: Pulse,
 }
 
 /// A connected, logged-in session.
@@ -229,6 +232,7 @@ impl<'a> Session<'a> {
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let silence = (self.heartbeat * UNANSWERED).clamp(SHORTEST_SILENCE, LONGEST_SILENCE);
         loop {
+            self.wires.pulse.beat();
             // also before the first read: leases may have come in one piece with the welcome
             while let Some(message) = self.next_message()? {
                 self.heard = Instant::now();

@@ -4,11 +4,14 @@ use crate::attempt::Identity;
 use crate::backend::{Prover, process};
 use crate::book::Book;
 use crate::connection::{self, Ended, Login};
+use crate::health;
 use crate::session::Wires;
 use crate::slots::{Share, Slots};
 use crate::tasks::Tasks;
+use arborist_system::watchdog::Watchdog;
 use ed25519_dalek::SigningKey;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -19,6 +22,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How long the last results wait for their acknowledgement when the worker leaves.
 const ACKNOWLEDGEMENT_LIMIT: Duration = Duration::from_secs(3);
+/// A part of the worker that shows nothing of itself for so long is stuck.
+const STUCK: Duration = Duration::from_secs(60);
 /// How long plug-ins that were told to end are waited for; then they are killed.
 const PLUGIN_LIMIT: Duration = Duration::from_secs(3);
 
@@ -29,6 +34,8 @@ pub struct Settings {
     pub login: Login,
     /// How long proofs may go on after SIGTERM or a refusal for good.
     pub grace: Duration,
+    /// Where it says whether it goes on, if anywhere.
+    pub health: Option<SocketAddr>,
 }
 
 /// How a worker ended.
@@ -86,7 +93,12 @@ struct Worker {
 
 impl Worker {
     fn start(settings: Settings, prover: Arc<dyn Prover>) -> io::Result<Self> {
-        let Settings { mut login, grace } = settings;
+        let Settings { mut login, grace, health } = settings;
+        let watchdog = Watchdog::default();
+        if let Some(address) = health {
+            let address = health::serve(address, watchdog.clone())?;
+            tracing::info!(%address, "serving /healthz");
+        }
         let key = SigningKey::from_bytes(&rand::random());
         login.hello.backend = prover.name().to_owned();
         login.hello.circuits = prover.circuits().to_owned();
@@ -100,8 +112,9 @@ impl Worker {
         let (leases, new_leases) = mpsc::unbounded_channel();
         let (store, store_now) = watch::channel(None);
         let tasks = Arc::new(Tasks { prover, identity, slots, book: book.clone(), store: store_now });
-        let tasks = tokio::spawn(tasks.run(new_leases));
-        let wires = Wires { book: book.clone(), leases, store, stop: stop.clone() };
+        let pulse = watchdog.watch("the connection", STUCK);
+        let tasks = tokio::spawn(async move { watchdog.keep("leases", STUCK, tasks.run(new_leases)).await });
+        let wires = Wires { book: book.clone(), leases, store, stop: stop.clone(), pulse };
         let connection = connection::spawn(login, wires)?;
         Ok(Self { book, stop, connection, tasks, grace })
     }

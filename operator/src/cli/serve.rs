@@ -176,6 +176,13 @@ impl Served {
         Ok(Self { dispatcher, http, stop, servers })
     }
 
+    /// Closes everything and writes nothing more.
+    pub async fn abandon(self) {
+        self.dispatcher.abandon().await;
+        self.stop.cancel();
+        self.servers.wait().await;
+    }
+
     /// Writes what has to be written and closes everything.
     pub async fn shutdown(self) {
         self.dispatcher.shutdown().await;

@@ -10,6 +10,7 @@ pub mod provingjob;
 use crate::dispatch::Dispatcher;
 use crate::kubernetes::{Metrics, Trust};
 use arborist_core::profile::Profile;
+use arborist_system::watchdog::Watchdog;
 use ed25519_dalek::SigningKey;
 use kube::runtime::events::Recorder;
 use kube::{Api, Client, Resource};
@@ -95,6 +96,8 @@ pub struct Context {
     pub trust: Arc<Trust>,
     /// Reconciles, pods, pools and jobs are counted here.
     pub metrics: Arc<Metrics>,
+    /// Visits that don't end are noticed here.
+    pub watchdog: Watchdog,
     /// What the ProvingJobs' controllers of all scopes share.
     pub jobs: provingjob::Memory,
 }
@@ -110,10 +113,13 @@ impl Context {
         trust: Arc<Trust>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let jobs = provingjob::Memory::default();
-        Self { client, dispatcher, settings, recorder, report_key, trust, metrics, jobs }
+        let (jobs, watchdog) = (provingjob::Memory::default(), Watchdog::default());
+        Self { client, dispatcher, settings, recorder, report_key, trust, metrics, watchdog, jobs }
     }
 }
+
+/// A visit of an object that takes longer is stuck: all that it asks for is bounded by less.
+const VISIT: Duration = Duration::from_secs(15 * 60);
 
 /// How a reconcile ended, when nothing went wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]

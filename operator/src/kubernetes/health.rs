@@ -2,9 +2,11 @@
 
 use super::Metrics;
 use crate::dispatch::Dispatcher;
+use crate::metrics::verdict;
+use arborist_system::watchdog::Watchdog;
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use std::collections::BTreeMap;
@@ -20,6 +22,7 @@ pub struct Health {
 
 struct Inner {
     metrics: Arc<Metrics>,
+    watchdog: Watchdog,
     state: Mutex<Waits>,
 }
 
@@ -32,7 +35,13 @@ struct Waits {
 impl Health {
     /// Nothing pending.
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { inner: Arc::new(Inner { metrics, state: Mutex::default() }) }
+        let (watchdog, state) = (Watchdog::default(), Mutex::default());
+        Self { inner: Arc::new(Inner { metrics, watchdog, state }) }
+    }
+
+    /// Watches the parts of the operator that have to go on; those of its dispatcher are its own.
+    pub fn watchdog(&self) -> &Watchdog {
+        &self.inner.watchdog
     }
 
     /// `what` waits for something; `None`: no more.
@@ -47,6 +56,19 @@ impl Health {
     /// This process leads: its dispatcher's readiness and counters come on top.
     pub fn leads(&self, dispatcher: Dispatcher) {
         self.lock().dispatcher = Some(dispatcher);
+    }
+
+    /// It leads no more.
+    pub fn follows(&self) {
+        self.lock().dispatcher = None;
+    }
+
+    /// The parts that are stuck, one line each; empty when all goes on.
+    pub fn stuck(&self) -> Vec<String> {
+        let dispatcher = self.lock().dispatcher.clone();
+        let mut stuck = self.inner.watchdog.stuck();
+        stuck.extend(dispatcher.iter().flat_map(Dispatcher::stuck).map(|line| format!("dispatcher: {line}")));
+        stuck
     }
 
     /// What keeps it from being ready, one line each; empty when it is.
@@ -66,7 +88,7 @@ impl Health {
     pub fn router(&self) -> Router {
         Router::new()
             .route("/metrics", get(metrics))
-            .route("/healthz", get(|| async { "ok\n" }))
+            .route("/healthz", get(healthz))
             .route("/readyz", get(readyz))
             .with_state(self.clone())
     }
@@ -86,12 +108,12 @@ async fn metrics(State(health): State<Health>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
+async fn healthz(State(health): State<Health>) -> Response {
+    verdict(&health.stuck())
+}
+
 async fn readyz(State(health): State<Health>) -> Response {
-    let pending = health.pending();
-    if pending.is_empty() {
-        return "ok\n".into_response();
-    }
-    (StatusCode::SERVICE_UNAVAILABLE, pending.join("\n") + "\n").into_response()
+    verdict(&health.pending())
 }
 
 #[cfg(test)]
@@ -110,7 +132,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn ready_is_who_waits_for_nothing_and_alive_is_who_answers() {
+    async fn ready_is_who_waits_for_nothing_and_alive_is_who_goes_on() {
         let health = Health::new(Arc::new(Metrics::new().unwrap()));
         assert_eq!(get(&health, "/readyz").await, (200, "ok\n".into()));
         health.wait("keys", Some("no answer".into()));
@@ -121,6 +143,15 @@ mod tests {
         health.wait("crds", None);
         health.wait("keys", None);
         assert_eq!(get(&health, "/readyz").await.0, 200);
+        let stuck = health.watchdog().watch("the controller", std::time::Duration::ZERO);
+        while health.stuck().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let (status, text) = get(&health, "/healthz").await;
+        assert!(status == 503 && text.starts_with("the controller: stuck for"), "{text}");
+        assert_eq!(get(&health, "/readyz").await.0, 200);
+        drop(stuck);
+        assert_eq!(get(&health, "/healthz").await.0, 200);
         let (status, text) = get(&health, "/metrics").await;
         assert!(status == 200 && text.contains("arborist_leader 0"), "{text}");
     }

@@ -3,6 +3,7 @@
 mod faults_network;
 mod faults_processes;
 mod faults_store;
+mod first_process;
 mod kit;
 mod prove;
 mod unread;

@@ -8,6 +8,7 @@ use crate::controllers::{Context, proverpool, provingjob};
 use crate::kubernetes::login::TokenReviewLogin;
 use crate::kubernetes::patience::Patience;
 use crate::kubernetes::report_key;
+use arborist_system::watchdog::Watchdog;
 use axum::Router;
 use ed25519_dalek::SigningKey;
 use kube::runtime::events::{Recorder, Reporter};
@@ -23,6 +24,12 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 const START_PATIENCE: Duration = Duration::from_secs(30);
 /// Controllers may finish what they do for so long.
 const STOP_TIME: Duration = Duration::from_secs(5);
+/// A part that shows nothing of itself for so long is stuck.
+const STUCK: Duration = Duration::from_secs(120);
+/// A leader whose journal can't be written for so long lets another one try: its disk or network may be to blame.
+const JOURNAL_PATIENCE: Duration = Duration::from_secs(60);
+/// How often the journal is looked at.
+const LOOK: Duration = Duration::from_secs(1);
 /// The address for workers is taken out within this time, or left.
 const WITHDRAW_TIME: Duration = Duration::from_secs(2);
 
@@ -65,11 +72,21 @@ impl Leading<'_> {
                 }
                 Err(CliError::Failed("the dispatcher has stopped".into()))
             }
+            stall = stalled(|| dispatcher.journal_stall()) => Err(CliError::NotNow(format!(
+                "the journal can't be written for {} s", stall.as_secs()
+            ))),
         };
         stop.cancel();
         parts.end().await;
         self.withdraw().await;
-        served.shutdown().await;
+        match &result {
+            // what could not be written until now holds nothing up
+            Err(CliError::NotNow(_)) => {
+                self.process.health.follows();
+                served.abandon().await;
+            }
+            _ => served.shutdown().await,
+        }
         result
     }
 
@@ -109,7 +126,8 @@ impl Leading<'_> {
         let Process { args, clients, metrics, gate, .. } = self.process;
         let client = clients.gated.clone();
         let reporter = Reporter { controller: MANAGER.into(), instance: Some(args.pod_name.clone()) };
-        let context = Arc::new(Context::new(
+        let watchdog = self.process.health.watchdog().clone();
+        let context = Context::new(
             client.clone(),
             served.dispatcher.clone(),
             args.settings(),
@@ -117,8 +135,9 @@ impl Leading<'_> {
             report_key,
             self.keys.authority.trust().clone(),
             metrics.clone(),
-        ));
-        let mut parts = Parts::until(stop);
+        );
+        let context = Arc::new(Context { watchdog: watchdog.clone(), ..context });
+        let mut parts = Parts::until(stop, watchdog);
         parts.spawn("the leader's address", until(stop.clone(), args.address().keep(client)));
         let authority = self.keys.authority.clone();
         parts.spawn("the certificate authority", until(stop.clone(), async move { authority.keep().await }));
@@ -149,18 +168,20 @@ impl Leading<'_> {
 struct Parts {
     tasks: JoinSet<()>,
     names: HashMap<Id, &'static str>,
+    watchdog: Watchdog,
     /// Without them nothing may go on that they set going: a leader that lost the Lease drops them as they are.
     _stop: DropGuard,
 }
 
 impl Parts {
     /// None yet. When they are dropped, `stop` is cancelled.
-    fn until(stop: &CancellationToken) -> Self {
-        Self { tasks: JoinSet::new(), names: HashMap::new(), _stop: stop.clone().drop_guard() }
+    fn until(stop: &CancellationToken, watchdog: Watchdog) -> Self {
+        Self { tasks: JoinSet::new(), names: HashMap::new(), watchdog, _stop: stop.clone().drop_guard() }
     }
 
     fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        let id = self.tasks.spawn(task).id();
+        let watchdog = self.watchdog.clone();
+        let id = self.tasks.spawn(async move { watchdog.keep(name, STUCK, task).await }).id();
         self.names.insert(id, name);
     }
 
@@ -184,6 +205,17 @@ impl Parts {
     }
 }
 
+/// Waits until the journal could not be written for too long; for how long.
+async fn stalled(stall: impl Fn() -> Duration) -> Duration {
+    loop {
+        let stall = stall();
+        if stall > JOURNAL_PATIENCE {
+            return stall;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
 /// What goes on for ever, until the stop.
 async fn until(stop: CancellationToken, task: impl Future<Output = ()> + Send) {
     stop.run_until_cancelled(task).await;
@@ -196,7 +228,7 @@ mod tests {
     #[tokio::test]
     async fn a_part_that_ends_or_crashes_is_named() {
         let stop = CancellationToken::new();
-        let mut parts = Parts::until(&stop);
+        let mut parts = Parts::until(&stop, Watchdog::default());
         parts.spawn("the patient one", until(stop.clone(), std::future::pending()));
         parts.spawn("the short one", async {});
         assert_eq!(parts.first_end().await, "the short one");
@@ -207,6 +239,21 @@ mod tests {
         assert_eq!(parts.first_end().await, "the patient one");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_bears_a_journal_that_stalls_for_a_minute() {
+        let began = Instant::now();
+        let hangs_from = |seconds| began + Duration::from_secs(seconds);
+        // it works again once, and then no more
+        let stall = || match began.elapsed().as_secs() {
+            0..50 => began.elapsed(),
+            50..100 => Duration::ZERO,
+            _ => hangs_from(100).elapsed(),
+        };
+        let borne = stalled(stall).await;
+        assert!(borne > JOURNAL_PATIENCE && borne < JOURNAL_PATIENCE + 3 * LOOK, "{borne:?}");
+        assert!(began.elapsed() >= Duration::from_secs(160));
+    }
+
     /// Reports on their way run beside the controllers: they hear of nothing else.
     #[tokio::test]
     async fn what_parts_set_going_ends_when_they_are_dropped() {
@@ -215,7 +262,7 @@ mod tests {
             let stop = stop.clone();
             async move { stop.cancelled().await }
         });
-        let mut parts = Parts::until(&stop);
+        let mut parts = Parts::until(&stop, Watchdog::default());
         parts.spawn("a controller", std::future::pending());
         let leading = async move { parts.first_end().await };
         // as the Lease's loss does
@@ -227,7 +274,7 @@ mod tests {
     async fn at_the_end_parts_may_finish_and_the_deaf_are_ended() {
         let (finished, hears) = std::sync::mpsc::channel();
         let stop = CancellationToken::new();
-        let mut parts = Parts::until(&stop);
+        let mut parts = Parts::until(&stop, Watchdog::default());
         let heeds = stop.clone();
         parts.spawn("heeds", async move {
             heeds.cancelled().await;

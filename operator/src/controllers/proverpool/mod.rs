@@ -25,12 +25,13 @@ use self::fleet::Fleet;
 use self::planner::Desk;
 use self::validate::PoolKey;
 use self::workforce::Workforce;
-use super::{Context, Outcome, Scope, Settings};
+use super::{Context, Outcome, Scope, Settings, VISIT};
 use crate::api::ProverPool;
 use crate::api::conditions::reason;
 use crate::kubernetes::patience;
 use crate::kubernetes::pods::{Change, PodBook};
 use crate::kubernetes::{Gate, Metrics, Trust};
+use arborist_system::watchdog::Watchdog;
 use futures::StreamExt;
 use kube::Client;
 use kube::core::DeserializeGuard;
@@ -57,6 +58,7 @@ struct Shop {
     recorder: Recorder,
     trust: Option<Arc<Trust>>,
     metrics: Option<Arc<Metrics>>,
+    watchdog: Watchdog,
     workforce: Arc<dyn Workforce>,
     gate: Gate,
     book: PodBook,
@@ -77,6 +79,7 @@ pub async fn run(ctx: Arc<Context>, pods: PodBook, gate: Gate, stop: Cancellatio
         recorder: ctx.recorder.clone(),
         trust: Some(ctx.trust.clone()),
         metrics: Some(ctx.metrics.clone()),
+        watchdog: ctx.watchdog.clone(),
         workforce: Arc::new(ctx.dispatcher.clone()),
         gate,
         book: pods,
@@ -159,6 +162,7 @@ enum Error {
 
 async fn visit_pool(guarded: Arc<Guarded>, shop: Arc<Shop>) -> Result<Action, Error> {
     let began = Instant::now();
+    let _visit = shop.watchdog.watch("a visit of a ProverPool", VISIT);
     let ended = match &guarded.0 {
         Ok(pool) => reconcile(pool, &shop).await,
         Err(unreadable) => {

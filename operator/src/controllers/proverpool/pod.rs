@@ -10,13 +10,15 @@ use crate::kubernetes::pods::{LABEL_NAME, LABEL_TEMPLATE};
 use crate::kubernetes::{CA_CONFIG_MAP, CA_KEY};
 use arborist_core::circuit::KindSet;
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapProjection, Container, EmptyDirVolumeSource, EnvFromSource, EnvVar, EnvVarSource,
-    KeyToPath, LocalObjectReference, ObjectFieldSelector, Pod, PodSecurityContext, PodSpec,
-    ProjectedVolumeSource, ResourceRequirements, SeccompProfile, SecretEnvSource, SecurityContext,
-    ServiceAccountTokenProjection, TopologySpreadConstraint, Volume, VolumeMount, VolumeProjection,
+    Capabilities, ConfigMapProjection, Container, ContainerPort, EmptyDirVolumeSource, EnvFromSource, EnvVar,
+    EnvVarSource, HTTPGetAction, KeyToPath, LocalObjectReference, ObjectFieldSelector, Pod,
+    PodSecurityContext, PodSpec, Probe, ProjectedVolumeSource, ResourceRequirements, SeccompProfile,
+    SecretEnvSource, SecurityContext, ServiceAccountTokenProjection, TopologySpreadConstraint, Volume,
+    VolumeMount, VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::Resource;
 use std::collections::BTreeMap;
 
@@ -26,6 +28,8 @@ pub(super) const CAPACITY_TYPE: &str = "arborist.dev/capacity-type";
 pub(super) const VOLUMES: [&str; 2] = ["arborist", "tmp"];
 /// The token is renewed by the kubelet at 80 % of this; a worker reads it anew at each login.
 const TOKEN_SECONDS: i64 = 3600;
+/// Where the kubelet asks whether a worker goes on.
+const HEALTH_PORT: i32 = 7703;
 /// The user of the worker's image.
 const USER: i64 = 65532;
 /// What a worker keeps of its termination grace to say goodbye: its last results are stored and told, then its process
@@ -227,6 +231,25 @@ fn container(pool: &ValidPool, settings: &Settings) -> Container {
             run_as_non_root: Some(true),
             ..Default::default()
         }),
+        ports: Some(vec![ContainerPort {
+            name: Some("health".into()),
+            container_port: HEALTH_PORT,
+            protocol: Some("TCP".into()),
+            ..Default::default()
+        }]),
+        // it fails when the worker's connection or its leases are stuck; not while the operator is away
+        liveness_probe: Some(Probe {
+            http_get: Some(HTTPGetAction {
+                path: Some("/healthz".into()),
+                port: IntOrString::String("health".into()),
+                ..Default::default()
+            }),
+            initial_delay_seconds: Some(20),
+            period_seconds: Some(20),
+            timeout_seconds: Some(5),
+            failure_threshold: Some(6),
+            ..Default::default()
+        }),
         // a worker's log may say why it ended when nothing else does
         termination_message_policy: Some("FallbackToLogsOnError".into()),
         volume_mounts: Some(mounts(template)),
@@ -259,6 +282,7 @@ fn env(pool: &ValidPool, settings: &Settings) -> Vec<EnvVar> {
         value("ARBORIST_MEMORY_MIB", pool.capacity.memory_mib.to_string()),
         value("ARBORIST_GRACE", grace.to_string()),
         value("ARBORIST_LOG_FORMAT", "json".into()),
+        value("ARBORIST_HEALTH_ADDRESS", format!("[::]:{HEALTH_PORT}")),
         value("ARBORIST_BACKEND", backend_name(pool.backend.type_).into()),
     ];
     // without it a worker takes all

@@ -37,7 +37,7 @@ pub use memory::Memory;
 
 use crate::api::ProvingJob;
 use crate::api::conditions::{cut, is_true, job as condition, reason};
-use crate::controllers::{Context, Outcome, Scope};
+use crate::controllers::{Context, Outcome, Scope, VISIT};
 use crate::dispatch::{Dispatcher, JobError, Progress};
 use crate::egress::Reach;
 use crate::kubernetes::patience;
@@ -224,6 +224,7 @@ async fn reconcile(object: Arc<Guarded>, me: Arc<Controller>) -> Result<Action, 
         }
     };
     let began = Instant::now();
+    let _visit = me.ctx.watchdog.watch(format!("a visit of ProvingJob {}", name_of(&job)), VISIT);
     let outcome = visit(&me, job, (me.clock)()).await;
     me.ctx.metrics.reconciled::<ProvingJob, _>(began.elapsed(), &outcome);
     let outcome = outcome?;

@@ -5,6 +5,7 @@ use super::frames::{BadFrame, next_frame};
 use super::peer::{Peer, PeerError, SendBuffers};
 use super::pending::PendingLogin;
 use arborist_core::wire::FromWorker;
+use arborist_system::watchdog::Pulse;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 use std::io::{self, ErrorKind, Read};
@@ -191,9 +192,10 @@ impl EventLoop {
         Ok(())
     }
 
-    pub(super) fn run(mut self) {
+    pub(super) fn run(mut self, pulse: &Pulse) {
         let mut events = Events::with_capacity(EVENTS);
         while !self.shared.stopping.load(Ordering::Acquire) {
+            pulse.beat();
             let wait = match self.again.is_empty() {
                 false => Duration::ZERO,
                 true => self.accept_wait.unwrap_or(SWEEP).min(SWEEP),

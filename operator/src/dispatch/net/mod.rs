@@ -14,6 +14,7 @@ pub(crate) use peer::{Peer, SendBuffers};
 
 use crate::metrics::Metrics;
 use arborist_core::wire::{FromWorker, Hello};
+use arborist_system::watchdog::Watchdog;
 use event_loop::{EventLoop, Handover};
 use pending::Pending;
 use rustls::ServerConfig;
@@ -24,6 +25,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+/// A network thread that takes longer for a turn is stuck.
+const STUCK: Duration = Duration::from_secs(60);
 /// Connections that may wait to be accepted: a whole fleet comes back at once after a restart.
 const BACKLOG: i32 = 16_384;
 
@@ -84,6 +87,7 @@ impl Bound {
         limits: Limits,
         desk: Arc<dyn Desk>,
         metrics: Arc<Metrics>,
+        watchdog: &Watchdog,
     ) -> io::Result<Net> {
         let shared = Arc::new(Shared {
             tls,
@@ -102,7 +106,11 @@ impl Bound {
         let threads = loops
             .into_iter()
             .enumerate()
-            .map(|(i, each)| std::thread::Builder::new().name(format!("net-{i}")).spawn(move || each.run()))
+            .map(|(i, each)| {
+                let name = format!("net-{i}");
+                let pulse = watchdog.watch(format!("network thread {name}"), STUCK);
+                std::thread::Builder::new().name(name).spawn(move || each.run(&pulse))
+            })
             .collect::<io::Result<Vec<_>>>()?;
         Ok(Net { shared, doors, threads })
     }

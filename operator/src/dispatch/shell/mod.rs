@@ -34,6 +34,7 @@ use arborist_core::engine::{
 };
 use arborist_core::ids::TaskId;
 use arborist_core::profile::Profile;
+use arborist_system::watchdog::Watchdog;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
@@ -182,6 +183,8 @@ struct Inner {
     submitting: tokio::sync::Mutex<()>,
     /// A new job wants its order chosen.
     reorder: Notify,
+    /// The parts that have to go on.
+    watchdog: Watchdog,
     /// Says which root proofs stay though their trees are deleted.
     named: Mutex<Option<Arc<NamedRoots>>>,
 }
@@ -348,14 +351,28 @@ impl Dispatcher {
         }
         if let Some(error) = inner.journal.last_error() {
             pending.push(format!("the journal can't be written: {error}"));
+        } else if self.journal_stall() > STALLED {
+            let seconds = self.journal_stall().as_secs();
+            pending.push(format!("the journal's store has not answered for {seconds} s"));
         }
         pending
+    }
+
+    /// How long what is not durable has been waiting for the journal's store; next to nothing while it works.
+    pub fn journal_stall(&self) -> Duration {
+        self.inner.journal.stalled_for()
+    }
+
+    /// The parts that are stuck, one line each; empty when all goes on.
+    pub fn stuck(&self) -> Vec<String> {
+        self.inner.watchdog.stuck()
     }
 
     /// Brings the gauges up to date; called before they are read.
     pub fn refresh_metrics(&self) {
         let metrics = &self.inner.metrics;
         metrics.journal_lag.set(self.inner.journal.lag_bytes() as i64);
+        metrics.journal_stall.set(self.journal_stall().as_secs_f64());
         let mut all = [Counts::default(); 5];
         let mut states = [0; 5];
         for job in self.jobs() {
@@ -374,21 +391,37 @@ impl Dispatcher {
     /// everything else. The next dispatcher goes on from there.
     pub async fn shutdown(&self) {
         self.inner.halt().await;
-        if self.fenced().is_none() {
+        if self.fenced().is_some() {
+            return;
+        }
+        let written = async {
             if let Err(error) = self.inner.snapshot().await {
                 tracing::warn!(%error, "no snapshot at the end; the next start reads the journal instead");
             }
             if let Err(error) = self.inner.journal.clone().close().await {
                 tracing::warn!(%error, "the journal's end may be lost; its proofs are in the store");
             }
+        };
+        if tokio::time::timeout(LAST_WRITES, written).await.is_err() {
+            tracing::warn!(
+                "the store does not answer: the journal's end may be lost; its proofs are in the store"
+            );
         }
     }
 
-    /// Stops at once and writes nothing more, as a crash would; for tests of what comes after.
+    /// Stops at once and writes nothing more, as a crash would: when nothing can be written anyway, and for tests of what
+    /// comes after.
     pub async fn abandon(&self) {
         self.inner.halt().await;
     }
 }
+
+/// How long a store may take for what is written at the end.
+const LAST_WRITES: Duration = Duration::from_secs(20);
+/// A store that takes longer for a segment of the journal has stalled.
+const STALLED: Duration = Duration::from_secs(10);
+/// A part of the dispatcher that shows nothing of itself for so long is stuck.
+pub(super) const STUCK: Duration = Duration::from_secs(60);
 
 const STATES: [&str; 5] = ["proving", "checking", "complete", "failed", "cancelled"];
 

@@ -5,7 +5,7 @@ use super::core::{Clock, Core, EngineRoom, JobEntry};
 use super::front::Front;
 use super::lookup::{Ended, Search};
 use super::resolve;
-use super::{Dispatcher, Inner, Options};
+use super::{Dispatcher, Inner, Options, STUCK};
 use crate::dispatch::login::Expected;
 use crate::dispatch::net::{Bound, Limits, SendBuffers};
 use crate::metrics::Metrics;
@@ -15,6 +15,7 @@ use arborist_artifacts::{ArtifactStore, StoreError};
 use arborist_circuits::Statements;
 use arborist_core::engine::{Config, Engine, Event, Fence, JobId, JobState, PreparedJob, RestoreError};
 use arborist_core::order::{POLICIES, Policy};
+use arborist_system::watchdog::Watchdog;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
@@ -121,15 +122,21 @@ impl Dispatcher {
             tracing::error!(%error, "proofs whose records were lost can't be looked up now");
         }
         let net = door
-            .start(tls, inner.limits(), Arc::new(Front(inner.clone())), inner.metrics.clone())
+            .start(
+                tls,
+                inner.limits(),
+                Arc::new(Front(inner.clone())),
+                inner.metrics.clone(),
+                &inner.watchdog,
+            )
             .map_err(|error| StartError::Listen { address: listen, error })?;
         *inner.net.lock().unwrap_or_else(PoisonError::into_inner) = Some(net);
-        inner.spawn(inner.clone().do_chores(chores));
-        inner.spawn(inner.clone().tick());
-        inner.spawn(inner.clone().keep_order());
-        inner.spawn(inner.clone().keep_snapshots());
-        inner.spawn(inner.clone().keep_claim());
-        inner.spawn(inner.clone().keep_clean());
+        inner.keep("chores", inner.clone().do_chores(chores));
+        inner.keep("the engine's clock", inner.clone().tick());
+        inner.keep("the choice of orders", inner.clone().keep_order());
+        inner.keep("snapshots", inner.clone().keep_snapshots());
+        inner.keep("the journal's claim", inner.clone().keep_claim());
+        inner.keep("retention", inner.clone().keep_clean());
         tokio::spawn(inner.clone().watch_fence());
         inner.metrics.recovery.set(began.elapsed().as_secs_f64());
         tracing::info!(
@@ -185,6 +192,7 @@ fn build(
         deleting: RwLock::new(()),
         submitting: tokio::sync::Mutex::new(()),
         reorder: Notify::new(),
+        watchdog: Watchdog::default(),
         named: Mutex::new(None),
     }
 }
@@ -231,6 +239,12 @@ impl Inner {
             login_timeout: o.login_timeout,
             idle_timeout: o.lease.min(o.silence),
         }
+    }
+
+    /// Runs a part that has to go on until the dispatcher stops.
+    fn keep(&self, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
+        let watchdog = self.watchdog.clone();
+        self.spawn(async move { watchdog.keep(name, STUCK, part).await });
     }
 
     /// What the engine asked for before the crash is asked for again.

@@ -72,6 +72,21 @@ async fn what_was_flushed_is_there_after_a_crash() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_store_that_hangs_is_seen_in_how_long_records_wait() {
+    let hanging = Arc::new(Notify::new());
+    let gate = hanging.clone();
+    let (journal, _) = open(&memory().with_faults(create_fails(2..=2, Fault::Wait(gate)))).await;
+    assert_eq!(journal.stalled_for(), Duration::ZERO);
+    journal.append(&["a"]).unwrap();
+    tokio::time::sleep(Duration::from_secs(70)).await;
+    assert!(journal.stalled_for() >= Duration::from_secs(69), "{:?}", journal.stalled_for());
+    assert_eq!(journal.last_error(), None, "it has not even failed");
+    hanging.notify_one();
+    journal.flush().await.unwrap();
+    assert_eq!(journal.stalled_for(), Duration::ZERO);
+}
+
 #[tokio::test]
 async fn records_are_written_without_being_asked() {
     let store = memory();

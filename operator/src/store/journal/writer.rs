@@ -44,6 +44,8 @@ struct State {
     /// Why nothing more is taken.
     over: Option<JournalError>,
     last_error: Option<String>,
+    /// Since when the oldest record that is on its way to the store waits.
+    writing_since: Option<Instant>,
 }
 
 struct Shared {
@@ -112,6 +114,7 @@ impl JournalHandle {
             waiters: Vec::new(),
             over: None,
             last_error: None,
+            writing_since: None,
         };
         let shared = Arc::new(Shared {
             store: journal.store,
@@ -175,6 +178,11 @@ impl JournalHandle {
     /// What the store said last, while it fails; `None` while it works.
     pub fn last_error(&self) -> Option<String> {
         self.shared.lock().last_error.clone()
+    }
+
+    /// How long the oldest record that is not durable has been waiting for the store; next to nothing while it works.
+    pub fn stalled_for(&self) -> Duration {
+        self.shared.lock().writing_since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     /// Waits until all that was appended before this call is durable, without waiting for more to share
@@ -331,6 +339,7 @@ async fn write_all(shared: &Shared, first: u64) -> u64 {
     let mut number = first;
     loop {
         let chunk = next_chunk(shared).await;
+        shared.lock().writing_since = Some(chunk.since);
         match write(shared, &mut number, &chunk).await {
             Ok(()) => done(shared, number, &chunk),
             Err(by) => {
@@ -402,6 +411,7 @@ fn done(shared: &Shared, number: u64, chunk: &Chunk) {
     state.last_segment = number;
     state.lag_bytes = state.lag_bytes.saturating_sub(chunk.body.len());
     state.last_error = None;
+    state.writing_since = None;
     for (end, waiter) in std::mem::take(&mut state.waiters) {
         if end <= chunk.end {
             let _nobody_waits = waiter.send(Ok(number));

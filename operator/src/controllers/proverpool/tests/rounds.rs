@@ -49,6 +49,7 @@ impl Stage {
             settings: settings(),
             recorder: Recorder::new(client.clone(), reporter),
             trust: Some(Arc::new(Trust::new(client, "certificates".into()))),
+            watchdog: Default::default(),
             metrics: None,
             workforce: force.clone(),
             gate: open_gate(),
