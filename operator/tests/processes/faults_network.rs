@@ -205,3 +205,13 @@ fn everything_runs_over_ipv6() {
     healthcheck.args(["healthcheck", &format!("http://{}/readyz", lab.http())]);
     assert!(healthcheck.status().unwrap().success(), "{}", lab.logs());
 }
+
+#[test]
+fn every_address_of_a_name_is_tried() {
+    let lab = lab(&[]);
+    let port = lab.address.rsplit_once(':').unwrap().1.to_owned();
+    // on most machines it means ::1 too, where nobody listens
+    let _worker = lab.worker_at(&format!("localhost:{port}"), "a", &[]);
+    let job = lab.submit(2, &[1], 7);
+    lab.wait_complete(job);
+}

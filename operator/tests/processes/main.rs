@@ -5,5 +5,6 @@ mod faults_processes;
 mod faults_store;
 mod first_process;
 mod kit;
+mod machine;
 mod prove;
 mod unread;

@@ -3,7 +3,7 @@
 use super::Shared;
 use super::frames::{BadFrame, next_frame};
 use super::peer::{Peer, PeerError, SendBuffers};
-use super::pending::PendingLogin;
+use crate::places::Place;
 use arborist_core::wire::FromWorker;
 use arborist_system::watchdog::Pulse;
 use mio::net::{TcpListener, TcpStream};
@@ -45,7 +45,7 @@ pub(super) struct Handover {
 struct Arrival {
     socket: TcpStream,
     address: SocketAddr,
-    login: Arc<PendingLogin>,
+    login: Arc<Place>,
 }
 
 impl Handover {
@@ -115,7 +115,7 @@ enum Stage {
 struct Entry {
     peer: Arc<Peer>,
     stage: Stage,
-    login: Arc<PendingLogin>,
+    login: Arc<Place>,
     /// The TLS handshake is done.
     encrypted: bool,
     /// Received bytes that are no whole TLS record yet.
@@ -253,16 +253,16 @@ impl EventLoop {
         loop {
             if shared.connections.load(Ordering::Acquire) >= shared.limits.max_connections {
                 // its place is free once its thread has closed it
-                let evicted = shared.pending.evict(self.now);
+                let evicted = shared.logins.evict(self.now);
                 return Some(if evicted { LOGINS_FULL } else { CONNECTIONS_FULL });
             }
-            if !shared.pending.make_room(self.now) {
+            if !shared.logins.make_room(self.now) {
                 return Some(LOGINS_FULL);
             }
             match listener.accept() {
                 Ok((socket, address)) => {
                     shared.connections.fetch_add(1, Ordering::AcqRel);
-                    let login = shared.pending.add(address, self.now);
+                    let login = shared.logins.add(address, self.now);
                     let door = &doors[self.next_door % doors.len()];
                     self.next_door = self.next_door.wrapping_add(1);
                     door.leave(Arrival { socket, address, login });
@@ -285,7 +285,7 @@ impl EventLoop {
         for arrival in arrivals {
             let (address, login) = (arrival.address, arrival.login.clone());
             if let Err(error) = self.admit(arrival) {
-                self.shared.pending.remove(&login);
+                self.shared.logins.remove(&login);
                 self.shared.connections.fetch_sub(1, Ordering::AcqRel);
                 tracing::warn!(%error, %address, "a connection can't be taken");
             }
@@ -309,7 +309,10 @@ impl EventLoop {
             Ok(peer) => {
                 self.shared.metrics.connections.inc();
                 let peer = Arc::new(peer);
-                login.set_peer(&peer);
+                login.closes_by({
+                    let peer = peer.clone();
+                    move || peer.hang_up()
+                });
                 self.entries[index] = Some(Entry {
                     peer,
                     stage: Stage::New,
@@ -371,7 +374,7 @@ impl EventLoop {
         let Some(entry) = self.entries.get_mut(index).and_then(Option::take) else { return };
         self.free.push(index);
         if entry.stage != Stage::Live {
-            self.shared.pending.remove(&entry.login);
+            self.shared.logins.remove(&entry.login);
         }
         self.shared.connections.fetch_sub(1, Ordering::AcqRel);
         let metrics = &self.shared.metrics;
@@ -413,7 +416,7 @@ impl Entry {
     fn promote(&mut self, shared: &Shared) {
         if self.stage == Stage::Asked && self.peer.session().is_some() {
             self.stage = Stage::Live;
-            shared.pending.remove(&self.login);
+            shared.logins.remove(&self.login);
         }
     }
 
@@ -438,7 +441,7 @@ impl Entry {
             };
             scratch.bytes_in += length as u64;
             if self.stage == Stage::New {
-                shared.pending.hears(&self.login, now);
+                shared.logins.hears(&self.login, now);
             }
             scratch.plain.clear();
             let received = &mut scratch.read[..kept + length];
@@ -479,7 +482,7 @@ impl Entry {
                 Stage::New => {
                     let hello = frame.hello.ok_or(End::NoHello)?;
                     self.stage = Stage::Asked;
-                    self.login.asks();
+                    self.login.set_asks(true);
                     shared.desk.hello(&self.peer, hello, &mut scratch.send);
                 }
             }

@@ -8,15 +8,14 @@ mod event_loop;
 mod frames;
 mod link;
 mod peer;
-mod pending;
 
 pub(crate) use peer::{Peer, SendBuffers};
 
 use crate::metrics::Metrics;
+use crate::places::Places;
 use arborist_core::wire::{FromWorker, Hello};
 use arborist_system::watchdog::Watchdog;
 use event_loop::{EventLoop, Handover};
-use pending::Pending;
 use rustls::ServerConfig;
 use std::io;
 use std::net::SocketAddr;
@@ -91,7 +90,7 @@ impl Bound {
     ) -> io::Result<Net> {
         let shared = Arc::new(Shared {
             tls,
-            pending: Pending::new(limits.max_logins),
+            logins: Places::new(limits.max_logins),
             limits,
             desk,
             metrics,
@@ -124,7 +123,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     stopping: AtomicBool,
     /// Connections that are not logged in yet.
-    pending: Pending,
+    logins: Places,
     /// All connections.
     connections: AtomicUsize,
 }

@@ -9,6 +9,7 @@ pub mod wire;
 
 pub use api_server::ApiServer;
 pub use process::{Process, Reader, arborist, worker_program};
+pub use http::text;
 pub use proxy::Proxy;
 pub use records::Records;
 
