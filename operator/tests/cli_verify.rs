@@ -66,9 +66,10 @@ fn a_real_root_proof_is_valid_and_its_statement_is_printed() {
     let folder = TempDir::new().unwrap();
     let (code, stdout, stderr) = verify(folder.path(), &seal(&PROVEN.proof), &public());
     assert_eq!((code, stderr.as_str()), (0, ""), "{stdout}");
-    for part in ["valid: block 9 of chain 5, 1 transactions", "(tester)", "worker w-1"] {
+    for part in ["valid: block 9 of chain 5, 1 transactions", "(tester)"] {
         assert!(stdout.contains(part), "{stdout}");
     }
+    assert!(!stdout.contains("w-1"), "who made it nobody has checked: {stdout}");
     assert!(stdout.contains(&PROVEN.statement.transactions_commitment.to_string()), "{stdout}");
     let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let (code, ..) = run(&["--proof", &file("root.proof"), "--public", &file("public.json")]);
@@ -116,6 +117,75 @@ fn a_statement_changed_in_proof_and_publication_alike_does_not_verify() {
     let (code, _, stderr) = verify(folder.path(), &seal(&proof), &public);
     assert_eq!(code, 1);
     assert!(stderr.starts_with("error: invalid: proof: "), "{stderr}");
+}
+
+/// A text that takes a line of its own and colours it.
+const FORGED: &str = "x\n\u{1b}[32mvalid: block 9 of chain 5\u{1b}[0m";
+
+#[test]
+fn what_nobody_has_checked_prints_no_line_of_its_own() {
+    let folder = TempDir::new().unwrap();
+    let maker =
+        Maker { worker: FORGED.into(), node: FORGED.into(), finished_unix_ms: 1, millis: 2, cpu_millis: 3 };
+    let resealed = ProofObject::seal(TASK, ROOT, &PROVEN.proof, &maker, &SigningKey::from_bytes(&[8; 32]));
+    let (code, stdout, _) = verify(folder.path(), &resealed, &public());
+    assert_eq!(code, 0, "the proof is as good as before");
+    assert_eq!(stdout.matches("valid").count(), 1, "{stdout:?}");
+    assert!(!stdout.contains('\u{1b}'), "{stdout:?}");
+    for (field, code, check) in
+        [("prover", 2, "prover: `x"), ("backend", 1, "backend"), ("circuits", 1, "circuits")]
+    {
+        let mut public = public();
+        public[field] = json!(FORGED);
+        let (found, stdout, stderr) = verify(folder.path(), &seal(&PROVEN.proof), &public);
+        assert_eq!((found, stdout.as_str()), (code, ""), "{field}: {stderr:?}");
+        assert!(stderr.contains(check) && !stderr.contains('\u{1b}'), "{field}: {stderr:?}");
+        assert_eq!(stderr.lines().count(), 1, "{field}: {stderr:?}");
+    }
+}
+
+/// A stand-in for the worker's program: it describes a plug-in, and a check lasts until the file was replaced by another;
+/// what it was given to check it keeps.
+fn stand_in(folder: &Path, keys: &str) -> std::path::PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    let program = folder.join("worker");
+    let described = json!({"backend": "process", "circuits": "mini-rollup-v1", "keys": keys});
+    let script = format!(
+        "#!/bin/sh\ncase $1 in\ndescribe) echo '{described}';;\nverify) echo replaced > {0}/root.proof; echo \"$@\" > \
+         {0}/args; cat > {0}/given;;\nesac\n",
+        folder.display()
+    );
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    program
+}
+
+#[test]
+fn a_plugin_is_given_the_bytes_that_were_checked_and_has_to_have_the_keys() {
+    let folder = TempDir::new().unwrap();
+    let keys = "ab".repeat(32);
+    let program = stand_in(folder.path(), &keys);
+    let object = seal(&PROVEN.proof);
+    let verify = |public_keys: &str| {
+        let mut public = public();
+        public["backend"] = json!("process");
+        public["keys"] = json!(public_keys);
+        std::fs::write(folder.path().join("root.proof"), &object).unwrap();
+        std::fs::write(folder.path().join("public.json"), public.to_string()).unwrap();
+        let mut command = Command::cargo_bin("arborist").unwrap();
+        command.env("ARBORIST_WORKER", &program).arg("verify").arg(folder.path());
+        command.args(["--plugin", "/a/prover"]).output().unwrap()
+    };
+    let output = verify(&keys);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let read = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
+    assert_eq!(read("root.proof"), b"replaced\n", "somebody changed the file meanwhile");
+    assert_eq!(read("given"), object);
+    assert!(String::from_utf8(read("args")).unwrap().contains("--object -"));
+    let output = verify(&"cd".repeat(32));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.starts_with("error: invalid: verification key: bound to the keys cdcd"), "{stderr}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use crate::worker::{Exit, Settings, run};
 use anyhow::Context;
 use arborist_core::circuit::{Circuit, KindSet};
 use arborist_core::ids::TaskId;
+use arborist_core::text::one_line;
 use arborist_core::wire::Hello;
 use arborist_system::output::Complaints;
 use arborist_system::{errln, outln};
@@ -40,6 +41,14 @@ struct Cli {
 enum Command {
     /// Check one proof object. Exit codes: 0 valid, 1 invalid, 2 could not be checked.
     Verify(VerifyArgs),
+    /// Print in JSON what this backend's proofs are proofs of: backend, circuits, and the keys of a plug-in.
+    Describe(DescribeArgs),
+}
+
+#[derive(Debug, Args)]
+struct DescribeArgs {
+    #[command(flatten)]
+    backend: BackendArgs,
 }
 
 #[derive(Debug, Args)]
@@ -47,7 +56,7 @@ struct VerifyArgs {
     /// The circuit: vm, kernel/K, base, merge/H or root/H.
     #[arg(long)]
     circuit: Circuit,
-    /// The proof object, as it lies in the artifact store.
+    /// The proof object, as it lies in the artifact store; `-` reads it from standard input.
     #[arg(long, value_name = "FILE")]
     object: PathBuf,
     /// The task it must be the proof of; not checked if left out.
@@ -248,6 +257,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
         Some(Command::Verify(args)) => verify_command(&args),
+        Some(Command::Describe(args)) => describe_command(&args.backend),
         None => run_command(cli.run, &cli.backend),
     }
 }
@@ -273,6 +283,16 @@ fn run_command(args: RunArgs, backend: &BackendArgs) -> ExitCode {
     }
 }
 
+fn describe_command(backend: &BackendArgs) -> ExitCode {
+    match backend.prover() {
+        Ok(prover) => {
+            println!("{}", serde_json::json!(prover.system()));
+            ExitCode::SUCCESS
+        }
+        Err(error) => complain(2, &format!("{error:#}")),
+    }
+}
+
 fn verify_command(args: &VerifyArgs) -> ExitCode {
     let verdict = match args.backend.prover() {
         Ok(prover) => verify(&*prover, args.circuit, &args.object, args.task),
@@ -290,7 +310,8 @@ fn verify_command(args: &VerifyArgs) -> ExitCode {
 }
 
 fn complain(code: u8, text: &str) -> ExitCode {
-    errln!("arborist-worker: {text}");
+    // a plug-in or a proof's header may have said it
+    errln!("arborist-worker: {}", one_line(text));
     ExitCode::from(code)
 }
 

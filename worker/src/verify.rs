@@ -1,10 +1,12 @@
 //! `arborist-worker verify`: one proof object, by the backend that made it.
 
+use crate::artifacts::MAX_OBJECT_BYTES;
 use crate::backend::{CheckError, Prover};
 use arborist_core::backend::Cancel;
 use arborist_core::circuit::Circuit;
 use arborist_core::ids::TaskId;
 use arborist_core::proof_object::{self, ProofObject};
+use std::io::Read;
 use std::path::Path;
 
 /// What came of it.
@@ -21,10 +23,21 @@ pub enum Verdict {
     Unknown(String),
 }
 
+/// Reads a proof object, `-` from standard input.
+fn read(object: &Path) -> std::io::Result<Vec<u8>> {
+    if object != Path::new("-") {
+        return std::fs::read(object);
+    }
+    let mut bytes = vec![];
+    // one byte more than any object has: what is cut off is no whole object
+    std::io::stdin().take(MAX_OBJECT_BYTES + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// Checks the proof object in a file: envelope and signature, circuit, and the proof itself. `task` is
 /// checked too if given.
 pub fn verify(prover: &dyn Prover, circuit: Circuit, object: &Path, task: Option<TaskId>) -> Verdict {
-    let bytes = match std::fs::read(object) {
+    let bytes = match read(object) {
         Ok(bytes) => bytes,
         Err(error) => return Verdict::Unknown(format!("{}: {error}", object.display())),
     };

@@ -102,6 +102,7 @@ impl Worker {
         let key = SigningKey::from_bytes(&rand::random());
         login.hello.backend = prover.name().to_owned();
         login.hello.circuits = prover.circuits().to_owned();
+        login.hello.backend_keys = prover.keys().map_or(vec![], |keys| keys.0.to_vec());
         login.hello.maker_key = key.verifying_key().to_bytes().to_vec();
         login.hello.instance = rand::random::<[u8; 16]>().to_vec();
         let hello = &login.hello;

@@ -23,6 +23,12 @@
 {{- end }}
 - --backend={{ .Values.operator.backend }}
 - --profile={{ .Values.operator.profile }}
+{{- range $kind, $needs := .Values.operator.needs }}
+- --needs={{ $kind }}={{ $needs.cores }}/{{ $needs.memory }}
+{{- end }}
+{{- range $kind, $first := .Values.operator.firstDurations }}
+- --first-duration={{ $kind }}={{ $first }}
+{{- end }}
 - --lease={{ .Values.operator.lease }}
 - --leader-lease={{ .Values.operator.leaderLease }}
 - --max-attempts={{ .Values.operator.maxAttempts }}

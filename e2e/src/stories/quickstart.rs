@@ -23,7 +23,7 @@ const JOB: &str = "quickstart";
 /// Two transactions with two calls each.
 const PROOFS: i64 = 11;
 /// What the sample's pools ask for: cores and memory.
-const LARGE: [(&str, &str); 2] = [("32", "64Gi"), ("8", "16Gi")];
+const LARGE: [(&str, &str); 2] = [("30", "52Gi"), ("7", "12Gi")];
 /// What they ask for on machines that are too small for that.
 const SMALL: [(&str, &str); 2] = [("1", "2Gi"), ("1", "1Gi")];
 const STATUS_LIMIT: usize = 2_000;

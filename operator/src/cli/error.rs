@@ -1,6 +1,7 @@
 //! How a command ends when it does not end well.
 
 use arborist_core::block::BlockError;
+use arborist_core::text::one_line;
 use std::path::{Path, PathBuf};
 
 /// Why a command failed: one line for the user and an exit code.
@@ -66,7 +67,9 @@ impl CliError {
     /// The error as exactly one line.
     pub fn one_line(&self) -> String {
         let text = self.to_string();
-        text.split(['\n', '\r']).map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join(" ")
+        let lines = text.split(['\n', '\r']).map(str::trim).filter(|l| !l.is_empty());
+        // what a file or another program said does not steer the terminal
+        one_line(&lines.collect::<Vec<_>>().join(" "))
     }
 
     /// A file or folder of the user's that can't be used.
@@ -88,5 +91,7 @@ mod tests {
     fn an_error_is_one_line_whatever_its_cause_says() {
         let error = CliError::Failed("first\n  second\r\n\nthird".into());
         assert_eq!(error.one_line(), "first second third");
+        let error = CliError::Failed("\u{1b}[2Jgone".into());
+        assert_eq!(error.one_line(), "\\u{1b}[2Jgone");
     }
 }

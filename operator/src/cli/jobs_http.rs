@@ -108,7 +108,8 @@ impl From<JobError> for Refusal {
     fn from(error: JobError) -> Self {
         let status = match error {
             JobError::Unknown(_) => StatusCode::NOT_FOUND,
-            JobError::Stopped => StatusCode::SERVICE_UNAVAILABLE,
+            JobError::OtherSystem { .. } => StatusCode::CONFLICT,
+            JobError::NotNow(_) | JobError::Stopped => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self(status, error.to_string())
     }
@@ -117,7 +118,9 @@ impl From<JobError> for Refusal {
 impl From<SubmitError> for Refusal {
     fn from(error: SubmitError) -> Self {
         let status = match error {
-            SubmitError::Store(_) | SubmitError::Stopped => StatusCode::SERVICE_UNAVAILABLE,
+            SubmitError::Store(_) | SubmitError::Unchecked(_) | SubmitError::Stopped => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             SubmitError::Crashed => StatusCode::INTERNAL_SERVER_ERROR,
             _ => StatusCode::BAD_REQUEST,
         };
@@ -213,6 +216,9 @@ async fn list(State(api): State<Arc<Api>>) -> Json<Value> {
 async fn status(State(api): State<Arc<Api>>, Path(id): Path<u32>) -> Answer {
     let job = api.dispatcher.job(JobId(id)).ok_or(JobError::Unknown(JobId(id)))?;
     let mut out = view(&job);
+    // what keeps a job of another backend from going on here
+    let other = api.dispatcher.other_system(JobId(id));
+    out["waits_for"] = json!(other.map(|system| system.to_string()));
     let all = api.quarantined.lock().unwrap_or_else(PoisonError::into_inner);
     let given_up = all
         .get(&JobId(id))

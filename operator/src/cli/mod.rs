@@ -11,6 +11,7 @@ mod input;
 mod jobs_http;
 mod logging;
 mod memory;
+mod needs;
 mod operator;
 pub mod outputs;
 mod progress;

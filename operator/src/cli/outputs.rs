@@ -3,8 +3,11 @@
 use super::CliError;
 use super::input::{read_bounded, write_whole};
 use arborist_circuits::Published;
-use arborist_core::ids::TaskId;
+use arborist_core::ids::{ArtifactHash, TaskId};
+use arborist_core::text::{echo, one_line};
 use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// The root proof's file in an output folder: the sealed object as it lies in the artifact store.
@@ -27,6 +30,9 @@ pub struct PublicFile {
     pub backend: String,
     /// The circuits, e.g. `mini-rollup-v1`.
     pub circuits: String,
+    /// What a plug-in's proofs are bound to, as `arborist-worker describe` says it; left out for other backends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<ArtifactHash>,
     /// The root's task: under this name the proof lies in the artifact store.
     pub task: TaskId,
     /// The prover's name; `None` when only the id is known.
@@ -62,20 +68,75 @@ impl Files {
         if version.version != PUBLIC_VERSION {
             return Err(malformed(format!("version: {}, allowed is {PUBLIC_VERSION}", version.version)));
         }
-        let public = serde_json::from_slice(&json).map_err(|e| malformed(format!("file: {e}")))?;
+        let public: PublicFile =
+            serde_json::from_slice(&json).map_err(|e| malformed(format!("file: {e}")))?;
+        if let Some(prover) = public.prover.as_deref().filter(|name| !is_name(name)) {
+            let problem = format!("prover: `{}`, allowed are 1 to 128 printable characters", echo(prover));
+            return Err(malformed(problem));
+        }
         Ok((read_bounded(&self.proof, "a root proof", MAX_PROOF_BYTES)?, public))
     }
 
-    /// Writes both; the published inputs last, so that they are never there without the proof.
+    /// Writes the proof beside its place and reads it back, to be checked before [`Draft::publish`].
     ///
     /// # Errors
     /// The folder can't be written.
-    pub fn write(&self, proof: &[u8], public: &PublicFile) -> Result<(), CliError> {
+    pub fn draft(&self, proof: &[u8]) -> Result<Draft<'_>, CliError> {
+        let mut name = self.proof.file_name().unwrap_or_default().to_owned();
+        name.push(".unchecked");
+        let path = self.proof.with_file_name(name);
+        let fail = |e: std::io::Error| CliError::failed(format!("write {}", path.display()), e);
+        let written = File::create(&path).and_then(|mut file| {
+            file.write_all(proof)?;
+            file.sync_all()
+        });
+        let mut draft = Draft { files: self, path: path.clone(), bytes: vec![] };
+        written.map_err(fail)?;
+        draft.bytes = std::fs::read(&path).map_err(fail)?;
+        Ok(draft)
+    }
+}
+
+/// A root proof in the output folder that was not checked yet; removed when it is dropped.
+#[derive(Debug)]
+pub struct Draft<'a> {
+    files: &'a Files,
+    path: PathBuf,
+    /// What lies in the file.
+    bytes: Vec<u8>,
+}
+
+impl Draft<'_> {
+    /// What lies in the file.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Puts the proof in its place, where an earlier one lies until then. The published inputs follow, so that they are
+    /// never there without the proof.
+    ///
+    /// # Errors
+    /// The folder can't be written.
+    pub fn publish(self, public: &PublicFile) -> Result<(), CliError> {
         let json = serde_json::to_vec_pretty(public)
             .map_err(|e| CliError::failed("write the published inputs", e))?;
-        write_whole(&self.proof, proof)?;
-        write_whole(&self.public, &json)
+        let place = &self.files.proof;
+        std::fs::rename(&self.path, place)
+            .map_err(|e| CliError::failed(format!("write {}", place.display()), e))?;
+        write_whole(&self.files.public, &json)
     }
+}
+
+impl Drop for Draft<'_> {
+    fn drop(&mut self) {
+        // published, it has another name by now
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Whether a text can be a prover's name: 1 to 128 characters, none of which steers a terminal.
+fn is_name(text: &str) -> bool {
+    (1..=128).contains(&text.chars().count()) && one_line(text) == text
 }
 
 #[derive(Deserialize)]
@@ -93,6 +154,7 @@ mod tests {
             version: PUBLIC_VERSION,
             backend: "plonky2".into(),
             circuits: "mini-rollup-v1".into(),
+            keys: None,
             task: TaskId([1; 32]),
             prover: None,
             statement: Some(Published {
@@ -111,9 +173,12 @@ mod tests {
     fn what_is_written_is_read_and_no_other_version() {
         let folder = tempfile::tempdir().unwrap();
         let files = Files::in_folder(folder.path());
-        files.write(b"proof", &public()).unwrap();
+        files.draft(b"proof").unwrap().publish(&public()).unwrap();
         assert_eq!(files.read().unwrap(), (b"proof".to_vec(), public()));
-        files.write(b"proof", &PublicFile { version: 2, ..public() }).unwrap();
+        drop(files.draft(b"a bad one").unwrap());
+        assert_eq!(files.read().unwrap().0, b"proof", "only a checked one takes its place");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+        files.draft(b"proof").unwrap().publish(&PublicFile { version: 2, ..public() }).unwrap();
         let error = files.read().unwrap_err();
         assert_eq!(error.exit_code(), 2);
         assert!(error.one_line().contains("version: 2, allowed is 1"), "{}", error.one_line());

@@ -7,6 +7,7 @@ use super::input::write_whole;
 use super::jobs_http;
 use super::logging::{self, LogArgs};
 use super::memory;
+use super::needs::NeedsArgs;
 use super::prove::{parse_duration, parse_prover};
 use super::serve::{BackendName, Plan, PluginArgs, ProfileName, Served};
 use super::signals::Signals;
@@ -45,9 +46,11 @@ pub struct Args {
     backend: BackendName,
     #[command(flatten)]
     plugin: PluginArgs,
-    /// What a proof needs: local = 1 core, 1 GiB; rfp = vm 32 cores, 64 GiB, others 8 cores, 16 GiB
+    /// What a proof needs: local = 1 core, 1 GiB; rfp = vm 30 cores, 52 GiB, others 7 cores, 12 GiB
     #[arg(long, value_enum, default_value = "local")]
     profile: ProfileName,
+    #[command(flatten)]
+    needs: NeedsArgs,
     /// A worker silent for so long loses its leases
     #[arg(long, default_value = "15s", value_parser = parse_duration)]
     lease: Duration,
@@ -99,6 +102,8 @@ pub fn run(args: &Args) -> Result<(), CliError> {
 async fn serve(args: &Args) -> Result<(), CliError> {
     let mut signals = Signals::listen()?;
     let token = admin_token(&args.state)?;
+    // before anything is served
+    let request = args.request()?;
     let plan = args.plan();
     let start = Served::start(&plan, |dispatcher| jobs_http::router(dispatcher.clone(), &token));
     let served = tokio::select! {
@@ -109,7 +114,7 @@ async fn serve(args: &Args) -> Result<(), CliError> {
             return Ok(());
         }
     };
-    if let Some(request) = args.request()? {
+    if let Some(request) = request {
         let job = served.dispatcher.submit(request).await.map_err(|e| CliError::failed("submit", e))?;
         tracing::info!(job = job.0, "submitted");
     }
@@ -153,7 +158,7 @@ impl Args {
             http: Some(self.http),
             backend: self.backend,
             plugin: self.plugin.clone(),
-            profile: self.profile.profile(),
+            profile: self.needs.of(self.profile.profile()),
             lease: Some(self.lease),
             max_attempts: Some(self.max_attempts),
             larger_machines: true,
@@ -168,6 +173,13 @@ impl Args {
             Some(file) => {
                 let (json, block) = block::read_checked(file)?;
                 request(SubmitSource::Block(json.into()), block.chain_id, block.block_number, &self.prover)
+            }
+            None if self.synthetic && self.backend != BackendName::Fake => {
+                let problem = format!(
+                    "given with --backend {}, allowed is fake: a made-up block has no inputs",
+                    self.backend
+                );
+                return Err(CliError::Usage { option: "--synthetic", problem });
             }
             None if self.synthetic => {
                 let shape = &self.shape;

@@ -9,12 +9,16 @@ use crate::store::http::{self, Access, Limits};
 use crate::tls::{Authority, worker_token};
 use crate::{metrics, tls_serve};
 use arborist_artifacts::{ArtifactStore, StoreOptions};
+use arborist_core::ids::ArtifactHash;
 use arborist_core::profile::Profile;
 use arborist_system::descriptors::Shares;
+use arborist_core::system::ProofSystem;
+use arborist_core::text::echo;
 use axum::Router;
 use clap::ValueEnum;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -76,6 +80,32 @@ pub struct PluginArgs {
 }
 
 impl PluginArgs {
+    /// What the proofs of this plug-in are proofs of. Starts it; blocks.
+    ///
+    /// # Errors
+    /// It does not run, or says nothing that can be understood.
+    pub fn describe(&self) -> Result<ProofSystem, CliError> {
+        let mut command = Command::new(worker_program::find()?);
+        command.args(["describe", "--backend=process"]).args(self.for_worker()).stdin(Stdio::null());
+        let output = command.output().map_err(|e| CliError::failed("start the worker's program", e))?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        let unusable = |problem: &str| CliError::Usage { option: "--plugin", problem: echo(problem) };
+        if !output.status.success() {
+            return Err(unusable(said.trim().trim_start_matches("arborist-worker: ")));
+        }
+        serde_json::from_slice(&output.stdout).map_err(|e| unusable(&format!("its description: {e}")))
+    }
+
+    /// Checks proofs with this plug-in.
+    ///
+    /// # Errors
+    /// The worker's program is not found.
+    pub fn verifier(&self) -> Result<ProgramRoots, CliError> {
+        let mut args = vec!["--backend=process".to_owned()];
+        args.extend(self.for_worker());
+        Ok(ProgramRoots { program: worker_program::find()?, args })
+    }
+
     /// The same for the worker's program.
     pub fn for_worker(&self) -> Vec<String> {
         let path = |option: &str, path: &Option<PathBuf>| {
@@ -148,7 +178,7 @@ impl Served {
             Some((_, address)) => format!("https://{}", authority(host_of(plan, *address), address.port())),
             None => plan.store.clone().unwrap_or_default(),
         };
-        let options = options(plan, &state, store_url)?;
+        let options = options(plan, plugin_keys(plan).await?, &state, store_url)?;
         let not_started = |error: StartError| {
             let text = format!("start the dispatcher: {error}");
             if error.is_passing() { CliError::NotNow(text) } else { CliError::Failed(text) }
@@ -238,7 +268,12 @@ fn open_store(plan: &Plan, state: &Path) -> Result<ArtifactStore, CliError> {
         .map_err(|e| CliError::Usage { option: "--store", problem: e.to_string() })
 }
 
-fn options(plan: &Plan, state: &Path, store_url: String) -> Result<Options, CliError> {
+fn options(
+    plan: &Plan,
+    keys: Option<ArtifactHash>,
+    state: &Path,
+    store_url: String,
+) -> Result<Options, CliError> {
     let login = match &plan.login {
         Some(login) => login.clone(),
         None => {
@@ -246,12 +281,12 @@ fn options(plan: &Plan, state: &Path, store_url: String) -> Result<Options, CliE
             Arc::new(StaticToken::new(&token))
         }
     };
-    let mut options = Options::new(state.to_owned(), plan.profile.clone(), login);
+    let profile = Profile { backend: plan.backend.to_string(), keys, ..plan.profile.clone() };
+    let mut options = Options::new(state.to_owned(), profile, login);
     options.authority = plan.authority.clone();
     options.listen = plan.listen;
     options.hosts = plan.hosts.clone();
     options.store_url = store_url;
-    options.backend = plan.backend.to_string();
     options.roots = roots(plan)?;
     if let Some(lease) = plan.lease {
         options.lease = lease;
@@ -267,15 +302,27 @@ fn options(plan: &Plan, state: &Path, store_url: String) -> Result<Options, CliE
     Ok(options)
 }
 
+/// What the plug-in's proofs are bound to, as the worker's program finds it out.
+async fn plugin_keys(plan: &Plan) -> Result<Option<ArtifactHash>, CliError> {
+    if plan.backend != BackendName::Process {
+        return Ok(None);
+    }
+    let plugin = plan.plugin.clone();
+    let described = tokio::task::spawn_blocking(move || plugin.describe()).await;
+    let system = described.map_err(|e| CliError::failed("ask the plug-in", e))??;
+    if system.circuits != plan.profile.circuits {
+        let problem =
+            format!("its circuits are `{}`, allowed is `{}`", echo(&system.circuits), plan.profile.circuits);
+        return Err(CliError::Usage { option: "--plugin", problem });
+    }
+    Ok(system.keys)
+}
+
 fn roots(plan: &Plan) -> Result<Arc<dyn RootVerifier>, CliError> {
     Ok(match plan.backend {
         BackendName::Plonky2 => Arc::new(Plonky2Roots),
         BackendName::Fake => Arc::new(FakeRoots),
-        BackendName::Process => {
-            let mut args = vec!["--backend=process".to_owned()];
-            args.extend(plan.plugin.for_worker());
-            Arc::new(ProgramRoots { program: worker_program::find()?, args })
-        }
+        BackendName::Process => Arc::new(plan.plugin.verifier()?),
     })
 }
 

@@ -2,16 +2,17 @@
 
 use super::CliError;
 use super::outputs::{Files, PublicFile};
-use super::worker_program;
+use super::serve::PluginArgs;
+use crate::dispatch::{RootCheck, RootProblem, RootVerifier};
 use arborist_circuits::{Published, RootError, verify_root};
 use arborist_core::backend::VerifyError;
-use arborist_core::circuit::Circuit;
+use arborist_core::ids::ArtifactHash;
 use arborist_core::profile::MINI_ROLLUP;
 use arborist_core::proof_object::{BadObject, ProofObject};
 use arborist_system::outln;
+use arborist_core::text::one_line;
 use clap::Args as ClapArgs;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 
 /// Options of `arborist verify`.
 #[derive(Debug, ClapArgs)]
@@ -31,9 +32,13 @@ pub struct Args {
     /// An argument for the plug-in; may be repeated
     #[arg(long, allow_hyphen_values = true, requires = "plugin")]
     plugin_arg: Vec<String>,
+    /// JSON file with the verification key hash of each circuit
+    #[arg(long, requires = "plugin")]
+    plugin_keys: Option<PathBuf>,
 }
 
-/// Checks the proof and prints what it states.
+/// Checks the proof and prints what it states, and nothing else: the proof's header says more (who made it), but whoever hands
+/// it over can write a new one.
 ///
 /// # Errors
 /// [`CliError::Invalid`] names the check that failed; [`CliError::Input`] when a file can't be read.
@@ -59,11 +64,11 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         if object.proof.public_inputs != statement.public_inputs().map_err(refused)? {
             return Err(invalid("statement", "the proof states something else than public.json"));
         }
-        ask_plugin(args, &files, circuit, &public)?;
+        ask_plugin(args, &bytes, &object, &public)?;
     } else {
         verify_root(statement, &object.proof).map_err(refused)?;
     }
-    outln!("valid: {}\nroot proof made by worker {}", statement_text(&public), object.maker.worker);
+    outln!("valid: {}", statement_text(&public));
     Ok(())
 }
 
@@ -111,30 +116,31 @@ fn refused(error: RootError) -> CliError {
     invalid(check, error)
 }
 
-/// Lets the worker's program check the proof with the plug-in.
-fn ask_plugin(args: &Args, files: &Files, circuit: Circuit, public: &PublicFile) -> Result<(), CliError> {
-    let Some(plugin) = &args.plugin else {
+/// Lets the plug-in check the proof: the bytes that were read, and no second reading of the file.
+fn ask_plugin(args: &Args, bytes: &[u8], object: &ProofObject, public: &PublicFile) -> Result<(), CliError> {
+    let Some(program) = &args.plugin else {
         return Err(invalid(
             "backend",
             "`process`: only its plug-in can check the proof; name it with --plugin",
         ));
     };
-    let mut command = Command::new(worker_program::find()?);
-    command.args(["verify", "--backend", "process"]).arg("--plugin").arg(plugin);
-    command.args(args.plugin_arg.iter().map(|arg| format!("--plugin-arg={arg}")));
-    command.args(["--circuit", &circuit.to_string(), "--task", &public.task.to_string()]);
-    let output = command
-        .arg("--object")
-        .arg(&files.proof)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|e| CliError::failed("start the plug-in", e))?;
-    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    match output.status.code() {
-        Some(0) => Ok(()),
-        Some(1) => Err(invalid("proof", said)),
-        _ => Err(CliError::input(plugin, said)),
+    let plugin = PluginArgs {
+        plugin: Some(program.clone()),
+        plugin_arg: args.plugin_arg.clone(),
+        plugin_keys: args.plugin_keys.clone(),
+    };
+    let keys = plugin.describe()?.keys;
+    if keys != public.keys {
+        let text = |keys: Option<ArtifactHash>| keys.map_or("none".to_owned(), |keys| keys.to_string());
+        let problem = format!("bound to the keys {}, this plug-in has {}", text(public.keys), text(keys));
+        return Err(invalid("verification key", problem));
     }
+    let check =
+        RootCheck { task: &object.task, circuit: object.circuit, proof: &object.proof, object: bytes };
+    plugin.verifier()?.verify(check).map_err(|problem| match problem {
+        RootProblem::Unable(text) => CliError::input(program, text),
+        problem => invalid("proof", problem),
+    })
 }
 
 /// What a root proof states, as text.
@@ -142,7 +148,7 @@ pub fn statement_text(public: &PublicFile) -> String {
     let Some(s) = &public.statement else {
         return "a block made up without inputs".to_owned();
     };
-    let prover = public.prover.as_deref().map(|name| format!(" ({name})")).unwrap_or_default();
+    let prover = public.prover.as_deref().map(|name| format!(" ({})", one_line(name))).unwrap_or_default();
     format!(
         "block {} of chain {}, {} transactions\n  \
          state before            {}\n  \

@@ -4,6 +4,7 @@ use arborist_core::circuit::KindSet;
 use arborist_core::engine::{Fence, Held, Serves, WorkerSpec};
 use arborist_core::ids::TaskId;
 use arborist_core::profile::Needs;
+use arborist_core::system::ProofSystem;
 use arborist_core::wire::{Hello, PROTOCOL, Refused};
 use futures::future::BoxFuture;
 
@@ -144,15 +145,8 @@ impl Login for StaticToken {
     }
 }
 
-/// What a worker has to match.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Expected {
-    pub circuits: String,
-    pub backend: String,
-}
-
 /// Checks everything about a hello but its token.
-pub(crate) fn check_hello(hello: &Hello, expected: &Expected) -> Result<(WorkerSpec, Vec<Held>), Refusal> {
+pub(crate) fn check_hello(hello: &Hello, expected: &ProofSystem) -> Result<(WorkerSpec, Vec<Held>), Refusal> {
     if hello.protocol != PROTOCOL {
         return Err(Refusal::permanent(
             "protocol",
@@ -175,6 +169,20 @@ pub(crate) fn check_hello(hello: &Hello, expected: &Expected) -> Result<(WorkerS
                 format!("{what}: the worker has `{}`, this dispatcher wants `{wanted}`", printable(got)),
             ));
         }
+    }
+    let wanted = expected.keys.map_or(vec![], |keys| keys.0.to_vec());
+    if hello.backend_keys != wanted {
+        let show = |keys: &[u8]| match keys {
+            [] => "none".to_owned(),
+            keys => hex::encode(&keys[..keys.len().min(8)]),
+        };
+        let text = format!(
+            "keys: the worker's plug-in is bound to {}, this dispatcher's to {}: give both the same program, of one \
+             version, and the same --plugin-keys",
+            show(&hello.backend_keys),
+            show(&wanted)
+        );
+        return Err(Refusal::permanent("keys", text));
     }
     name("worker", &hello.worker, 1)?;
     name("node", &hello.node, 0)?;
@@ -266,8 +274,8 @@ mod tests {
         }
     }
 
-    fn expected() -> Expected {
-        Expected { circuits: "c-v1".into(), backend: "fake".into() }
+    fn expected() -> ProofSystem {
+        ProofSystem { circuits: "c-v1".into(), backend: "fake".into(), keys: None }
     }
 
     #[test]
@@ -293,6 +301,11 @@ mod tests {
                 "the worker has `c-v2`, this dispatcher wants `c-v1`",
             ),
             (|h| h.backend = "plonky2".into(), "backend", "wants `fake`"),
+            (
+                |h| h.backend_keys = vec![7; 32],
+                "keys",
+                "bound to 0707070707070707, this dispatcher's to none",
+            ),
             (|h| h.worker = String::new(), "hello", "1 to 253 printable"),
             (|h| h.worker = "a\nb".into(), "hello", "a?b"),
             (|h| h.cores = 70_000, "hello", "70000 cores"),

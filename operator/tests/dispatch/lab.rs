@@ -80,7 +80,7 @@ fn options(state: &TempDir, tune: &dyn Fn(&mut Options)) -> Options {
         ..Profile::rfp()
     };
     let mut options = Options::new(state.path().to_owned(), profile, Arc::new(StaticToken::new(TOKEN)));
-    options.backend = "fake".into();
+    options.engine.profile.backend = "fake".into();
     options.roots = Arc::new(FakeRoots);
     options.store_url = "memory:///".into();
     // only what a test is about may take a lease back

@@ -4,6 +4,7 @@ mod cluster;
 mod jobs;
 mod lab;
 mod logins;
+mod rechecks;
 mod restarts;
 mod sending;
 mod worker;

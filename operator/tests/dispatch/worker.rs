@@ -74,6 +74,12 @@ impl Worker {
         worker
     }
 
+    /// Says hello and gives back why that is refused.
+    pub fn refused(mut self, hello: Hello) -> arborist_core::wire::Refused {
+        self.send(FromWorker { hello: Some(hello), ..Default::default() });
+        self.next().refused.expect("it is refused")
+    }
+
     pub fn send(&mut self, message: FromWorker) {
         let mut frame = BytesMut::new();
         put_frame(&message, &mut frame);

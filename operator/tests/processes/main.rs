@@ -8,3 +8,4 @@ mod kit;
 mod machine;
 mod prove;
 mod unread;
+mod reruns;

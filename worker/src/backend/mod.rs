@@ -6,7 +6,8 @@ pub mod process;
 
 use arborist_core::backend::{Cancel, Proof, ProveError, ProveRequest, VerifyError};
 use arborist_core::circuit::Circuit;
-use arborist_core::ids::TaskId;
+use arborist_core::ids::{ArtifactHash, TaskId};
+use arborist_core::system::ProofSystem;
 use std::time::Duration;
 
 /// One proof to make, with the lease's terms.
@@ -62,6 +63,21 @@ pub trait Prover: Send + Sync {
 
     /// The circuits it can prove, e.g. `mini-rollup-v1`.
     fn circuits(&self) -> &str;
+
+    /// What a plug-in's proofs are bound to: see [`arborist_core::system::plugin_keys`]. `None` where the circuits' name says
+    /// it all.
+    fn keys(&self) -> Option<ArtifactHash> {
+        None
+    }
+
+    /// What its proofs are proofs of: those of another system never stand for them.
+    fn system(&self) -> ProofSystem {
+        ProofSystem {
+            backend: self.name().to_owned(),
+            circuits: self.circuits().to_owned(),
+            keys: self.keys(),
+        }
+    }
 
     /// The most bytes a proof may have.
     fn max_proof_bytes(&self) -> usize;

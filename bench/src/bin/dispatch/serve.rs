@@ -41,7 +41,7 @@ async fn run(args: ServeArgs) -> Result<()> {
     };
     let token = tls::worker_token(&state)?;
     let mut options = Options::new(state, profile, Arc::new(StaticToken::new(&token)));
-    options.backend = "fake".into();
+    options.engine.profile.backend = "fake".into();
     options.roots = Arc::new(FakeRoots);
     options.listen = args.listen;
     options.threads = args.threads;

@@ -59,6 +59,7 @@ impl Client {
             held: held.collect(),
             kinds: 0,
             draining: false,
+            ..Default::default()
         };
         self.queue(&FromWorker { hello: Some(hello), ..Default::default() })
     }

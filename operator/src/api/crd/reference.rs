@@ -13,7 +13,7 @@ Conditions and their reasons are in [operate.md](operate.md), examples in [manif
 The API server checks all bounds and rules below before it stores an object. What depends on how the operator was
 installed it can't know, and the operator says it in a condition (`Accepted` of a job, `Ready` of a pool, reason
 `InvalidSpec` or `UnknownProfile`): whether a pool's machines are large enough for its circuits, which is its circuit
-profile's to say (a `vm` proof needs 32 cores and 64Gi in one profile, one core in another), whether backend and profile
+profile's to say (a `vm` proof needs 30 cores and 52Gi in one profile, one core in another), whether backend and profile
 are those it serves, and whether the budget pays for the fewest pods.
 
 In the tables a star marks what must be set; `[]` stands for each entry of a list.

@@ -9,6 +9,7 @@ use super::CliError;
 use super::crashes;
 use super::logging::{self, LogArgs};
 use super::memory;
+use super::needs::NeedsArgs;
 use super::prove::parse_duration;
 use super::serve::{BackendName, Plan, PluginArgs, ProfileName};
 use super::signals::Signals;
@@ -75,9 +76,11 @@ pub struct Args {
     backend: BackendName,
     #[command(flatten)]
     plugin: PluginArgs,
-    /// What a proof needs: rfp = vm 32 cores, 64 GiB, others 8 cores, 16 GiB; local = 1 core, 1 GiB
+    /// What a proof needs: rfp = vm 30 cores, 52 GiB, others 7 cores, 12 GiB; local = 1 core, 1 GiB
     #[arg(long, env = "ARBORIST_PROFILE", value_enum, default_value = "rfp")]
     profile: ProfileName,
+    #[command(flatten)]
+    needs: NeedsArgs,
     /// A worker silent for so long loses its leases
     #[arg(long, env = "ARBORIST_LEASE", default_value = "15s", value_parser = parse_duration)]
     lease: Duration,
@@ -141,7 +144,7 @@ impl Args {
             worker_image_pull_secrets: self.worker_image_pull_secrets.clone(),
             store_credentials_secret: self.store_credentials_secret.clone(),
             backend: self.backend.to_string(),
-            profile: self.profile.profile(),
+            profile: self.needs.of(self.profile.profile()),
             allow_local_addresses: self.allow_local_addresses,
         }
     }
@@ -164,7 +167,7 @@ impl Args {
             http: None,
             backend: self.backend,
             plugin: self.plugin.clone(),
-            profile: self.profile.profile(),
+            profile: self.needs.of(self.profile.profile()),
             lease: Some(self.lease),
             max_attempts: Some(self.max_attempts),
             larger_machines: true,

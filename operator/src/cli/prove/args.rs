@@ -4,8 +4,9 @@ use super::machine::Machine;
 use crate::cli::CliError;
 use crate::cli::block::ShapeArgs;
 use crate::cli::logging::LogArgs;
+use crate::cli::needs::{NeedsArgs, check_fits};
 use crate::cli::serve::{BackendName, PluginArgs};
-use arborist_core::profile::Profile;
+use arborist_core::profile::{Needs, Profile};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -31,6 +32,8 @@ pub struct Args {
     pub plugin: PluginArgs,
     #[command(flatten)]
     pub fake: FakeArgs,
+    #[command(flatten)]
+    pub needs: NeedsArgs,
     /// Where root.proof, public.json, report.json and logs go
     #[arg(long, default_value = "out")]
     pub out: PathBuf,
@@ -76,6 +79,11 @@ impl Args {
         self.state.clone().unwrap_or_else(|| self.out.join("state"))
     }
 
+    /// What a proof needs here: a core and 1 GiB, or what is said.
+    pub fn profile(&self) -> Profile {
+        self.needs.of(Profile::local())
+    }
+
     /// Cores of each worker.
     pub fn cores_of_each(&self) -> u16 {
         let shared = super::machine::cores() / usize::from(self.workers);
@@ -119,7 +127,9 @@ impl Args {
             let problem = format!("given with --backend {}, allowed is process", self.backend);
             return Err(CliError::Usage { option: "--plugin", problem });
         }
-        Ok(())
+        let profile = self.profile();
+        let each = Needs { cores: self.cores_of_each(), memory_mib: self.memory_of_each(&profile) };
+        check_fits(&profile, each)
     }
 }
 

@@ -55,10 +55,11 @@ struct Versions {
     public_json: u32,
 }
 
-/// Writes root.proof, public.json and report.json, and gives back the summary for people.
+/// Writes root.proof, public.json and report.json, and gives back the summary for people. The proof is verified as it lies in
+/// the output folder: one that is not valid never takes the place of one that is.
 ///
 /// # Errors
-/// The proof can't be read from the store, or a file can't be written.
+/// The proof can't be read from the store or does not verify, or a file can't be written.
 pub async fn finish(
     args: &Args,
     subject: &Subject,
@@ -77,11 +78,20 @@ pub async fn finish(
         version: PUBLIC_VERSION,
         backend: args.backend.to_string(),
         circuits: profile.circuits.clone(),
+        keys: dispatcher.system().keys,
         task,
         prover: Some(args.prover.clone()),
         statement: subject.statement.clone(),
     };
-    Files::in_folder(&args.out).write(&proof, &public)?;
+    let files = Files::in_folder(&args.out);
+    let draft = files.draft(&proof)?;
+    let verdict = dispatcher.verify_root(job, draft.bytes().to_vec().into()).await;
+    verdict.map_err(|error| {
+        CliError::Failed(format!(
+            "the root proof read from the store: {error}; the same command makes it again"
+        ))
+    })?;
+    draft.publish(&public)?;
     let bounds = Bounds::new(args, subject, profile, &report);
     let file = report_file(args, subject, profile, &report, bounds);
     let json = serde_json::to_vec_pretty(&file).map_err(|e| CliError::failed("write the report", e))?;

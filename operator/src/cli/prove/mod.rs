@@ -20,7 +20,7 @@ use super::serve::{Plan, Served};
 use super::signals::Signals;
 use super::submit::now_millis;
 use super::worker_program;
-use crate::dispatch::Dispatcher;
+use crate::dispatch::{Dispatcher, Progress};
 use crate::tls::{CA_FILE, TOKEN_FILE};
 use arborist_core::engine::{JobId, JobState};
 use arborist_core::profile::Profile;
@@ -52,7 +52,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
 
 async fn prove(args: &Args, subject: &Subject, program: std::path::PathBuf) -> Result<String, CliError> {
     let mut signals = Signals::listen()?;
-    let profile = Profile::local();
+    let profile = args.profile();
     let served = Served::start(&args.plan(&profile), |_| Router::new()).await?;
     let result = with_dispatcher(args, subject, program, &profile, &served.dispatcher, &mut signals).await;
     tokio::select! {
@@ -108,7 +108,13 @@ async fn submit(args: &Args, subject: &Subject, dispatcher: &Dispatcher) -> Resu
     request.deadline = args.deadline.map(|d| now_millis() + d.as_millis() as u64);
     let deadline = request.deadline;
     let failed = |e: &dyn std::fmt::Display| CliError::failed("submit the block", e);
+    let mut progress = dispatcher.subscribe();
     let job = dispatcher.submit(request).await.map_err(|e| failed(&e))?;
+    while let Ok(news) = progress.try_recv() {
+        if let Progress::RootLost(_, why) = news {
+            eprintln!("the root proof made before is made again: {why}");
+        }
+    }
     for other in dispatcher.jobs() {
         let open = matches!(other.state, JobState::Proving | JobState::Checking);
         if other.spec.id != job && open {

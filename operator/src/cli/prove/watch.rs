@@ -6,6 +6,7 @@ use crate::cli::CliError;
 use crate::cli::signals::Signals;
 use crate::dispatch::{Dispatcher, JobError, Progress};
 use arborist_core::engine::{JobId, JobState, JobView, Notice};
+use arborist_core::text::one_line;
 use std::time::{Duration, Instant};
 use tokio::sync::broadcast::Receiver;
 
@@ -116,6 +117,8 @@ fn collect(notices: &mut Receiver<Progress>, job: JobId, given_up: &mut Vec<Stri
         match progress {
             Progress::Notice(Notice::Quarantined { task, circuit, job: of, attempts, why }) if of == job => {
                 let text = format!("{circuit} {} gave up after {attempts} attempts: {why}", task.short());
+                // a worker said why
+                let text = one_line(&text);
                 shown.tell(&text);
                 given_up.push(text);
             }

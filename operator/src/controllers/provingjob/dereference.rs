@@ -63,7 +63,8 @@ pub(super) async fn dereference(me: &Controller, job: &ProvingJob) -> Seen {
 
 fn tree(me: &Controller, namespace: &str, root: &TaskId) -> Option<Tree> {
     let dispatcher = &me.ctx.dispatcher;
-    let id = dispatcher.find_root(namespace, root)?;
+    // one of another proof system says nothing about this operator's: the block is submitted anew
+    let id = dispatcher.find_root(namespace, root).filter(|id| dispatcher.other_system(*id).is_none())?;
     let view = dispatcher.job(id)?;
     let ready = view.counts.iter().any(|kind| kind.ready > 0);
     let workers = if ready && view.state == JobState::Proving { shapes(me, namespace) } else { vec![] };
@@ -104,6 +105,7 @@ async fn evidence(
         version: PUBLIC_VERSION,
         backend: settings.backend.clone(),
         circuits: settings.profile.circuits.clone(),
+        keys: dispatcher.system().keys,
         task: root,
         prover: name,
         statement,

@@ -86,6 +86,7 @@ pub fn evidence(bytes: usize) -> Evidence {
             version: PUBLIC_VERSION,
             backend: "fake".into(),
             circuits: "mini-rollup-v1".into(),
+            keys: None,
             task: ROOT,
             prover: Some("alice".into()),
             statement: None,

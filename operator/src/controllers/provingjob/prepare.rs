@@ -49,7 +49,9 @@ impl PrepareError {
             // an error page, or half a file, may have come
             Self::Hash { .. } => (reason::SOURCE_HASH_MISMATCH, Again::Few),
             Self::BadBlock(_) => (reason::BAD_BLOCK, Again::Never),
-            Self::Submit(SubmitError::Store(_)) => (reason::STORE_UNAVAILABLE, Again::Always),
+            Self::Submit(SubmitError::Store(_) | SubmitError::Unchecked(_)) => {
+                (reason::STORE_UNAVAILABLE, Again::Always)
+            }
             Self::Submit(SubmitError::Stopped | SubmitError::Crashed) | Self::Interrupted(_) => {
                 (reason::PENDING, Again::Always)
             }

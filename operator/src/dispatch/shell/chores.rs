@@ -1,14 +1,13 @@
 //! What the engine asks for that takes time: checks of roots, proofs to move aside, things to tell.
 
 use super::lookup;
-use super::roots::{RootCheck, RootProblem};
+use super::roots::RootProblem;
 use super::{Inner, Progress};
 use crate::dispatch::net::SendBuffers;
-use arborist_artifacts::{StoreError, with_retry};
-use arborist_core::circuit::Circuit;
+use arborist_artifacts::with_retry;
 use arborist_core::engine::{Event, JobId, JobState, Notice};
 use arborist_core::ids::TaskId;
-use arborist_core::proof_object::{ProofObject, proof_key};
+use arborist_core::proof_object::proof_key;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -131,7 +130,7 @@ impl Inner {
         loop {
             let verdict = match self.root_verdict(job).await {
                 Ok(()) => Ok(()),
-                Err(RootProblem::Bad(text)) => Err(text),
+                Err(problem @ (RootProblem::Bad(_) | RootProblem::Missing)) => Err(problem.to_string()),
                 Err(problem @ RootProblem::Unable(_)) => {
                     self.metrics.root_checks.with_label_values(&["unable"]).inc();
                     tracing::warn!(job = job.0, %problem, "trying again");
@@ -148,47 +147,4 @@ impl Inner {
             return;
         }
     }
-
-    async fn root_verdict(&self, job: JobId) -> Result<(), RootProblem> {
-        let root = self.room.look(|core| {
-            let prepared = core.engine.prepared_job(job)?;
-            let root = prepared.shape.root();
-            let task = *prepared.ids.get(root.index())?;
-            let statements = core.jobs.get(&job).and_then(|entry| entry.statements.clone());
-            Some((task, prepared.shape.circuit(root), statements.map(|s| s.root())))
-        });
-        let Some((task, circuit, wanted)) = root else {
-            return Err(RootProblem::Bad("the job is not in the books any more".into()));
-        };
-        let object = with_retry(PATIENCE, || self.store.get_proof(&task)).await;
-        let object = object.map_err(|error| match error {
-            StoreError::TooLarge { .. } | StoreError::Corrupt { .. } => RootProblem::Bad(error.to_string()),
-            error => RootProblem::Unable(error.to_string()),
-        })?;
-        let object =
-            object.ok_or_else(|| RootProblem::Bad("the proof is not in the artifact store".into()))?;
-        let roots = self.options.roots.clone();
-        let check = tokio::task::spawn_blocking(move || {
-            let opened = open_root(&task, circuit, wanted, &object)?;
-            roots.verify(RootCheck { task: &task, circuit, proof: &opened.proof, object: &object })
-        });
-        check.await.unwrap_or_else(|_| Err(RootProblem::Bad("the verifier crashed on it".into())))
-    }
-}
-
-/// Everything about a root's object that needs no backend.
-fn open_root(
-    task: &TaskId,
-    circuit: Circuit,
-    wanted: Option<Vec<u64>>,
-    object: &[u8],
-) -> Result<ProofObject, RootProblem> {
-    let opened = ProofObject::open(task, object).map_err(|error| RootProblem::Bad(error.to_string()))?;
-    if opened.circuit != circuit {
-        return Err(RootProblem::Bad(format!("it is a proof of {}, not of {circuit}", opened.circuit)));
-    }
-    if wanted.is_some_and(|wanted| wanted != opened.proof.public_inputs) {
-        return Err(RootProblem::Bad("it states something else than this block".into()));
-    }
-    Ok(opened)
 }

@@ -21,7 +21,7 @@ pub(super) struct Front(pub(super) Arc<Inner>);
 
 impl net::Desk for Front {
     fn hello(&self, peer: &Arc<Peer>, hello: Hello, buffers: &mut SendBuffers) {
-        let (worker, held) = match login::check_hello(&hello, &self.0.expected) {
+        let (worker, held) = match login::check_hello(&hello, &self.0.system) {
             Ok(checked) => checked,
             Err(refusal) => return self.0.refuse(peer, &hello.worker, &refusal, buffers),
         };

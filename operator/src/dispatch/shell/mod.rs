@@ -9,6 +9,7 @@ mod front;
 mod lease;
 mod lookup;
 mod order;
+mod recheck;
 mod resolve;
 mod retention;
 mod roots;
@@ -23,7 +24,7 @@ pub use submit::{SubmitError, SubmitRequest, SubmitSource};
 
 use self::core::EngineRoom;
 use self::retention::NamedRoots;
-use super::login::{Expected, Login};
+use super::login::Login;
 use super::net::{Net, SendBuffers};
 use crate::metrics::Metrics;
 use crate::store::journal::{JournalHandle, JournalOptions};
@@ -35,6 +36,7 @@ use arborist_core::engine::{
 use arborist_core::ids::TaskId;
 use arborist_core::profile::Profile;
 use arborist_system::watchdog::Watchdog;
+use arborist_core::system::ProofSystem;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
@@ -58,8 +60,6 @@ pub struct Options {
     pub hosts: Vec<String>,
     /// Where workers find the artifact store.
     pub store_url: String,
-    /// The backend that workers must have.
-    pub backend: String,
     /// Checks tokens.
     pub login: Arc<dyn Login>,
     /// Checks root proofs.
@@ -99,7 +99,8 @@ pub struct Options {
 }
 
 impl Options {
-    /// Defaults for a profile: any port of 127.0.0.1, the plonky2 backend.
+    /// Defaults for a profile, whose proof system is the workers': any port of 127.0.0.1, roots checked by the embedded
+    /// circuits.
     pub fn new(state_dir: PathBuf, profile: Profile, login: Arc<dyn Login>) -> Self {
         Self {
             state_dir,
@@ -107,7 +108,6 @@ impl Options {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             hosts: vec![],
             store_url: String::new(),
-            backend: "plonky2".into(),
             login,
             roots: Arc::new(Plonky2Roots),
             engine: Config::new(profile),
@@ -137,6 +137,8 @@ pub enum Progress {
     Submitted(JobId),
     /// A job came to an end.
     Ended(JobId, JobState),
+    /// The root proof of a complete job was lost or bad, as it says, and is made again.
+    RootLost(JobId, String),
     /// The engine has something to tell.
     Notice(Notice),
 }
@@ -147,6 +149,19 @@ pub enum JobError {
     /// No job has that number.
     #[error("there is no job {}", .0.0)]
     Unknown(JobId),
+    /// Its proofs are made by another proof system than this dispatcher's.
+    #[error(
+        "the job's proofs are made by {job}, here they are made by {here}: start the operator for that one, or submit the block again"
+    )]
+    OtherSystem {
+        /// The job's.
+        job: ProofSystem,
+        /// This dispatcher's.
+        here: ProofSystem,
+    },
+    /// Its root proof could not be checked, or what it is made of could not be had.
+    #[error("{0}")]
+    NotNow(String),
     /// The dispatcher has stopped, or was fenced.
     #[error("the dispatcher has stopped")]
     Stopped,
@@ -162,7 +177,8 @@ pub struct Dispatcher {
 /// What all parts of a dispatcher share.
 struct Inner {
     options: Options,
-    expected: Expected,
+    /// What makes the proofs, here and at every worker.
+    system: ProofSystem,
     store: ArtifactStore,
     metrics: Arc<Metrics>,
     room: EngineRoom,
@@ -181,6 +197,8 @@ struct Inner {
     deleting: RwLock<()>,
     /// One submit at a time enters the books.
     submitting: tokio::sync::Mutex<()>,
+    /// One complete job at a time is looked at again.
+    rechecking: tokio::sync::Mutex<()>,
     /// A new job wants its order chosen.
     reorder: Notify,
     /// The parts that have to go on.
@@ -213,6 +231,16 @@ impl Dispatcher {
     /// The counters.
     pub fn metrics(&self) -> &Metrics {
         &self.inner.metrics
+    }
+
+    /// What makes the proofs.
+    pub fn system(&self) -> &ProofSystem {
+        &self.inner.system
+    }
+
+    /// The proof system of a job that is of another than [`Dispatcher::system`]: it waits until that one is back.
+    pub fn other_system(&self, id: JobId) -> Option<ProofSystem> {
+        self.inner.room.look(|core| core.engine.other_system(id).cloned())
     }
 
     /// A job as it stands.
@@ -282,14 +310,6 @@ impl Dispatcher {
     /// See [`JobError`].
     pub async fn cancel(&self, id: JobId) -> Result<(), JobError> {
         self.change(id, Event::Cancel(id)).await
-    }
-
-    /// Takes a cancelled or failed job up again. Durable when this returns.
-    ///
-    /// # Errors
-    /// See [`JobError`].
-    pub async fn revive(&self, id: JobId) -> Result<(), JobError> {
-        self.change(id, Event::Revive(id)).await
     }
 
     /// Suspends or resumes a job: what runs goes on. Durable when this returns.

@@ -4,6 +4,7 @@ use arborist_core::backend::{Proof, VerifyError};
 use arborist_core::circuit::Circuit;
 use arborist_core::fake_proof;
 use arborist_core::ids::TaskId;
+use arborist_core::text::echo;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -27,6 +28,9 @@ pub enum RootProblem {
     /// The proof is bad: it is moved aside and made again.
     #[error("{0}")]
     Bad(String),
+    /// There is none.
+    #[error("the proof is not in the artifact store")]
+    Missing,
     /// It could not be checked; it is tried again later.
     #[error("the root proof could not be checked: {0}")]
     Unable(String),
@@ -64,8 +68,9 @@ fn said(verdict: Result<(), VerifyError>) -> Result<(), RootProblem> {
     verdict.map_err(|error| RootProblem::Bad(error.to_string()))
 }
 
-/// A program that is started with `verify --circuit C --task ID --object FILE` and says by its exit code:
-/// 0 valid, 1 invalid (why: on stderr), anything else not checked. As `arborist-worker` does.
+/// A program that is started with `verify --circuit C --task ID --object -`, reads the proof object on its standard input and
+/// says by its exit code: 0 valid, 1 invalid (why: on stderr), anything else not checked. As `arborist-worker` does. It gets
+/// the very bytes that were checked before.
 #[derive(Debug, Clone)]
 pub struct ProgramRoots {
     /// The program.
@@ -77,25 +82,23 @@ pub struct ProgramRoots {
 impl RootVerifier for ProgramRoots {
     fn verify(&self, root: RootCheck<'_>) -> Result<(), RootProblem> {
         let unable = |what: &str, error: std::io::Error| RootProblem::Unable(format!("{what}: {error}"));
-        let file = std::env::temp_dir().join(format!(
-            "arborist-root-{}-{:016x}",
-            root.task.short(),
-            rand::random::<u64>()
-        ));
-        let written = std::fs::OpenOptions::new().write(true).create_new(true).open(&file);
-        written.and_then(|mut f| f.write_all(root.object)).map_err(|e| unable("temporary file", e))?;
-        let output = Command::new(&self.program)
+        let mut child = Command::new(&self.program)
             .arg("verify")
             .args(&self.args)
-            .args(["--circuit", &root.circuit.to_string(), "--task", &root.task.to_string(), "--object"])
-            .arg(&file)
-            .stdin(Stdio::null())
-            .output();
-        // a file that stays behind in the temporary folder is of no harm
-        let _ = std::fs::remove_file(&file);
+            .args(["--circuit", &root.circuit.to_string(), "--task", &root.task.to_string(), "--object", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|e| unable(&self.program.display().to_string(), e))?;
+        let mut stdin = child.stdin.take();
+        let output = std::thread::scope(|scope| {
+            // one that ends before it has read all says by its exit code why
+            scope.spawn(move || stdin.as_mut().map(|stdin| stdin.write_all(root.object)));
+            child.wait_with_output()
+        });
         let output = output.map_err(|e| unable(&self.program.display().to_string(), e))?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        let said: String = said.trim().chars().take(500).collect();
+        let said = echo(String::from_utf8_lossy(&output.stderr).trim());
         match output.status.code() {
             Some(0) => Ok(()),
             Some(1) => Err(RootProblem::Bad(said)),

@@ -6,7 +6,6 @@ use super::front::Front;
 use super::lookup::{Ended, Search};
 use super::resolve;
 use super::{Dispatcher, Inner, Options, STUCK};
-use crate::dispatch::login::Expected;
 use crate::dispatch::net::{Bound, Limits, SendBuffers};
 use crate::metrics::Metrics;
 use crate::store::journal::{Journal, JournalError, Recovered};
@@ -165,16 +164,17 @@ fn build(
     let next_job = jobs.iter().map(|id| id.0 + 1).max().unwrap_or(1);
     let mut core = Core::new(engine, next_job);
     for id in jobs {
+        if let Some(other) = core.engine.other_system(id) {
+            let ours = options.engine.profile.system();
+            tracing::warn!(job = id.0, made_by = %other, %ours, "a job of another proof system is kept, and waits for it");
+        }
         let state = core.engine.counts(id).map_or(JobState::Proving, |(_, state)| state.clone());
         let (state, _) = watch::channel(state);
         let statements = statements.remove(&id);
         core.jobs.insert(id, JobEntry { statements, state, unleased_since: None });
     }
     Inner {
-        expected: Expected {
-            circuits: options.engine.profile.circuits.clone(),
-            backend: options.backend.clone(),
-        },
+        system: options.engine.profile.system(),
         options,
         store,
         metrics: metrics.clone(),
@@ -191,6 +191,7 @@ fn build(
         authority,
         deleting: RwLock::new(()),
         submitting: tokio::sync::Mutex::new(()),
+        rechecking: tokio::sync::Mutex::new(()),
         reorder: Notify::new(),
         watchdog: Watchdog::default(),
         named: Mutex::new(None),

@@ -9,6 +9,7 @@ use arborist_artifacts::StoreError;
 use arborist_core::engine::{Event, JobId, JobSpec, JobState, KnownProof, Millis, PreparedJob, Source};
 use arborist_core::ids::ArtifactHash;
 use arborist_core::order::POLICIES;
+use arborist_core::system::ProofSystem;
 use arborist_core::tree::BadShape;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -83,6 +84,14 @@ pub enum SubmitError {
     /// The artifact store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// No prover of this proof system could ever prove it.
+    #[error(
+        "synthetic: a made-up block has no inputs, so the fake backend alone can prove it; proofs are made by {0} here"
+    )]
+    Unprovable(ProofSystem),
+    /// Whether the root proof of a complete job still holds could not be found out.
+    #[error("the root proof made before could not be checked: {0}")]
+    Unchecked(String),
     /// Building the tree crashed.
     #[error("the block's tree could not be built")]
     Crashed,
@@ -92,16 +101,17 @@ pub enum SubmitError {
 }
 
 /// A job built and ready to be handed to the engine.
-struct Built {
-    job: PreparedJob,
-    statements: Option<Arc<arborist_circuits::Statements>>,
-    inputs: Vec<Vec<u8>>,
-    block: Option<Bytes>,
+pub(super) struct Built {
+    pub job: PreparedJob,
+    pub statements: Option<Arc<arborist_circuits::Statements>>,
+    pub inputs: Vec<Vec<u8>>,
+    pub block: Option<Bytes>,
 }
 
 impl Dispatcher {
     /// Takes a block in and returns its job; durable when this returns. The same block for the same prover
-    /// is the same job within a namespace: one that was cancelled or has failed is taken up again, with this deadline.
+    /// is the same job within a namespace: one that was cancelled or has failed is taken up again, with this deadline; quarantined tasks get
+    /// new attempts; and of one that is complete the root proof is checked, and made again if it is lost or bad.
     ///
     /// # Errors
     /// See [`SubmitError`].
@@ -115,6 +125,9 @@ impl Dispatcher {
         // what is counted on in the store must not be deleted until the books say that it is needed
         let kept = inner.deleting.read().await;
         if let Some(job) = inner.known_job(&built.job) {
+            if inner.is_complete(job) {
+                inner.recheck(job, built).await?;
+            }
             return inner.take_up_again(job, deadline).await;
         }
         inner.put_inputs(built.inputs, built.block).await?;
@@ -123,7 +136,7 @@ impl Dispatcher {
         if let Some(job) = inner.known_job(&built.job) {
             return inner.take_up_again(job, deadline).await;
         }
-        let job = inner.enter(built.job, built.statements, found, began)?;
+        let job = inner.enter(None, built.job, built.statements, found, began)?;
         drop(kept);
         inner.durable().await.map_err(|_| SubmitError::Stopped)?;
         // nobody may be listening
@@ -145,6 +158,9 @@ fn build(request: SubmitRequest, profile: &arborist_core::profile::Profile) -> R
         return Err(SubmitError::BadNamespace(shown));
     }
     let (material, source, block) = match request.source {
+        SubmitSource::Synthetic { .. } if profile.system().needs_inputs() => {
+            return Err(SubmitError::Unprovable(profile.system()));
+        }
         SubmitSource::Synthetic { calls, seed } => {
             (resolve::synthetic(&calls, seed), Source::Synthetic { calls, seed }, None)
         }
@@ -189,16 +205,26 @@ impl Inner {
 
     async fn take_up_again(&self, job: JobId, deadline: Option<Millis>) -> Result<JobId, SubmitError> {
         let stopped = |_| SubmitError::Stopped;
-        let state = self.room.look(|core| core.engine.counts(job).map(|(_, state)| state.clone()));
-        if matches!(state, Some(JobState::Cancelled | JobState::Failed { .. })) {
+        let (ended, gave_up) = self.room.look(|core| match core.engine.counts(job) {
+            Some((_, JobState::Cancelled | JobState::Failed { .. })) => (true, false),
+            Some((counts, JobState::Proving)) => (false, counts.iter().any(|kind| kind.failed > 0)),
+            _ => (false, false),
+        });
+        if ended {
             self.change(job, Event::Deadline(job, deadline)).map_err(stopped)?;
+        }
+        if ended || gave_up {
             self.change(job, Event::Revive(job)).map_err(stopped)?;
         }
         self.durable().await.map_err(|_| SubmitError::Stopped)?;
         Ok(job)
     }
 
-    async fn put_inputs(&self, inputs: Vec<Vec<u8>>, block: Option<Bytes>) -> Result<(), StoreError> {
+    pub(super) async fn put_inputs(
+        &self,
+        inputs: Vec<Vec<u8>>,
+        block: Option<Bytes>,
+    ) -> Result<(), StoreError> {
         let inputs = inputs.into_iter().map(Bytes::from).chain(block);
         stream::iter(inputs)
             .map(|input| self.store.put_input(input))
@@ -209,7 +235,7 @@ impl Inner {
 
     /// Proofs of the tree that lie in the store: of a job that was dropped from the books, or whose journal
     /// was lost.
-    async fn proofs_made_before(&self, job: &PreparedJob) -> Result<Vec<KnownProof>, StoreError> {
+    pub(super) async fn proofs_made_before(&self, job: &PreparedJob) -> Result<Vec<KnownProof>, StoreError> {
         let mut found = vec![];
         if !lookup::begun(&self.store, job).await? {
             return Ok(found);
@@ -231,8 +257,10 @@ impl Inner {
         Ok(found)
     }
 
-    fn enter(
+    /// Takes a tree into the books; in the place of the job `again`, which has ended, if there is one.
+    pub(super) fn enter(
         &self,
+        again: Option<JobId>,
         mut job: PreparedJob,
         statements: Option<Arc<arborist_circuits::Statements>>,
         found: Vec<KnownProof>,
@@ -243,13 +271,17 @@ impl Inner {
         }
         self.metrics.recovered.inc_by(found.len() as u64);
         let id = self.room.drive(&mut SendBuffers::default(), |core, now| {
-            let id = JobId(core.next_job);
-            core.next_job += 1;
+            let id = again.unwrap_or(JobId(core.next_job));
+            core.next_job = core.next_job.max(id.0 + 1);
+            let before = again.and_then(|id| {
+                core.event(now, Event::Forget(id));
+                core.jobs.remove(&id)
+            });
             let suspended = job.spec.suspended;
             job.spec.id = id;
             // nothing is to be leased before the engine knows what is there
             job.spec.suspended |= !found.is_empty();
-            let (state, _) = watch::channel(JobState::Proving);
+            let state = before.map_or_else(|| watch::channel(JobState::Proving).0, |entry| entry.state);
             core.jobs.insert(id, JobEntry { statements, state, unleased_since: Some(began) });
             core.event(now, Event::Submit(Box::new(job)));
             if !found.is_empty() {

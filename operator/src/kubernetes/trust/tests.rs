@@ -86,7 +86,7 @@ async fn dispatcher(keeper: &Keeper, state: &tempfile::TempDir) -> Dispatcher {
     let login = Arc::new(StaticToken::new(TOKEN));
     let mut options = Options::new(state.path().to_owned(), Profile::rfp(), login);
     options.authority = Some(keeper.authority().clone());
-    options.backend = "fake".into();
+    options.engine.profile.backend = "fake".into();
     options.roots = Arc::new(FakeRoots);
     options.store_url = "memory:///".into();
     // only what a test is about may end a connection

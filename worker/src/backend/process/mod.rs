@@ -8,6 +8,8 @@ mod job;
 use super::{CheckError, Job, Made, Prover, Usage};
 use arborist_core::backend::{Cancel, Proof, ProveError, VerifyError};
 use arborist_core::circuit::Circuit;
+use arborist_core::ids::ArtifactHash;
+use arborist_core::system::plugin_keys;
 use contract::{CONTRACT, Info, exit};
 pub use group::kill_all;
 use group::{End, Limits, Ran};
@@ -120,6 +122,10 @@ impl Prover for Process {
 
     fn circuits(&self) -> &str {
         &self.info.circuits
+    }
+
+    fn keys(&self) -> Option<ArtifactHash> {
+        Some(plugin_keys(&self.info.name, &self.info.version, &self.keys))
     }
 
     fn max_proof_bytes(&self) -> usize {

@@ -30,7 +30,7 @@ fn what_can_not_be_built_is_refused_with_what_is_allowed() {
     let cases: [(Value, &str); 14] = [
         (
             json!({"circuits": ["kernel", "vm"], "template": {"resources": small}}),
-            "spec.circuits: vm needs 32 cores and 64Gi, the pool's pods have 8 cores and 16Gi",
+            "spec.circuits: vm needs 30 cores and 52Gi, the pool's pods have 8 cores and 16Gi",
         ),
         (
             json!({"circuits": [], "template": {"resources": {"cpu": "2", "memory": "4Gi"}}}),

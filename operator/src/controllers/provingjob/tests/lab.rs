@@ -61,7 +61,7 @@ impl Lab {
         let store = ArtifactStore::open("memory:///", &StoreOptions::default()).unwrap();
         let login = Arc::new(StaticToken::new("a token of the tests"));
         let mut options = Options::new(state.path().to_owned(), Profile::rfp(), login);
-        options.backend = backend.into();
+        options.engine.profile.backend = backend.into();
         options.roots = Arc::new(FakeRoots);
         options.store_url = "memory:///".into();
         let dispatcher = Dispatcher::start(options, store.clone()).await.unwrap();
