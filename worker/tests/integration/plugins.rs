@@ -239,3 +239,61 @@ fn the_verify_command_says_valid_invalid_or_that_it_can_not_say() {
     }
     assert_eq!(verify(Path::new("/nowhere/proof"), &hash).status.code(), Some(2));
 }
+
+#[test]
+fn a_proof_object_may_come_on_standard_input() {
+    use std::io::Write;
+    let root = Circuit::Root { height: 2 };
+    let object = sealed(task(9), root, &proof(root, &[1]));
+    for (bytes, code) in [(&object[..], 0), (&object[..object.len() - 1], 1)] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_arborist-worker"))
+            .args([
+                "verify",
+                "--circuit",
+                "root/2",
+                "--object",
+                "-",
+                "--backend",
+                "process",
+                "--plugin",
+                HASH,
+            ])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(bytes).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(code));
+    }
+}
+
+#[test]
+fn a_plugin_is_described_by_its_keys_and_without_them_by_its_version() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = |hash: &str| {
+        let file = dir.path().join(format!("{hash}.json"));
+        std::fs::write(&file, format!(r#"{{"vm": "{}"}}"#, hash.repeat(32))).unwrap();
+        file.to_str().unwrap().to_owned()
+    };
+    let describe = |more: &[&str]| -> serde_json::Value {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_arborist-worker"));
+        let output = command.arg("describe").args(more).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let plugin = ["--backend", "process", "--plugin", HASH];
+    let (a, b) = (keys("aa"), keys("bb"));
+    let all = [
+        describe(&plugin),
+        describe(&[&plugin[..], &["--plugin-keys", &a]].concat()),
+        describe(&[&plugin[..], &["--plugin-keys", &b]].concat()),
+    ];
+    for (place, one) in all.iter().enumerate() {
+        assert_eq!(
+            (one["backend"].as_str(), one["circuits"].as_str()),
+            (Some("process"), Some("mini-rollup-v1"))
+        );
+        assert_eq!(one["keys"].as_str().map(str::len), Some(64));
+        assert!(all[..place].iter().all(|other| other["keys"] != one["keys"]), "{all:?}");
+    }
+    assert_eq!(describe(&["--backend", "fake"])["keys"], serde_json::Value::Null);
+}

@@ -34,7 +34,7 @@ fn what_can_not_be_built_is_refused_with_what_is_allowed() {
         ),
         (
             json!({"circuits": [], "template": {"resources": {"cpu": "2", "memory": "4Gi"}}}),
-            "spec.template.resources: 2 cores and 4Gi are too small for every circuit; the least is 8 cores and 16Gi",
+            "spec.template.resources: 2 cores and 4Gi are too small for every circuit; the least is 7 cores and 12Gi",
         ),
         (
             json!({"backend": {"type": "Fake"}}),

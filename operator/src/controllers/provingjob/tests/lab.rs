@@ -205,7 +205,8 @@ impl Lab {
             priority: 0,
             suspended: false,
         };
-        PreparedJob::new(spec, &[2, 2], Leaves::Synthetic { seed: 7 }, &Profile::rfp()).unwrap()
+        let profile = Profile { backend: self.backend.into(), ..Profile::rfp() };
+        PreparedJob::new(spec, &[2, 2], Leaves::Synthetic { seed: 7 }, &profile).unwrap()
     }
 
     /// Puts all proofs of the least spec's tree into the store: once it is submitted, it is proven.
