@@ -292,7 +292,7 @@ mod tests {
     #[test]
     fn bad_hellos_are_refused_with_a_reason() {
         type Spoil = fn(&mut Hello);
-        let cases: [(Spoil, &str, &str); 9] = [
+        let cases: [(Spoil, &str, &str); 10] = [
             (|h| h.instance = vec![0; 65], "hello", "instance: 65 bytes, at most 64"),
             (|h| h.protocol = 9, "protocol", "speaks protocol 9"),
             (
