@@ -286,7 +286,7 @@ fn run_command(args: RunArgs, backend: &BackendArgs) -> ExitCode {
 fn describe_command(backend: &BackendArgs) -> ExitCode {
     match backend.prover() {
         Ok(prover) => {
-            println!("{}", serde_json::json!(prover.system()));
+            outln!("{}", serde_json::json!(prover.system()));
             ExitCode::SUCCESS
         }
         Err(error) => complain(2, &format!("{error:#}")),

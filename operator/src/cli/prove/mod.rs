@@ -112,7 +112,7 @@ async fn submit(args: &Args, subject: &Subject, dispatcher: &Dispatcher) -> Resu
     let job = dispatcher.submit(request).await.map_err(|e| failed(&e))?;
     while let Ok(news) = progress.try_recv() {
         if let Progress::RootLost(_, why) = news {
-            eprintln!("the root proof made before is made again: {why}");
+            arborist_system::errln!("the root proof made before is made again: {why}");
         }
     }
     for other in dispatcher.jobs() {
