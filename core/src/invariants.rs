@@ -4,7 +4,7 @@ use crate::circuit::Kind;
 use crate::engine::{At, Engine, Job, JobState, TaskState, Worker, fits};
 use crate::profile::Needs;
 use crate::tree::NodeId;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// Something that must never be.
@@ -145,6 +145,17 @@ impl Engine {
                     format!("{}: lease {slot} is another's", worker.name)
                 });
             }
+        }
+        let mut cores: BTreeMap<u32, u64> = BTreeMap::new();
+        for (_, lease) in self.leases.iter() {
+            let (tenant, taken) = self.share_of(lease);
+            *cores.entry(tenant).or_default() += u64::from(taken);
+        }
+        for tenant in self.tenants.numbers() {
+            let (counted, taken) = (cores.get(&tenant).copied().unwrap_or(0), self.tenants.cores(tenant));
+            c.expect(counted == taken, || {
+                format!("{:?}: {counted} cores counted, {taken} in the books", self.tenants.name(tenant))
+            });
         }
         c.expect(held == self.leases.len(), || {
             format!("{held} leases at workers, {} in all", self.leases.len())

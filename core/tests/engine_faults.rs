@@ -40,6 +40,19 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_block_of_every_namespace_is_proven_whatever_clocks_show(
+        seed: u64, blocks in blocks(), workers in 1u64..7, kinds: bool,
+    ) {
+        let mut storm = Storm::of_namespaces(seed, &blocks, workers, &["a", "b", ""]);
+        (storm.kinds, storm.clocks) = (kinds, true);
+        storm.run();
+    }
+}
+
 /// Storms that once broke something: restarts from a journal read twice.
 #[test]
 fn storms_of_the_past_are_weathered() {

@@ -55,7 +55,7 @@ fn submit_is_idempotent() {
     world.submit(spec(1, &[1], 1));
     let lease = assigned(&world.join(1, SMALL, 0))[0].1;
     world.complete(1, &lease);
-    assert_eq!(world.submit(spec(1, &[1, 1], 1)), []);
+    assert_eq!(world.submit(spec(1, &[1], 1)), []);
     assert_eq!(world.done(1), 1);
 }
 

@@ -8,6 +8,7 @@ use crate::profile::{Needs, Profile};
 use crate::system::ProofSystem;
 use crate::tree::{BadShape, Leaves, NodeId, RootBinding, Shape, task_ids};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Milliseconds since 1970 in production, since anything else in a simulation. Always passed in.
 pub type Millis = u64;
@@ -178,7 +179,8 @@ pub enum Gone {
 /// What happened.
 #[derive(Debug, Clone)]
 pub enum Event {
-    /// A new job. One whose id is known already is ignored: submit is idempotent.
+    /// A new job. The same again is ignored: submit is idempotent. Another of a number that is taken is not entered
+    /// either, and [`Notice::NumberTaken`] says so; [`Engine::next_job`](super::Engine::next_job) is free.
     Submit(Box<PreparedJob>),
     /// The order to follow from now on, chosen by simulation.
     Order {
@@ -199,6 +201,11 @@ pub enum Event {
     Deadline(JobId, Option<Millis>),
     /// Change the priority.
     Priority(JobId, i32),
+    /// The wall clock shows this, in milliseconds since 1970: it is not the clock that is handed in with each event, or
+    /// was set.
+    Wall(Millis),
+    /// Weights of namespaces from now on; one that is not named weighs 1.
+    Shares(BTreeMap<String, u32>),
     /// Proofs of these tasks were found in the artifact store: they are done.
     Known(Vec<KnownProof>),
     /// A worker logged in. A session of the same name ends; leases it still holds are adopted.
@@ -403,6 +410,13 @@ pub enum Record {
     Forgotten(JobId),
     /// Fences below this one have been given out.
     FencesTo(Fence),
+    /// From this time of the engine's on the wall clock is ahead of it by so many milliseconds.
+    Clock {
+        /// The engine's time.
+        from: Millis,
+        /// The wall clock's time less the engine's.
+        ahead: i64,
+    },
 }
 
 impl Record {
@@ -489,6 +503,13 @@ pub enum Notice {
     },
     /// The job can't make its deadline at its present speed, or can again.
     AtRisk(JobId, bool),
+    /// A job was not entered, as another has its number.
+    NumberTaken {
+        /// The number.
+        job: JobId,
+        /// Name of the job that was not entered.
+        name: String,
+    },
     /// A restart left a job out of the books: what its tree was built from is lost.
     LeftOut {
         /// The number that it had.

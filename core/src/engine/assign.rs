@@ -1,16 +1,13 @@
-//! Who gets what. After every event: ready tasks to free workers, then to queues of busy ones, then
-//! queued tasks to idle workers, then second copies of slow ones.
+//! Who gets what. After every event: ready tasks, and second copies that go before them, to free workers, then ready
+//! tasks to queues of busy ones, then queued tasks to idle workers, then other second copies.
 
-use super::leases::Tell;
 use super::table::At;
-use super::{Engine, Millis, Takers, TaskState, fits};
+use super::{Engine, Millis, Takers, fits};
 use crate::order::{Between, POLICIES};
 use crate::tree::NodeId;
+use hashbrown::HashMap;
 
-/// A queued lease goes to an idle worker when it would wait longer than this, or has.
-pub(crate) const STEAL_MILLIS: Millis = 100;
-
-/// Candidates looked at in one step when queued or slow leases are given away.
+/// Slow leases of a job looked at in one step.
 const LOOK: usize = 16;
 
 /// Where a task would go.
@@ -22,19 +19,34 @@ enum Room {
     Queue,
 }
 
+/// What a worker is given.
+#[derive(Debug, Clone, Copy)]
+enum What {
+    /// A ready task.
+    Task,
+    /// A second copy of the task of this lease.
+    Copy(u32),
+}
+
+/// What goes next, and where to.
+#[derive(Debug, Clone, Copy)]
+struct Pick {
+    at: At,
+    worker: u32,
+    what: What,
+}
+
 impl Engine {
     pub(crate) fn dispatch(&mut self) {
         self.steal_at = None;
         if self.workers.any_free() {
             self.assign_probes();
-            self.start_backups(true);
-            self.assign_picky();
             self.assign_ready();
         }
-        while self.workers.any_room() && self.prefetch_one() {}
+        self.prefetch();
         if self.workers.any_free() {
             self.steal();
-            self.start_backups(false);
+            self.start_backups();
             self.hedge();
             if self.replace_slow_copies() {
                 // Room came where the slow copies ran.
@@ -56,8 +68,7 @@ impl Engine {
     /// The first task that this worker could run of the first job that has one, kinds in trouble aside.
     fn probe(&mut self, worker: u32) -> Option<At> {
         let (free, takes) = (self.workers[worker].free(), self.workers[worker].kinds);
-        (0..self.jobs.ranked().len()).find_map(|place| {
-            let slot = self.jobs.ranked()[place];
+        self.jobs_in_turn().into_iter().find_map(|slot| {
             if !self.workers[worker].serves.contains(&self.jobs[slot].spec.namespace) {
                 return None;
             }
@@ -69,18 +80,31 @@ impl Engine {
         })
     }
 
-    /// Ready tasks to workers that can run them now, each to the smallest one.
+    /// What is ready to workers that can run it now, each to the smallest one.
     fn assign_ready(&mut self) {
+        let slow = self.slow_candidates();
         while self.workers.any_free() {
-            let Some((at, worker)) = self.choose(Room::Now) else { return };
-            self.assign(at, worker, false);
+            let Some(Pick { at, worker, what }) = self.choose(Room::Now, &slow) else { return };
+            match what {
+                What::Task => self.assign(at, worker, false),
+                What::Copy(slot) => self.back_up(slot, worker),
+            }
         }
     }
 
-    fn prefetch_one(&mut self) -> bool {
-        let Some((at, worker)) = self.choose(Room::Queue) else { return false };
-        self.assign(at, worker, true);
-        true
+    /// Ready tasks to the queues of busy workers.
+    fn prefetch(&mut self) {
+        loop {
+            while self.workers.any_room()
+                && let Some(Pick { at, worker, .. }) = self.choose(Room::Queue, &[])
+            {
+                self.give_way(worker, at.job);
+                self.assign(at, worker, true);
+            }
+            if !self.displace_queued() {
+                return;
+            }
+        }
     }
 
     /// The worker of these kinds (by their place among all takers) that would take this task, which is of
@@ -120,30 +144,61 @@ impl Engine {
         first
     }
 
-    /// The ready task to go first of those that a worker can take, and that worker: of the job with
-    /// the highest priority, then with least slack, then the oldest; in it by the job's order, mostly
-    /// large tasks first, so that machines that only they need go to them.
-    fn choose(&mut self, room: Room) -> Option<(At, u32)> {
-        let mut best: Option<(i64, At, u32)> = None;
+    /// What goes first of all that a worker can take, and that worker: of the namespace whose turn it is, there of the
+    /// job with the highest priority, then of one that can be met, then with least slack, then the oldest; in it a
+    /// second copy that goes before all that is ready, then tasks that failed somewhere, then by the job's order,
+    /// mostly large tasks first, so that machines that only they need go to them.
+    fn choose(&mut self, room: Room, slow: &[u32]) -> Option<Pick> {
+        if let [only] = *self.tenants.active() {
+            return self.choose_of(only, room, slow);
+        }
+        self.in_turn().into_iter().find_map(|tenant| self.choose_of(tenant, room, slow))
+    }
+
+    fn choose_of(&mut self, tenant: u32, room: Room, slow: &[u32]) -> Option<Pick> {
+        if !self.workers.takers().iter().any(|takers| takers.serves.contains(self.tenants.name(tenant))) {
+            return None;
+        }
+        let mut best: Option<((bool, i64), Pick)> = None;
         let mut priority = None;
-        for place in 0..self.jobs.ranked().len() {
-            let slot = self.jobs.ranked()[place];
+        for place in 0..self.tenants.ranked(tenant).len() {
+            let slot = self.tenants.ranked(tenant)[place];
             let own = self.jobs[slot].spec.priority;
             if best.is_some() && priority != Some(own) {
                 break;
             }
-            let Some((node, worker, slack)) = self.job_head(slot, room) else { continue };
-            if best.is_none_or(|(least, ..)| slack < least) {
-                (best, priority) = (Some((slack, At { job: slot, node }, worker)), Some(own));
+            let Some((pick, slack)) = self.job_pick(slot, room, slow) else { continue };
+            let key = (self.jobs[slot].hopeless, slack);
+            if best.is_none_or(|(least, _)| key < least) {
+                (best, priority) = (Some((key, pick)), Some(own));
             }
         }
-        best.map(|(_, at, worker)| (at, worker))
+        best.map(|(_, pick)| pick)
+    }
+
+    /// What of a job goes first of all that a worker can take, and its slack.
+    fn job_pick(&mut self, job: u32, room: Room, slow: &[u32]) -> Option<(Pick, i64)> {
+        let head = self.job_head(job, room);
+        let special = match room {
+            Room::Now => self.urgent_copy(job, slow).or_else(|| self.picky_pick(job)),
+            Room::Queue => None,
+        };
+        match (special, head) {
+            (Some(pick), head) => {
+                let slack = self.slack(pick.at);
+                Some((pick, head.map_or(slack, |(_, _, least)| least.min(slack))))
+            }
+            (None, Some((node, worker, slack))) => {
+                Some((Pick { at: At { job, node }, worker, what: What::Task }, slack))
+            }
+            (None, None) => None,
+        }
     }
 
     /// The task of a job that goes first of those that a worker can take, that worker, and the least
     /// slack of all heads that can be taken: deadline less the remaining path, in milliseconds.
     fn job_head(&mut self, slot: u32, room: Room) -> Option<(u32, u32, i64)> {
-        let single = self.jobs.ranked().len() == 1;
+        let single = self.tenants.ranked(self.jobs[slot].tenant).len() == 1;
         let by_key = POLICIES[self.jobs[slot].policy].between == Between::ByKey;
         let mut found: Option<(u64, u32, i64)> = None;
         for class in (0..self.classes.len() as u8).rev() {
@@ -170,24 +225,13 @@ impl Engine {
         i64::try_from(deadline).unwrap_or(i64::MAX - 1).saturating_sub(path)
     }
 
-    /// Tasks that failed somewhere: to another machine as long as there is one that could take it.
-    fn assign_picky(&mut self) {
-        for place in 0..self.jobs.ranked().len() {
-            let job = self.jobs.ranked()[place];
-            if self.jobs[job].picky.is_empty() {
-                continue;
-            }
-            let entries: Vec<_> = self.jobs[job].picky.iter().rev().copied().collect();
-            for (class, entry) in entries {
-                let at = At { job, node: entry as u32 };
-                // A copy in this very job may have been leased a moment ago.
-                if self.jobs[job].state_of(at.node) == TaskState::Ready
-                    && let Some(worker) = self.picky_worker(at, class)
-                {
-                    self.assign(at, worker, false);
-                }
-            }
-        }
+    /// The task of a job to go first of those that failed somewhere: to another machine as long as there is one that
+    /// could take it.
+    fn picky_pick(&self, job: u32) -> Option<Pick> {
+        self.jobs[job].picky.iter().rev().find_map(|(class, entry)| {
+            let at = At { job, node: *entry as u32 };
+            Some(Pick { at, worker: self.picky_worker(at, *class)?, what: What::Task })
+        })
     }
 
     /// The worker that may run a ready task now that failed on some machines before.
@@ -207,112 +251,70 @@ impl Engine {
         other
     }
 
-    /// Queued leases to workers that could start them at once.
-    fn steal(&mut self) {
-        for class in (0..self.classes.len()).rev() {
-            let needs = self.classes[class];
-            loop {
-                let Some(slot) = self.worth_stealing(class) else { break };
-                let at = self.leases[slot].at;
-                let Some(worker) = self.workers.best(needs, self.want(at), &[]) else { break };
-                if self.take_back(slot, Tell::Stop) {
-                    // A second copy of it runs elsewhere.
-                    continue;
-                }
-                if usize::from(self.jobs[at.job].class(at.node)) == class {
-                    self.assign(at, worker, false);
-                } else {
-                    // It ran out of memory elsewhere meanwhile and needs a larger machine than this one.
-                    self.set_open(at, TaskState::Ready);
-                }
-            }
-        }
-    }
-
-    /// Of the leases that a worker could start now, the one queued last when it would wait long, else the one that
-    /// has waited long already.
-    fn worth_stealing(&mut self, class: usize) -> Option<u32> {
-        let needs = self.classes[class];
-        for _ in 0..LOOK {
-            let (lane, (_, slot, fence)) = self.queued[class].back(|lane| self.is_free_for(needs, lane))?;
-            if !self.is_queued(slot, fence) {
-                self.queued[class].pop_back(lane);
-                continue;
-            }
-            if self.expected_wait(slot) >= STEAL_MILLIS {
-                return Some(slot);
-            }
-            break;
-        }
-        for _ in 0..LOOK {
-            let (lane, (since, slot, fence)) = self.queued[class].front(|lane| self.is_free_for(needs, lane))?;
-            if !self.is_queued(slot, fence) {
-                self.queued[class].pop_front(lane);
-                continue;
-            }
-            if since + STEAL_MILLIS <= self.now {
-                return Some(slot);
-            }
-            let at = since + STEAL_MILLIS;
-            self.steal_at = Some(self.steal_at.map_or(at, |earlier| earlier.min(at)));
-            break;
-        }
-        None
-    }
-
-    /// Whether an entry of the queued leases still is one, of a job that may lease.
-    fn is_queued(&self, slot: u32, fence: u64) -> bool {
-        self.leases.is(slot, fence) && {
-            let lease = &self.leases[slot];
-            lease.started.is_none() && !self.jobs[lease.at.job].spec.suspended
-        }
-    }
-
-    /// How long a queued lease is likely to wait for the oldest running one at its worker.
-    fn expected_wait(&self, slot: u32) -> Millis {
-        let worker = &self.workers[self.leases[slot].worker];
-        let ends = worker.running.iter().filter_map(|running| {
-            let lease = &self.leases[*running];
-            let kind = self.jobs[lease.at.job].kind(lease.at.node);
-            let median = self.durations.median(kind, worker.capacity.cores);
-            lease.started.map(|started| started + Millis::from(median))
-        });
-        ends.min().unwrap_or(0).saturating_sub(self.now)
-    }
-
-    /// Second copies of slow tasks: where the job's order puts the task before all that are ready, as
-    /// so much may wait for it (`urgent`); the others to workers for whom nothing is ready.
-    fn start_backups(&mut self, urgent: bool) {
-        let may = |slot: u32| {
-            let (kind, namespace) = self.want(self.leases[slot].at);
-            !self.is_suspended(slot) && self.workers.takers_of(kind, namespace).any(Takers::any_free)
+    /// Leases that are slow and could have a second copy now, the longest running first: of each job a few.
+    fn slow_candidates(&self) -> Vec<u32> {
+        let mut of: HashMap<u32, usize> = HashMap::new();
+        let may = |slot: &u32| {
+            let at = self.leases[*slot].at;
+            let (kind, namespace) = self.want(at);
+            let free = self.workers.takers_of(kind, namespace).any(Takers::any_free);
+            let seen = of.entry(at.job).or_default();
+            *seen += usize::from(free && !self.is_suspended(*slot));
+            free && !self.is_suspended(*slot) && *seen <= LOOK
         };
-        let slow: Vec<_> = self.slow.iter().filter(|(.., slot)| may(*slot)).take(LOOK).copied().collect();
-        for (_, _, slot) in slow {
-            let lease = self.leases[slot];
+        self.slow.iter().map(|(.., slot)| *slot).filter(may).collect()
+    }
+
+    /// The second copy of a slow task of a job where the job's order puts the task before all that is ready, as so much
+    /// may wait for it.
+    fn urgent_copy(&mut self, job: u32, slow: &[u32]) -> Option<Pick> {
+        slow.iter().find_map(|slot| {
+            let lease = self.leases[*slot];
+            let started = lease.started.filter(|_| lease.fence != 0 && lease.at.job == job)?;
+            if !self.slow.contains(&(started, lease.fence, *slot)) {
+                return None;
+            }
             let (kind, namespace) = self.want(lease.at);
             let rivals = self.workers.rivals(kind, namespace);
-            let job = &mut self.jobs[lease.at.job];
-            let entry = job.entry(lease.at.node);
-            // Another copy may have run out of memory: then this one needs a larger machine.
-            let class = job.class(lease.at.node);
-            let waits = urgent && job.head(class, rivals).is_none_or(|head| head < entry);
-            if waits {
-                continue;
+            let job = &mut self.jobs[job];
+            let (entry, class) = (job.entry(lease.at.node), job.class(lease.at.node));
+            if job.head(class, rivals).is_none_or(|head| head < entry) {
+                return None;
             }
-            let needs = self.classes[usize::from(class)];
-            let slow_node = self.workers[lease.worker].node;
-            let mut avoid = vec![slow_node];
-            avoid.extend(self.jobs[lease.at.job].extra(lease.at.node).iter().flat_map(|e| &e.nodes));
-            let want = self.want(lease.at);
-            let other = self.workers.best(needs, want, &avoid);
-            let same = || {
-                let may = |w: u32| w != lease.worker && !avoid[1..].contains(&self.workers[w].node);
-                self.workers.best_of(needs, want, may)
-            };
-            if let Some(worker) = other.or_else(same) {
-                self.back_up(slot, worker);
+            let worker = self.copy_worker(*slot)?;
+            Some(Pick { at: lease.at, worker, what: What::Copy(*slot) })
+        })
+    }
+
+    /// Second copies of slow tasks to workers for whom nothing is ready.
+    fn start_backups(&mut self) {
+        if self.slow.is_empty() {
+            return;
+        }
+        let slow = self.slow_candidates();
+        for job in self.jobs_in_turn() {
+            for slot in &slow {
+                if self.leases[*slot].at.job == job
+                    && let Some(worker) = self.copy_worker(*slot)
+                {
+                    self.back_up(*slot, worker);
+                }
             }
         }
+    }
+
+    /// The worker that may run a second copy of a lease's task now: on another machine, if there is one.
+    fn copy_worker(&self, slot: u32) -> Option<u32> {
+        let lease = self.leases[slot];
+        // Another copy may have run out of memory: then this one needs a larger machine.
+        let (needs, want) = (self.needs(lease.at), self.want(lease.at));
+        let mut avoid = vec![self.workers[lease.worker].node];
+        avoid.extend(self.jobs[lease.at.job].extra(lease.at.node).iter().flat_map(|e| &e.nodes));
+        let other = self.workers.best(needs, want, &avoid);
+        let same = || {
+            let may = |w: u32| w != lease.worker && !avoid[1..].contains(&self.workers[w].node);
+            self.workers.best_of(needs, want, may)
+        };
+        other.or_else(same)
     }
 }

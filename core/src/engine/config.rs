@@ -2,6 +2,7 @@
 
 use super::{Fence, Millis};
 use crate::profile::{Needs, Profile};
+use std::collections::BTreeMap;
 
 /// How the engine behaves.
 #[derive(Debug, Clone)]
@@ -25,6 +26,8 @@ pub struct Config {
     pub prefetch_below: Millis,
     /// Larger classes of machine, ascending: an OOM asks for the next one.
     pub classes: Vec<Needs>,
+    /// How much of the machines each namespace gets while others want them too; one that is not named weighs 1.
+    pub shares: BTreeMap<String, u32>,
     /// The first fence to give out.
     pub first_fence: Fence,
 }
@@ -45,8 +48,14 @@ impl Config {
             backup_floor: 1_000,
             prefetch_below: 2_000,
             classes,
+            shares: BTreeMap::new(),
             first_fence: Fence(1),
         }
+    }
+
+    /// The weight of a namespace.
+    pub fn share(&self, namespace: &str) -> u32 {
+        self.shares.get(namespace).copied().unwrap_or(1).max(1)
     }
 
     /// Adds machines with twice and four times the memory of those that the profile asks for: a proof that was killed for

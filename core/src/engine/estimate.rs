@@ -63,10 +63,24 @@ impl Rest {
     }
 }
 
+/// What is left of a job if it has all workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Remaining {
+    /// Until it is done.
+    pub(crate) millis: Millis,
+    /// For so long it needs the machines that are short; they do nothing else meanwhile.
+    pub(crate) work: Millis,
+}
+
+impl Remaining {
+    fn allow(&mut self, other: &Self) {
+        (self.millis, self.work) = (self.millis.max(other.millis), self.work.max(other.work));
+    }
+}
+
 impl Engine {
-    /// When a job will be done if it has all workers that are connected now, in milliseconds as
-    /// [`Engine::handle`] counts them; `None` while it is suspended, while something of it fits on no
-    /// worker that takes its kind, when it is over, or unknown. Looks at counts only:
+    /// When a job will be done if it has all workers that are connected now, by the wall clock; `None` while it is suspended, while something of it fits on no
+    /// worker that takes its kind, while a task of it is quarantined, when it is over, or unknown. Looks at counts only:
     ///
     /// now + max(P, max over kinds k of W(k) + A(k)), where durations are the learned medians and
     /// - P is the longest path that may remain: the steps of every open kind one after the other (of
@@ -79,20 +93,21 @@ impl Engine {
     pub fn estimate(&self, id: JobId) -> Option<Millis> {
         let slot = self.jobs.slot(id)?;
         match self.jobs[slot].state {
-            JobState::Proving => Some(self.now + self.remaining_millis(slot)?),
-            JobState::Checking => Some(self.now),
+            JobState::Proving => Some(self.clock.shown(self.now + self.remaining(slot)?.millis)),
+            JobState::Checking => Some(self.clock.shown(self.now)),
             JobState::Complete | JobState::Failed { .. } | JobState::Cancelled => None,
         }
     }
 
     /// See [`Engine::estimate`].
-    pub(crate) fn remaining_millis(&self, slot: u32) -> Option<Millis> {
+    pub(crate) fn remaining(&self, slot: u32) -> Option<Remaining> {
         let job = &self.jobs[slot];
-        if job.spec.suspended {
+        if job.spec.suspended || job.counts.iter().any(|count| count.failed > 0) {
             return None;
         }
         let (rest, namespace) = (Rest::of(self, job), job.spec.namespace.as_str());
-        let mut longest: Millis = rest.open_kinds().map(|kind| rest.path(kind)).sum();
+        let path: Millis = rest.open_kinds().map(|kind| rest.path(kind)).sum();
+        let mut longest = Remaining { millis: path, work: 0 };
         for kind in rest.open_kinds() {
             let needs = self.config.profile.needs(kind);
             if self.slots(needs, KindSet::of(kind), namespace) == 0 {
@@ -104,9 +119,9 @@ impl Engine {
             };
             let group: KindSet = rest.open_kinds().filter(as_large).collect();
             let own: KindSet = group.iter().filter(only_there).collect();
-            longest = longest.max(self.group_millis(&rest, needs, group, (group, namespace)));
+            longest.allow(&self.group_millis(&rest, needs, group, (group, namespace)));
             if own != group {
-                longest = longest.max(self.group_millis(&rest, needs, own, (KindSet::of(kind), namespace)));
+                longest.allow(&self.group_millis(&rest, needs, own, (KindSet::of(kind), namespace)));
             }
         }
         Some(longest)
@@ -120,12 +135,13 @@ impl Engine {
         unit: Needs,
         group: KindSet,
         (kinds, namespace): (KindSet, &str),
-    ) -> Millis {
+    ) -> Remaining {
         let weigh = |other: Kind| rest.work(other) * weight(self.config.profile.needs(other), unit);
         let work: f64 = group.iter().map(weigh).sum();
         let after = rest.open_kinds().filter(|other| group.iter().all(|of| of.index() < other.index()));
         let after: Millis = after.map(|other| rest.tail(other)).sum();
-        (work / self.slots(unit, kinds, namespace).max(1) as f64) as Millis + after
+        let work = (work / self.slots(unit, kinds, namespace).max(1) as f64) as Millis;
+        Remaining { millis: work + after, work }
     }
 
     /// How many tasks with these needs all workers that take one of these kinds of a namespace can run together.

@@ -21,8 +21,8 @@ pub(crate) struct Held {
 }
 
 impl Engine {
-    /// Chooses the machines to be held, among those that take the same kinds of proof and namespaces: for the ready task that goes
-    /// before all others of these, if it fits nowhere now and only smaller ones keep it out; one for each of its
+    /// Chooses the machines to be held, among those that take the same kinds of proof and namespaces: for the ready
+    /// task that goes before all others of these, if it fits nowhere now and only smaller ones keep it out; one for each of its
     /// kind and job that is ready, those that will be free first.
     pub(crate) fn hold_machines(&mut self) {
         if self.held.chosen + CHOOSE_EVERY > self.now {
@@ -82,17 +82,26 @@ impl Engine {
             |class: &u8| all.len() == 1 || all[place].home(self.classes[usize::from(*class)]).is_some();
         let classes: Vec<u8> = (0..self.classes.len() as u8).filter(fitting).collect();
         let serves = all[place].serves.clone();
-        let mut first: Option<(i64, At, u8)> = None;
+        for tenant in self.in_turn() {
+            if serves.contains(self.tenants.name(tenant))
+                && let Some(first) = self.first_ready_of(tenant, kinds, &classes)
+            {
+                return Some(first);
+            }
+        }
+        None
+    }
+
+    /// The same of one namespace, for machines of these classes.
+    fn first_ready_of(&mut self, tenant: u32, kinds: KindSet, classes: &[u8]) -> Option<(At, u8)> {
+        let mut first: Option<((bool, i64), At, u8)> = None;
         let mut priority = None;
-        for place in 0..self.jobs.ranked().len() {
-            let slot = self.jobs.ranked()[place];
+        for place in 0..self.tenants.ranked(tenant).len() {
+            let slot = self.tenants.ranked(tenant)[place];
             let job = &mut self.jobs[slot];
             let own = job.spec.priority;
             if first.is_some() && priority != Some(own) {
                 break;
-            }
-            if !serves.contains(&job.spec.namespace) {
-                continue;
             }
             let by_key = POLICIES[job.policy].between == Between::ByKey;
             let fits = |(class, entry): &&(u8, u64)| {
@@ -107,10 +116,10 @@ impl Engine {
                 all.into_iter().max_by_key(|(class, entry)| (*class, std::cmp::Reverse(*entry)))
             };
             let Some((class, entry)) = head else { continue };
-            let at = At { job: slot, node: entry as u32 };
-            let slack = self.slack(at);
-            if first.is_none_or(|(least, ..)| slack < least) {
-                (first, priority) = (Some((slack, at, class)), Some(own));
+            let (at, hopeless) = (At { job: slot, node: entry as u32 }, job.hopeless);
+            let key = (hopeless, self.slack(at));
+            if first.is_none_or(|(least, ..)| key < least) {
+                (first, priority) = (Some((key, at, class)), Some(own));
             }
         }
         first.map(|(_, at, class)| (at, class))
@@ -123,11 +132,9 @@ impl Engine {
             .running
             .iter()
             .map(|slot| {
-                let lease = &self.leases[*slot];
-                let kind = self.jobs[lease.at.job].kind(lease.at.node);
-                let median = self.durations.median(kind, worker.capacity.cores);
-                let end = lease.started.unwrap_or(self.now) + Millis::from(median);
-                (end, self.classes[usize::from(lease.class)])
+                let copies = std::iter::once(*slot).chain(self.leases[*slot].twin);
+                let end = copies.map(|copy| self.ends_at(copy)).min().unwrap_or(self.now);
+                (end, self.classes[usize::from(self.leases[*slot].class)])
             })
             .collect();
         ends.sort_unstable();
@@ -140,5 +147,20 @@ impl Engine {
             }
         }
         self.now
+    }
+
+    /// When a lease is likely to end: after the time that its kind takes, or that most of its kind take. One that has run
+    /// longer than that is taken to need as long again as it has run, but no longer than it may.
+    fn ends_at(&self, slot: u32) -> Millis {
+        let lease = &self.leases[slot];
+        let (kind, cores) =
+            (self.jobs[lease.at.job].kind(lease.at.node), self.workers[lease.worker].capacity.cores);
+        let started = lease.started.unwrap_or(self.now);
+        let median = Millis::from(self.durations.median(kind, cores));
+        let most = Millis::from(self.durations.p95(kind, cores)).max(median + median / 4);
+        let ends = [median, most].map(|millis| started + millis);
+        let as_long_again = self.now + self.now.saturating_sub(started);
+        let at_most = (started + self.limit(kind, cores)).max(self.now);
+        ends.into_iter().find(|end| *end > self.now).unwrap_or(as_long_again.min(at_most))
     }
 }

@@ -7,15 +7,19 @@ use crate::circuit::{Kind, KindSet};
 use crate::order::POLICIES;
 use crate::tree::NodeId;
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-
-/// How often a job's chances are looked at, in milliseconds.
-const RISK_EVERY: Millis = 1_000;
 
 impl Engine {
     pub(crate) fn submit(&mut self, prepared: PreparedJob) {
-        if self.jobs.slot(prepared.spec.id).is_some() {
+        if let Some(slot) = self.jobs.slot(prepared.spec.id) {
+            let known = &self.jobs[slot];
+            let same = known.tree.ids.last() == prepared.ids.last()
+                && known.spec.namespace == prepared.spec.namespace;
+            if !same {
+                let (job, name) = (prepared.spec.id, prepared.spec.name.clone());
+                self.out.push(Command::Notice(Notice::NumberTaken { job, name }));
+            }
             return;
         }
         let record = Record::Submitted(prepared.spec.clone(), prepared.system.clone(), self.now);
@@ -30,7 +34,8 @@ impl Engine {
     /// Puts a job into the books, all its tasks open.
     pub(crate) fn enter_job(&mut self, tree: Arc<PreparedJob>, submitted: Millis) -> u32 {
         let kind_class = Kind::ALL.map(|kind| self.class_of(self.config.profile.needs(kind)));
-        let tenant = self.tenants.enter(&tree.spec.namespace);
+        let weight = self.config.share(&tree.spec.namespace);
+        let tenant = self.tenants.enter(&tree.spec.namespace, weight, self.now);
         let mut job = Box::new(Job::new(tree, tenant, kind_class, self.classes.len(), submitted));
         job.is_foreign = job.tree.system != self.system;
         let id = job.spec.id;
@@ -41,6 +46,7 @@ impl Engine {
         }
         self.jobs.slots[slot] = Some(job);
         self.jobs.by_id.insert(id, slot as u32);
+        self.last_job = self.last_job.max(id.0);
         self.rank();
         slot as u32
     }
@@ -119,7 +125,7 @@ impl Engine {
     fn own_orphans(&mut self, at: At) {
         for slot in self.leases_of(at).collect::<Vec<_>>() {
             if self.jobs[self.leases[slot].at.job].state != JobState::Proving {
-                self.leases[slot].at = at;
+                self.move_lease(slot, at);
             }
         }
     }
@@ -155,6 +161,9 @@ impl Engine {
             self.jobs.iter().filter(|(_, j)| leases(j)).map(|(slot, _)| slot).collect();
         // By id already; the sort is stable.
         ranked.sort_by_key(|slot| Reverse(self.jobs[*slot].spec.priority));
+        let mut of: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        ranked.iter().for_each(|slot| of.entry(self.jobs[*slot].tenant).or_default().push(*slot));
+        self.tenants.set_ranked(of, self.now);
         self.jobs.ranked = ranked;
     }
 
@@ -175,6 +184,7 @@ impl Engine {
             return;
         }
         let (suspended, deadline, priority) = (spec.suspended, spec.deadline, spec.priority);
+        self.jobs[slot].risk_checked = None;
         self.out.push(Command::Persist(Record::Changed { job: id, suspended, deadline, priority }));
         self.rank();
         if suspended && !before.suspended {
@@ -235,6 +245,7 @@ impl Engine {
     pub(crate) fn reenter(&mut self, slot: u32) {
         let job = &mut self.jobs[slot];
         (job.state, job.ended, job.asked, job.at_risk) = (JobState::Proving, None, false, false);
+        (job.hopeless, job.risk_checked) = (false, None);
         self.rank();
         self.renew_all(slot);
     }
@@ -280,11 +291,9 @@ impl Engine {
                 continue;
             }
             let Some(deadline) = job.spec.deadline else { continue };
-            if deadline <= self.now {
+            if deadline <= self.clock.shown(self.now) {
                 let why = self.what_is_missing(slot);
                 self.end_job(slot, JobState::Failed { why });
-            } else if !job.is_foreign && job.risk_checked + RISK_EVERY <= self.now {
-                self.check_risk(slot, deadline);
             }
         }
     }
@@ -318,21 +327,6 @@ impl Engine {
             why += "; no worker was connected";
         }
         why
-    }
-
-    /// Says when a job will not make its deadline as things are, and when it will again. To come back
-    /// it needs a tenth to spare, so that it does not go back and forth.
-    fn check_risk(&mut self, slot: u32, deadline: Millis) {
-        let estimate = self.remaining_millis(slot);
-        let now = self.now;
-        let job = &mut self.jobs[slot];
-        job.risk_checked = now;
-        let needed = if job.at_risk { estimate.map(|e| e + e / 10) } else { estimate };
-        let at_risk = needed.is_none_or(|needed| now.saturating_add(needed) > deadline);
-        if at_risk != job.at_risk {
-            job.at_risk = at_risk;
-            self.out.push(Command::Notice(Notice::AtRisk(job.spec.id, at_risk)));
-        }
     }
 
     /// Says when no worker takes ready tasks, as they fit none or for their kind or namespace; once, until one does

@@ -1,15 +1,15 @@
 //! Queues in which tasks that nobody takes don't stand in the way of others.
 
-use super::tenants::Lane;
+use crate::circuit::{Kind, KindSet};
 use std::collections::{BTreeMap, VecDeque};
 
-/// A queue with a lane for each namespace and kind: those of some lanes can be seen in the order they came, as
-/// if there were no others.
+/// A queue with a lane for each job (by slot) and kind: those of some kinds of a job can be seen in the order they
+/// came, as if there were no others.
 #[derive(Debug)]
 pub(crate) struct Lanes<T> {
     next: u64,
     /// None is empty.
-    lanes: BTreeMap<Lane, VecDeque<(u64, T)>>,
+    lanes: BTreeMap<(u32, Kind), VecDeque<(u64, T)>>,
 }
 
 impl<T> Default for Lanes<T> {
@@ -19,40 +19,59 @@ impl<T> Default for Lanes<T> {
 }
 
 impl<T: Copy> Lanes<T> {
-    pub(crate) fn push(&mut self, lane: Lane, item: T) {
-        self.lanes.entry(lane).or_default().push_back((self.next, item));
+    pub(crate) fn push(&mut self, job: u32, kind: Kind, item: T) {
+        self.lanes.entry((job, kind)).or_default().push_back((self.next, item));
         self.next += 1;
     }
 
-    /// The first of these lanes to have come, with its lane.
-    pub(crate) fn front(&self, of: impl Fn(Lane) -> bool) -> Option<(Lane, T)> {
-        let fronts = self.lanes.iter().filter_map(|(lane, queue)| Some((*lane, queue.front()?)));
-        let first = fronts.filter(|(lane, _)| of(*lane)).min_by_key(|(_, (number, _))| *number);
-        first.map(|(lane, (_, item))| (lane, *item))
+    /// The first of these kinds of a job to have come, with its kind.
+    pub(crate) fn front(&self, job: u32, kinds: KindSet) -> Option<(Kind, T)> {
+        let lanes = kinds.iter().filter_map(|kind| Some((kind, self.lanes.get(&(job, kind))?.front()?)));
+        lanes.min_by_key(|(_, (number, _))| *number).map(|(kind, (_, item))| (kind, *item))
     }
 
-    /// The last of these lanes to have come, with its lane.
-    pub(crate) fn back(&self, of: impl Fn(Lane) -> bool) -> Option<(Lane, T)> {
-        let backs = self.lanes.iter().filter_map(|(lane, queue)| Some((*lane, queue.back()?)));
-        let last = backs.filter(|(lane, _)| of(*lane)).max_by_key(|(_, (number, _))| *number);
-        last.map(|(lane, (_, item))| (lane, *item))
+    /// The last of these kinds of a job to have come, with its kind.
+    pub(crate) fn back(&self, job: u32, kinds: KindSet) -> Option<(Kind, T)> {
+        let lanes = kinds.iter().filter_map(|kind| Some((kind, self.lanes.get(&(job, kind))?.back()?)));
+        lanes.max_by_key(|(_, (number, _))| *number).map(|(kind, (_, item))| (kind, *item))
     }
 
-    pub(crate) fn pop_front(&mut self, lane: Lane) {
-        self.pop(lane, VecDeque::pop_front);
+    pub(crate) fn pop_front(&mut self, job: u32, kind: Kind) {
+        self.pop(job, kind, VecDeque::pop_front);
     }
 
-    pub(crate) fn pop_back(&mut self, lane: Lane) {
-        self.pop(lane, VecDeque::pop_back);
+    pub(crate) fn pop_back(&mut self, job: u32, kind: Kind) {
+        self.pop(job, kind, VecDeque::pop_back);
     }
 
-    fn pop(&mut self, lane: Lane, pop: impl Fn(&mut VecDeque<(u64, T)>) -> Option<(u64, T)>) {
-        if let Some(queue) = self.lanes.get_mut(&lane) {
+    fn pop(
+        &mut self,
+        job: u32,
+        kind: Kind,
+        pop: impl Fn(&mut VecDeque<(u64, T)>) -> Option<(u64, T)>,
+    ) {
+        if let Some(queue) = self.lanes.get_mut(&(job, kind)) {
             pop(queue);
             if queue.is_empty() {
-                self.lanes.remove(&lane);
+                self.lanes.remove(&(job, kind));
             }
         }
+    }
+
+    /// Jobs of which there are some.
+    pub(crate) fn jobs(&self) -> impl Iterator<Item = u32> {
+        self.lanes.keys().map(|(job, _)| *job)
+    }
+
+    /// Drops all of a job.
+    pub(crate) fn forget(&mut self, job: u32) {
+        for kind in Kind::ALL {
+            self.lanes.remove(&(job, kind));
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lanes.is_empty()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -70,27 +89,30 @@ impl<T: Copy> Lanes<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::circuit::Kind;
 
     #[test]
-    fn lanes_together_are_one_queue() {
-        let all = [(0, Kind::Vm), (0, Kind::Merge), (0, Kind::Vm), (1, Kind::Vm), (0, Kind::Merge)];
+    fn lanes_of_a_job_together_are_one_queue() {
+        let kinds = [Kind::Vm, Kind::Merge, Kind::Vm, Kind::Root, Kind::Merge];
         let mut lanes = Lanes::default();
-        all.iter().enumerate().for_each(|(place, lane)| lanes.push(*lane, place));
-        type Of = fn(Lane) -> bool;
-        let cases: [(&str, Of, Option<usize>, Option<usize>); 4] = [
-            ("all", |_| true, Some(0), Some(4)),
-            ("a kind", |(_, kind)| kind == Kind::Vm, Some(0), Some(3)),
-            ("a namespace", |(tenant, _)| tenant == 1, Some(3), Some(3)),
-            ("nothing", |(_, kind)| kind == Kind::Kernel, None, None),
-        ];
-        for (case, of, front, back) in cases {
-            let found = |at: Option<usize>| at.map(|place| (all[place], place));
-            assert_eq!((lanes.front(of), lanes.back(of)), (found(front), found(back)), "{case}");
+        for (place, kind) in kinds.iter().enumerate() {
+            lanes.push(7, *kind, place);
+            lanes.push(8, Kind::Vm, 100 + place);
+        }
+        let of = |kinds: &[Kind]| kinds.iter().copied().collect::<KindSet>();
+        for (set, front, back) in [
+            (KindSet::ALL, Some((Kind::Vm, 0)), Some((Kind::Merge, 4))),
+            (of(&[Kind::Merge, Kind::Root]), Some((Kind::Merge, 1)), Some((Kind::Merge, 4))),
+            (of(&[Kind::Vm, Kind::Root]), Some((Kind::Vm, 0)), Some((Kind::Root, 3))),
+            (of(&[Kind::Kernel]), None, None),
+            (KindSet::NONE, None, None),
+        ] {
+            assert_eq!((lanes.front(7, set), lanes.back(7, set)), (front, back), "{set}");
         }
         lanes.retain(|place| *place != 2);
-        lanes.pop_front((0, Kind::Vm));
-        lanes.pop_back((0, Kind::Merge));
-        assert_eq!((lanes.front(|_| true), lanes.len()), (Some(((0, Kind::Merge), 1)), 2));
+        lanes.pop_front(7, Kind::Vm);
+        lanes.pop_back(7, Kind::Merge);
+        assert_eq!((lanes.front(7, KindSet::ALL), lanes.len()), (Some((Kind::Merge, 1)), 7));
+        lanes.forget(8);
+        assert_eq!((lanes.front(8, KindSet::ALL), lanes.len()), (None, 2));
     }
 }

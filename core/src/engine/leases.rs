@@ -171,13 +171,21 @@ impl Engine {
             Some(started) => self.start(slot, started),
             None => {
                 self.workers[worker].queue.push(slot);
-                let lane = self.lane(at);
-                self.queued[usize::from(class)].push(lane, (assigned, slot, fence));
-                self.compact_queued(class);
+                self.list_queued(slot);
             }
         }
+        let (tenant, cores) = self.share_of(&lease);
+        self.tenants.take(tenant, cores, self.now);
         self.workers.reindex(worker);
         slot
+    }
+
+    /// Lists a queued lease where others that could start it at once look.
+    pub(crate) fn list_queued(&mut self, slot: u32) {
+        let Lease { at, class, assigned, fence, .. } = self.leases[slot];
+        let kind = self.jobs[at.job].kind(at.node);
+        self.queued[usize::from(class)].push(at.job, kind, (assigned, slot, fence));
+        self.compact_queued(class);
     }
 
     fn compact_queued(&mut self, class: u8) {
@@ -208,6 +216,8 @@ impl Engine {
     /// copy of it goes on. What was queued behind it starts.
     pub(crate) fn end_lease(&mut self, slot: u32) -> bool {
         let lease = self.leases.remove(slot);
+        let (tenant, cores) = self.share_of(&lease);
+        self.tenants.give_back(tenant, cores, self.now);
         let needs = self.classes[usize::from(lease.class)];
         let worker = &mut self.workers[lease.worker];
         if let Some(started) = lease.started {
@@ -333,11 +343,9 @@ impl Engine {
             copy.job != at.job && job.state == JobState::Proving && served
         };
         let copies = self.open_copies(at);
-        let next =
-            copies.as_slice().iter().filter(|c| wants(c)).min_by_key(|c| self.jobs[c.job].spec.suspended);
-        if let Some(next) = next {
-            self.leases[slot].at = *next;
-        }
+        let wanted = copies.as_slice().iter().filter(|c| wants(c));
+        let next = wanted.min_by_key(|c| self.jobs[c.job].spec.suspended).copied();
+        next.into_iter().for_each(|next| self.move_lease(slot, next));
         next.is_some()
     }
 }

@@ -1,14 +1,16 @@
 //! The engine: `handle(now, event, &mut commands)`, nothing else changes its state.
 //!
-//! Where to look: `api` has what goes in and out, `table` has a job's books, `jobs` what users do to jobs, `workers` the workers,
-//! `takers` their indexes, `tenants` whose jobs there are, `presence` their coming and going, `leases` who has what, `assign` who gets what, `hold` what is
-//! kept free for large tasks, `serves` whose tasks a worker proves, `seen` what is shown,
-//! `results` and `retries` how a lease ends, `stragglers` what takes too long, `ends` what is known of
-//! processes that died, `views` what can be seen, `demand` and `estimate` what is needed and how long,
+//! Where to look: `api` has what goes in and out, `table` has a job's books, `jobs` what users do to jobs, `workers` the
+//! workers, `takers` their indexes, `serves` whose tasks a worker proves, `presence` their coming and going, `tenants`
+//! whose jobs there are, `shares` how much of the machines each has, `leases` who has what, `assign` who gets what,
+//! `queues` what waits at busy workers, `hold` what is kept free for large tasks, `seen` what is shown, `results` and
+//! `retries` how a lease ends, `stragglers` what takes too long, `ends` what is known of processes that died, `views`
+//! what can be seen, `demand` and `estimate` what is needed and how long, `risk` which jobs can make their deadlines,
 //! `report` what is left of a job, `record` and `snapshot` what a restart reads.
 
 mod api;
 mod assign;
+mod clock;
 mod codec;
 mod config;
 mod demand;
@@ -20,12 +22,15 @@ mod jobs;
 mod lanes;
 mod leases;
 mod presence;
+mod queues;
 mod record;
 mod report;
 mod results;
 mod retries;
+mod risk;
 mod seen;
 mod serves;
+mod shares;
 mod snapshot;
 mod stragglers;
 mod table;
@@ -38,7 +43,7 @@ pub use api::*;
 pub use codec::BadBytes;
 pub use config::Config;
 pub use demand::Demand;
-pub(crate) use leases::Leases;
+pub(crate) use leases::{Lease, Leases};
 pub use seen::*;
 pub use serves::{Serves, WorkerSpec};
 pub(crate) use table::{At, Job};
@@ -133,6 +138,7 @@ pub struct Engine {
     /// What makes the proofs of jobs that lease.
     pub(crate) system: ProofSystem,
     pub(crate) now: Millis,
+    pub(crate) clock: clock::Clock,
     /// Classes of machine that tasks need, ascending.
     pub(crate) classes: Vec<Needs>,
     pub(crate) jobs: Jobs,
@@ -165,6 +171,10 @@ pub struct Engine {
     hedges: stragglers::Hedges,
     ends: ends::Ends,
     held: hold::Held,
+    /// The highest number that a job had.
+    last_job: u32,
+    /// When the jobs' chances were looked at.
+    risks_checked: Option<Millis>,
     /// When a lease queued now may be given to an idle worker.
     steal_at: Option<Millis>,
     /// Kinds of which was said that no worker takes them or fits, by namespace and class.
@@ -177,11 +187,13 @@ impl Engine {
         let mut classes: Vec<_> = config.classes.iter().chain(&config.profile.needs).copied().collect();
         classes.sort_unstable();
         classes.dedup();
+        let most = classes.iter().map(|class| class.cores).max().unwrap_or(1);
         let first_fence = config.first_fence.0.max(1);
-        Self {
+        let mut engine = Self {
             now: 0,
+            clock: clock::Clock::default(),
             jobs: Jobs::default(),
-            tenants: tenants::Tenants::default(),
+            tenants: tenants::Tenants::new(most),
             workers: Workers::default(),
             leases: Leases::default(),
             makers: vec![],
@@ -203,17 +215,23 @@ impl Engine {
             hedges: stragglers::Hedges::default(),
             ends: ends::Ends::default(),
             held: hold::Held::default(),
+            last_job: 0,
+            risks_checked: None,
             steal_at: None,
             unfit: BTreeMap::new(),
             classes,
             config,
-        }
+        };
+        engine.remember_shares();
+        engine
     }
 
-    /// Takes in what happened and appends what has to be done to `out`. Time never runs backwards:
-    /// an earlier `now` than the last counts as the last.
+    /// Takes in what happened and appends what has to be done to `out`. Time never runs backwards: after an earlier
+    /// `now` than the last it goes on from where it was, as after a restart on a machine whose clock shows another time.
+    /// Deadlines are by the clock that is handed in, or by [`Event::Wall`].
     pub fn handle(&mut self, now: Millis, event: Event, out: &mut Vec<Command>) {
-        self.now = self.now.max(now);
+        self.now = self.clock.advance(self.now, now);
+        self.note_era();
         match event {
             Event::Submit(job) => self.submit(*job),
             Event::Order { job, policy } => self.order(job, policy),
@@ -223,6 +241,8 @@ impl Engine {
             Event::Suspend(job, suspended) => self.change(job, |spec| spec.suspended = suspended),
             Event::Deadline(job, deadline) => self.change(job, |spec| spec.deadline = deadline),
             Event::Priority(job, priority) => self.change(job, |spec| spec.priority = priority),
+            Event::Wall(wall) => self.set_wall(wall),
+            Event::Shares(shares) => self.set_shares(shares),
             Event::Known(proofs) => self.known(&proofs),
             Event::Joined { session, worker, held } => self.joined(session, &worker, &held),
             Event::JoinedToLeave { session, worker, held } => {
@@ -252,19 +272,23 @@ impl Engine {
         self.expire();
         self.check_running();
         self.check_deadlines();
+        self.check_risks();
         self.check_unfit();
         self.hold_machines();
         self.ask_for_roots();
+        self.remember_shares();
     }
 
-    /// When [`Event::Tick`] is needed next; earlier ones do no harm.
+    /// When [`Event::Tick`] is needed next, by the clock that is handed in; earlier ones do no harm.
     pub fn next_deadline(&self) -> Option<Millis> {
         let backoff = self.delayed.peek().map(|Reverse((until, _))| *until);
         let expiry = self.expiries.peek().map(|Reverse((at, ..))| *at);
         let rest = self.resting.peek().map(|Reverse((until, ..))| *until);
         let jobs = self.jobs.iter().filter(|(_, job)| job.state == JobState::Proving);
         let deadline = jobs.filter_map(|(_, job)| job.spec.deadline).min();
-        [backoff, expiry, rest, deadline, self.steal_at, self.next_slow()].into_iter().flatten().min()
+        let deadline = deadline.map(|deadline| self.clock.of_wall(deadline));
+        let all = [backoff, expiry, rest, deadline, self.steal_at, self.next_slow()];
+        all.into_iter().flatten().min().map(|at| self.clock.to_hand(at))
     }
 
     pub(crate) fn id(&self, at: At) -> TaskId {

@@ -16,6 +16,7 @@ const CHANGED: u8 = 7;
 const STATE: u8 = 8;
 const FORGOTTEN: u8 = 9;
 const FENCES: u8 = 10;
+const CLOCK: u8 = 50;
 
 /// Makers are written one higher, so that "unknown" takes one byte.
 pub(super) fn put_maker(w: &mut Writer, maker: u32) {
@@ -171,6 +172,11 @@ impl Record {
                 w.byte(FENCES);
                 w.varint(fence.0);
             }
+            Self::Clock { from, ahead } => {
+                w.byte(CLOCK);
+                w.varint(*from);
+                w.signed(*ahead);
+            }
         }
         w.0
     }
@@ -220,6 +226,7 @@ impl Record {
             STATE => Self::State(job(r)?, get_state(r)?, r.varint()?),
             FORGOTTEN => Self::Forgotten(job(r)?),
             FENCES => Self::FencesTo(Fence(r.varint()?)),
+            CLOCK => Self::Clock { from: r.varint()?, ahead: r.signed()? },
             _ => return Err(BadBytes::Meaningless("kind of record")),
         };
         r.end()?;

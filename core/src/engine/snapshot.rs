@@ -15,7 +15,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Version of the snapshot's bytes.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// Other proof systems of which is kept what was learned.
 const OTHER_SYSTEMS: usize = 16;
@@ -41,6 +41,7 @@ impl Rebuilding<'_> {
         at: Millis,
         total: Option<u32>,
     ) -> Result<Option<u32>, RestoreError> {
+        engine.last_job = engine.last_job.max(spec.id.0);
         let (id, name) = (spec.id, spec.name.clone());
         match self.build(spec, system, total, engine) {
             Ok(tree) => Ok(Some(engine.enter_job(Arc::new(tree), at))),
@@ -105,6 +106,12 @@ impl Engine {
         w.byte(VERSION);
         w.varint(self.now);
         w.varint(self.fences_to);
+        w.varint(u64::from(self.last_job));
+        w.varint(self.clock.eras().len() as u64);
+        for (from, ahead) in self.clock.eras() {
+            w.varint(*from);
+            w.signed(*ahead);
+        }
         w.varint(self.makers.len() as u64);
         for maker in &self.makers {
             w.text(&maker.name);
@@ -150,7 +157,7 @@ impl Engine {
         }
     }
 
-    /// The engine as it was when its last record was written. `resolve` finds a job's tree again:
+    /// The engine as it was when its last record was written; its time goes on from there. `resolve` finds a job's tree again:
     /// the number of calls of each transaction and the leaves. Records may be given more than once,
     /// as long as all that follow are given again too. A job whose tree can't be built any more is left
     /// out: the commands of the next event drop it from the journal and say so.
@@ -192,9 +199,14 @@ impl Engine {
                 other => engine.replay(other),
             }
         }
-        engine.now = engine.now.max(now);
+        let left_out = rebuilding.left_out;
+        if engine.now == 0 {
+            engine.now = now;
+        }
+        engine.clock.go_on_from(engine.now, now);
         engine.settle_restored();
-        engine.out = rebuilding.left_out;
+        engine.note_era();
+        engine.out.extend(left_out);
         Ok(engine)
     }
 
@@ -206,6 +218,11 @@ impl Engine {
         }
         self.now = r.varint()?;
         self.reserve_fences(r.varint()?);
+        self.last_job = r.number()?;
+        for _ in 0..r.number::<u32>()? {
+            let (from, ahead) = (r.varint()?, r.signed()?);
+            self.clock.remember(from, ahead);
+        }
         for number in 0..r.number::<u32>()? {
             let (name, node) = (r.text()?, r.text()?);
             self.replay(Record::Maker { number, name, node, cores: r.number()? });
@@ -318,6 +335,10 @@ impl Engine {
         match record {
             Record::Maker { number, name, node, cores } => self.replay_maker(number, name, &node, cores),
             Record::FencesTo(Fence(to)) => self.reserve_fences(to),
+            Record::Clock { from, ahead } => {
+                self.now = self.now.max(from);
+                self.clock.remember(from, ahead);
+            }
             Record::Submitted(..) => {}
             Record::Done { job, node, maker, millis, cpu_millis, proof_bytes, found, at } => {
                 let proven = Proven { maker, millis, cpu_millis, proof_bytes, found, at };
@@ -351,6 +372,7 @@ impl Engine {
                 }
             }
             Record::Forgotten(job) => {
+                self.last_job = self.last_job.max(job.0);
                 if let Some(slot) = self.jobs.slot(job) {
                     self.drop_job(slot);
                 }

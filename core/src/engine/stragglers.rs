@@ -3,7 +3,6 @@
 use super::lanes::Lanes;
 use super::leases::Tell;
 use super::table::At;
-use super::tenants::Lane;
 use super::{Command, Config, Engine, Millis, Notice, Reason};
 use crate::circuit::Kind;
 use crate::durations::{Durations, MIN_SAMPLES};
@@ -37,6 +36,13 @@ pub(crate) struct Hedges {
     slow_copies: VecDeque<(u32, u64)>,
     /// Leases that ran too long so far.
     slow: u64,
+}
+
+impl Hedges {
+    /// A job left the books.
+    pub(crate) fn forget(&mut self, job: u32) {
+        self.waiting.forget(job);
+    }
 }
 
 /// How long a proof runs before a second copy pays. The spread counts too, so that proofs that are
@@ -173,37 +179,43 @@ impl Engine {
         let finished: u64 = Kind::ALL.iter().map(|kind| self.durations.samples(*kind, 0)).sum();
         let pays = self.config.backup_percent > 0 && self.hedges.slow * SLOW_PART > finished;
         if pays && job.open.saturating_mul(HEDGED_PART) <= job.shape().total() {
-            let lane = self.lane(lease.at);
-            self.hedges.waiting.push(lane, (slot, lease.fence));
+            let kind = job.kind(lease.at.node);
+            self.hedges.waiting.push(lease.at.job, kind, (slot, lease.fence));
         }
     }
 
-    /// Second copies of a job's last tasks, to idle workers on other machines: for all workers of some kinds and
-    /// namespaces what waits longest comes first.
+    /// Second copies of a job's last tasks, to idle workers on other machines: for all workers of some kinds
+    /// what waits longest comes first.
     pub(crate) fn hedge(&mut self) {
-        for place in 0..self.workers.takers().len() {
-            while let Some((lane, (slot, fence))) = self.next_hedge(place) {
-                let alone = self.leases.is(slot, fence) && self.leases[slot].twin.is_none();
-                if alone && !self.is_suspended(slot) {
-                    let lease = self.leases[slot];
-                    let avoid = [self.workers[lease.worker].node];
-                    let best = self.workers.best(self.needs(lease.at), self.want(lease.at), &avoid);
-                    let Some(worker) = best else { break };
-                    self.back_up(slot, worker);
+        if self.hedges.waiting.is_empty() {
+            return;
+        }
+        for job in self.jobs_in_turn() {
+            for place in 0..self.workers.takers().len() {
+                while let Some((kind, (slot, fence))) = self.next_hedge(job, place) {
+                    let alone = self.leases.is(slot, fence) && self.leases[slot].twin.is_none();
+                    if alone && !self.is_suspended(slot) {
+                        let lease = self.leases[slot];
+                        let avoid = [self.workers[lease.worker].node];
+                        let best = self.workers.best(self.needs(lease.at), self.want(lease.at), &avoid);
+                        let Some(worker) = best else { break };
+                        self.back_up(slot, worker);
+                    }
+                    self.hedges.waiting.pop_front(job, kind);
                 }
-                self.hedges.waiting.pop_front(lane);
             }
         }
     }
 
-    /// What waits longest for a second copy of all that these workers take, by their place among all takers.
-    fn next_hedge(&self, place: usize) -> Option<(Lane, (u32, u64))> {
+    /// What waits longest for a second copy of all of a job that these workers take, by their place among all takers.
+    fn next_hedge(&self, job: u32, place: usize) -> Option<(Kind, (u32, u64))> {
         let takers = self.workers.takers().get(place)?;
-        self.hedges.waiting.front(|(tenant, kind)| takers.take(kind, self.tenants.name(tenant)))
+        let serves = takers.serves.contains(&self.jobs[job].spec.namespace);
+        self.hedges.waiting.front(job, takers.kinds).filter(|_| serves)
     }
 
     /// What a task needs now.
-    fn needs(&self, at: At) -> Needs {
+    pub(crate) fn needs(&self, at: At) -> Needs {
         self.classes[usize::from(self.jobs[at.job].class(at.node))]
     }
 

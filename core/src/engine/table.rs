@@ -103,7 +103,12 @@ pub(crate) struct Job {
     /// The shell was asked to check the root.
     pub(crate) asked: bool,
     pub(crate) at_risk: bool,
-    pub(crate) risk_checked: Millis,
+    /// It will not make its deadline, whatever is done: others of its priority go first.
+    pub(crate) hopeless: bool,
+    /// When it is likely to be done, with what goes before it.
+    pub(crate) expected: Option<Millis>,
+    /// When its chances were looked at.
+    pub(crate) risk_checked: Option<Millis>,
     /// Kinds of which a task failed, and none was proven since: what is tried there tells little about a worker.
     pub(crate) in_trouble: KindSet,
     /// Class of each kind's needs.
@@ -151,7 +156,9 @@ impl Job {
             open: total,
             asked: false,
             at_risk: false,
-            risk_checked: 0,
+            hopeless: false,
+            expected: None,
+            risk_checked: None,
             in_trouble: KindSet::NONE,
             kind_class,
             flags: vec![0; total as usize].into(),

@@ -1,52 +1,121 @@
 //! Tenants: the namespaces of the jobs in the books.
 
+use super::shares::{Pace, Usage};
 use super::table::At;
 use super::workers::Want;
-use super::{Engine, Takers};
-use crate::circuit::Kind;
-use crate::profile::Needs;
+use super::{Engine, Lease, Millis};
 use std::collections::BTreeMap;
 
-/// A queue's lane: what is taken by the same workers.
-pub(crate) type Lane = (u32, Kind);
-
 /// Namespaces that have jobs in the books, by number; numbers are used again.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Tenants {
-    /// Numbers, and how many jobs there are.
-    by_name: BTreeMap<String, (u32, u32)>,
-    names: Vec<String>,
+    by_name: BTreeMap<String, u32>,
+    slots: Vec<Tenant>,
     vacant: Vec<u32>,
+    /// Those of which a job leases, by number.
+    active: Vec<u32>,
+    pace: Pace,
+}
+
+#[derive(Debug)]
+struct Tenant {
+    name: String,
+    /// Jobs in the books.
+    jobs: u32,
+    usage: Usage,
+    /// Jobs that lease, highest priority first, then by id.
+    ranked: Vec<u32>,
 }
 
 impl Tenants {
-    /// A job of this namespace came; the namespace's number.
-    pub(crate) fn enter(&mut self, name: &str) -> u32 {
-        if let Some((number, jobs)) = self.by_name.get_mut(name) {
-            *jobs += 1;
+    /// No namespaces yet; the largest task takes `most` cores.
+    pub(crate) fn new(most: u16) -> Self {
+        let pace = Pace::new(most);
+        Self { by_name: BTreeMap::new(), slots: vec![], vacant: vec![], active: vec![], pace }
+    }
+
+    /// A job of this namespace came; the namespace's number. It has this weight if it is new.
+    pub(crate) fn enter(&mut self, name: &str, weight: u32, now: Millis) -> u32 {
+        if let Some(number) = self.by_name.get(name) {
+            self.slots[*number as usize].jobs += 1;
             return *number;
         }
-        let number = self.vacant.pop().unwrap_or(self.names.len() as u32);
-        if number as usize == self.names.len() {
-            self.names.push(String::new());
-        }
-        name.clone_into(&mut self.names[number as usize]);
-        self.by_name.insert(name.to_owned(), (number, 1));
+        let usage = Usage::new(weight, &self.pace, now);
+        let tenant = Tenant { name: name.to_owned(), jobs: 1, usage, ranked: vec![] };
+        let number = match self.vacant.pop() {
+            Some(number) => {
+                self.slots[number as usize] = tenant;
+                number
+            }
+            None => {
+                self.slots.push(tenant);
+                self.slots.len() as u32 - 1
+            }
+        };
+        self.by_name.insert(name.to_owned(), number);
         number
     }
 
-    /// A job of this namespace left the books.
-    pub(crate) fn leave(&mut self, name: &str) {
-        let Some((number, jobs)) = self.by_name.get_mut(name) else { return };
-        *jobs -= 1;
-        if *jobs == 0 {
-            self.vacant.push(*number);
-            self.by_name.remove(name);
+    /// A job of this namespace, which has no leases and takes none, left the books.
+    pub(crate) fn leave(&mut self, number: u32) {
+        let tenant = &mut self.slots[number as usize];
+        tenant.jobs -= 1;
+        if tenant.jobs == 0 {
+            self.by_name.remove(&tenant.name);
+            self.vacant.push(number);
         }
     }
 
     pub(crate) fn name(&self, number: u32) -> &str {
-        &self.names[number as usize]
+        &self.slots[number as usize].name
+    }
+
+    /// Those that have jobs in the books.
+    pub(crate) fn numbers(&self) -> Vec<u32> {
+        self.by_name.values().copied().collect()
+    }
+
+    /// Those of which a job leases, by number.
+    pub(crate) fn active(&self) -> &[u32] {
+        &self.active
+    }
+
+    /// Jobs of a namespace that lease, highest priority first, then by id.
+    pub(crate) fn ranked(&self, number: u32) -> &[u32] {
+        &self.slots[number as usize].ranked
+    }
+
+    /// These are all jobs that lease, by namespace.
+    pub(crate) fn set_ranked(&mut self, of: BTreeMap<u32, Vec<u32>>, now: Millis) {
+        let before = std::mem::replace(&mut self.active, of.keys().copied().collect());
+        before.iter().for_each(|tenant| self.slots[*tenant as usize].ranked = vec![]);
+        let fresh = |tenant: &u32| !before.contains(tenant);
+        self.begin(of.keys().copied().filter(fresh).collect(), now);
+        for (tenant, ranked) in of {
+            self.slots[tenant as usize].ranked = ranked;
+        }
+    }
+
+    pub(crate) fn usage(&mut self, number: u32) -> (&mut Usage, &mut Pace) {
+        (&mut self.slots[number as usize].usage, &mut self.pace)
+    }
+
+    /// The namespaces that want machines weigh so much together from now on.
+    pub(crate) fn go_on_with(&mut self, weights: u64, now: Millis) {
+        self.pace.go_on_with(weights, now);
+    }
+
+    pub(crate) fn remember(&mut self, memory: Millis) {
+        self.pace.remember(memory);
+    }
+
+    pub(crate) fn level(&self, number: u32, now: Millis) -> f64 {
+        self.slots[number as usize].usage.level(&self.pace, now)
+    }
+
+    /// Cores that a namespace's leases take, for the invariant checker.
+    pub(crate) fn cores(&self, number: u32) -> u64 {
+        self.slots[number as usize].usage.cores()
     }
 }
 
@@ -55,7 +124,9 @@ impl Engine {
     pub(crate) fn drop_job(&mut self, slot: u32) {
         if let Some(job) = self.jobs.slots[slot as usize].take() {
             self.jobs.by_id.remove(&job.spec.id);
-            self.tenants.leave(&job.spec.namespace);
+            self.tenants.leave(job.tenant);
+            self.queued.iter_mut().for_each(|queued| queued.forget(slot));
+            self.hedges.forget(slot);
         }
     }
 
@@ -65,16 +136,29 @@ impl Engine {
         (job.kind(at.node), &job.spec.namespace)
     }
 
-    /// The lane of a task.
-    pub(crate) fn lane(&self, at: At) -> Lane {
-        let job = &self.jobs[at.job];
-        (job.tenant, job.kind(at.node))
+    /// Jobs that lease, in the order in which they would get a machine: by turn of their namespaces, then highest
+    /// priority first.
+    pub(crate) fn jobs_in_turn(&self) -> Vec<u32> {
+        let tenants = self.in_turn().into_iter();
+        tenants.flat_map(|tenant| self.tenants.ranked(tenant).iter().copied()).collect()
     }
 
-    /// Whether a worker could run a task of a lane with these needs now.
-    pub(crate) fn is_free_for(&self, needs: Needs, (tenant, kind): Lane) -> bool {
-        let free = |takers: &Takers| takers.free_for(needs).next().is_some();
-        self.workers.takers_of(kind, self.tenants.name(tenant)).any(free)
+    /// A lease's cores, by the namespace of the job that it is for.
+    pub(crate) fn share_of(&self, lease: &Lease) -> (u32, u16) {
+        (self.jobs[lease.at.job].tenant, self.classes[usize::from(lease.class)].cores)
+    }
+
+    /// Makes a lease that of another place of its task.
+    pub(crate) fn move_lease(&mut self, slot: u32, at: At) {
+        let (tenant, cores) = self.share_of(&self.leases[slot]);
+        self.tenants.give_back(tenant, cores, self.now);
+        self.leases[slot].at = at;
+        let lease = self.leases[slot];
+        let (tenant, cores) = self.share_of(&lease);
+        self.tenants.take(tenant, cores, self.now);
+        if lease.started.is_none() {
+            self.list_queued(slot);
+        }
     }
 }
 
@@ -84,12 +168,11 @@ mod tests {
 
     #[test]
     fn a_namespace_keeps_its_number_while_it_has_jobs() {
-        let mut tenants = Tenants::default();
-        assert_eq!(["a", "b", "a", ""].map(|name| tenants.enter(name)), [0, 1, 0, 2]);
-        tenants.leave("a");
-        assert_eq!((tenants.enter("c"), tenants.name(0)), (3, "a"), "a has another job");
-        tenants.leave("a");
-        tenants.leave("a");
-        assert_eq!((tenants.enter("d"), tenants.name(0)), (0, "d"));
+        let mut tenants = Tenants::new(8);
+        assert_eq!(["a", "b", "a", ""].map(|name| tenants.enter(name, 1, 0)), [0, 1, 0, 2]);
+        tenants.leave(0);
+        assert_eq!((tenants.enter("c", 1, 0), tenants.name(0)), (3, "a"), "a has another job");
+        tenants.leave(0);
+        assert_eq!((tenants.enter("d", 1, 0), tenants.name(0)), (0, "d"));
     }
 }

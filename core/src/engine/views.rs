@@ -3,7 +3,7 @@
 use super::table::At;
 use super::workers::Want;
 use super::{
-    ClassView, Counts, Done, Engine, JobId, JobState, JobView, PreparedJob, Serves, Session, TaskState, TaskView,
+    ClassView, Counts, Done, Engine, JobId, JobState, JobView, Millis, PreparedJob, Serves, Session, TaskState, TaskView,
     Waits, WorkerBrief, WorkerState, WorkerView,
 };
 use crate::circuit::KindSet;
@@ -23,10 +23,21 @@ impl Engine {
             spec: job.spec.clone(),
             state: job.state.clone(),
             counts: job.counts,
-            submitted: job.submitted,
-            ended: job.ended,
+            submitted: self.clock.wall(job.submitted),
+            ended: job.ended.map(|ended| self.clock.wall(ended)),
             policy: job.policy,
         })
+    }
+
+    /// A number that no job has or had, also before a restart.
+    pub fn next_job(&self) -> JobId {
+        JobId(self.last_job.saturating_add(1))
+    }
+
+    /// How long ago a job ended, by the engine's time.
+    pub fn ended_for(&self, id: JobId) -> Option<Millis> {
+        let ended = self.jobs[self.jobs.slot(id)?].ended?;
+        Some(self.now.saturating_sub(ended))
     }
 
     /// All jobs in the books, by number.
@@ -44,6 +55,11 @@ impl Engine {
     pub fn counts(&self, id: JobId) -> Option<([Counts; 5], &JobState)> {
         let job = &self.jobs[self.jobs.slot(id)?];
         Some((job.counts, &job.state))
+    }
+
+    /// The namespace of a job.
+    pub fn namespace(&self, id: JobId) -> Option<&str> {
+        Some(&self.jobs[self.jobs.slot(id)?].spec.namespace)
     }
 
     /// A job's tree and what its leaves are made from.
@@ -109,7 +125,7 @@ impl Engine {
         let extra = job.extra(at.node);
         Some(match state {
             TaskState::Waiting => Waits::Children(job.pending(at.node)),
-            TaskState::Delayed => Waits::Backoff(extra.map_or(0, |e| e.until)),
+            TaskState::Delayed => Waits::Backoff(self.clock.shown(extra.map_or(0, |e| e.until))),
             TaskState::Failed => Waits::Quarantined(
                 extra.map_or(0, |e| e.charged()),
                 extra.map(|e| e.why.clone()).unwrap_or_default(),
@@ -182,7 +198,7 @@ impl Engine {
             capacity: worker.capacity,
             state: worker.shown_state(),
             leases: (worker.running.len() + worker.queue.len()) as u32,
-            idle_since: worker.is_idle().then_some(worker.idle_since),
+            idle_since: worker.is_idle().then(|| self.clock.shown(worker.idle_since)),
         };
         self.workers.iter().map(brief).collect()
     }

@@ -292,6 +292,15 @@ impl Workers {
         self.takers.iter().filter(move |takers| takers.take(kind, namespace))
     }
 
+    /// Kinds of which a worker could run a task of a namespace with these needs now.
+    pub(crate) fn free_kinds_for(&self, needs: Needs, namespace: &str) -> KindSet {
+        let free = |takers: &&Takers| {
+            takers.serves.contains(namespace) && takers.free_for(needs).next().is_some()
+        };
+        let takers = self.takers.iter().filter(free);
+        takers.fold(KindSet::NONE, |kinds, takers| kinds.or(takers.kinds))
+    }
+
     /// Kinds that are taken by workers that take this one of this namespace.
     pub(crate) fn rivals(&self, kind: Kind, namespace: &str) -> KindSet {
         let takers = self.takers_of(kind, namespace);

@@ -36,6 +36,7 @@ struct Body {
     node: String,
     capacity: Option<Needs>,
     kinds: KindSet,
+    serves: Serves,
     prefetch: u16,
     /// `None` while not connected.
     session: Option<u64>,
@@ -63,12 +64,21 @@ pub struct Storm {
     pub cluster: bool,
     /// Workers take some kinds only, now and then others than before.
     pub kinds: bool,
+    /// The namespaces of the jobs; where there are several, workers serve some of them.
+    names: Vec<String>,
+    /// Clocks are set, and differ from machine to machine.
+    pub clocks: bool,
     /// What happened, and how often.
     pub seen: BTreeMap<String, u32>,
 }
 
 impl Storm {
     pub fn new(seed: u64, calls: &[Vec<u8>], workers: u64) -> Self {
+        Self::of_namespaces(seed, calls, workers, &[""])
+    }
+
+    /// Its jobs are of these namespaces in turn.
+    pub fn of_namespaces(seed: u64, calls: &[Vec<u8>], workers: u64, names: &[&str]) -> Self {
         let mut dice = Dice(seed);
         let mut config = Config::new(Profile::rfp());
         config.limit_floor = 40_000;
@@ -80,6 +90,7 @@ impl Storm {
         for (id, calls) in calls.iter().enumerate() {
             let mut request = spec(id as u32 + 1, calls, dice.below(2));
             request.priority = dice.below(2) as i32;
+            names[id % names.len()].clone_into(&mut request.namespace);
             world.submit(request);
             jobs.push(id as u32 + 1);
         }
@@ -110,6 +121,8 @@ impl Storm {
             faults: true,
             cluster: true,
             kinds: false,
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+            clocks: false,
             seen: BTreeMap::new(),
         }
     }
@@ -166,16 +179,39 @@ impl Storm {
         if self.kinds && n > 0 && self.faults && self.dice.chance(40) {
             self.bodies[n].kinds = self.some_kinds();
         }
+        if self.names.len() > 1 && n > 0 && self.faults && self.dice.chance(40) {
+            self.bodies[n].serves = self.some_serves();
+        }
         let body = &mut self.bodies[n];
         (body.session, body.drains) = (Some(session), false);
         let held = |(lease, since): &(Assignment, Millis)| {
-            let running = if lease.fence.0.is_multiple_of(3) { None } else { Some(now - since) };
+            let running = if lease.fence.0.is_multiple_of(3) { None } else { Some(now.saturating_sub(*since)) };
             Held { task: lease.task, fence: lease.fence, running }
         };
         let held = body.leases.iter().map(held).collect();
         let worker = worker(&body.name, &body.node, body.capacity.unwrap(), body.prefetch);
-        let worker = WorkerSpec { kinds: body.kinds, ..worker };
+        let worker = WorkerSpec { kinds: body.kinds, serves: body.serves.clone(), ..worker };
         self.on(Event::Joined { session: Session(session), worker, held });
+    }
+
+    fn some_serves(&mut self) -> Serves {
+        if self.dice.chance(20) {
+            return Serves::All;
+        }
+        let names = self.names.clone();
+        Serves::only(names.into_iter().filter(|_| self.dice.chance(60)))
+    }
+
+    /// The machine's clock is set, or another machine's shows something else.
+    fn set_clock(&mut self) {
+        let by = self.dice.below(4_000_000);
+        self.count("clock");
+        if self.dice.chance(50) {
+            let wall = self.world.now.saturating_add(by).saturating_sub(2_000_000);
+            return self.on(Event::Wall(wall));
+        }
+        self.world.now = self.world.now.saturating_sub(by).max(1_000);
+        self.on(Event::Tick);
     }
 
     fn some_kinds(&mut self) -> KindSet {
@@ -320,8 +356,9 @@ impl Storm {
 
     /// A process is gone, with all it had.
     fn bury(&mut self, n: usize) {
-        let Body { name, node, capacity, kinds, prefetch, untold, .. } = std::mem::take(&mut self.bodies[n]);
-        self.bodies[n] = Body { name, node, capacity, kinds, prefetch, untold, ..Body::default() };
+        let Body { name, node, capacity, kinds, serves, prefetch, untold, .. } =
+            std::mem::take(&mut self.bodies[n]);
+        self.bodies[n] = Body { name, node, capacity, kinds, serves, prefetch, untold, ..Body::default() };
     }
 
     /// A death by memory is told, now and then twice.
@@ -365,7 +402,7 @@ impl Storm {
                 .demand(0)
                 .iter()
                 .zip(&rows)
-                .all(|(now, ever)| now.soon <= ever.soon || now.kind != ever.kind)
+                .all(|(now, ever)| now.soon <= ever.soon || now.kind != ever.kind || now.namespace != ever.namespace)
         );
     }
 
@@ -382,6 +419,9 @@ impl Storm {
         let (bytes, from) = snapshot.map_or((None, 0), |(bytes, from)| (Some(bytes), from));
         // Records may come again that the snapshot has already.
         let from = from.saturating_sub(self.dice.below(30) as usize);
+        if self.clocks {
+            self.world.now = self.world.now.saturating_add(self.dice.below(8_000_000)).saturating_sub(4_000_000);
+        }
         let engine = self.world.restored(bytes.as_deref(), &journal[from..]);
         let again: Vec<_> = journal[from..].iter().chain(&journal[from..]).cloned().collect();
         assert_same(&engine, &self.world.restored(bytes.as_deref(), &again), &self.jobs);
@@ -409,6 +449,14 @@ impl Storm {
         self.on(Event::Tick);
         if self.faults && self.dice.chance(8) {
             self.fault();
+        }
+        if self.faults && self.clocks && self.dice.chance(3) {
+            self.set_clock();
+        }
+        if self.names.len() > 1 && self.faults && self.dice.chance(3) {
+            let weigh = |name: &String| (name.clone(), 1 + self.dice.below(5) as u32);
+            let shares = self.names.clone().iter().map(weigh).collect();
+            self.on(Event::Shares(shares));
         }
         if self.cluster {
             self.check_demand();

@@ -62,6 +62,8 @@ pub mod reason {
     pub const UNKNOWN_PROFILE: &str = "UnknownProfile";
     /// The artifact store does not answer; it is tried again.
     pub const STORE_UNAVAILABLE: &str = "StoreUnavailable";
+    /// Its namespace has as many open jobs, or tasks of such, as it may have; it waits for one to be over.
+    pub const QUOTA_EXCEEDED: &str = "QuotaExceeded";
     /// The tree is in the engine's books.
     pub const SUBMITTED: &str = "Submitted";
     /// Proofs are being made.

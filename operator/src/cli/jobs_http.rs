@@ -122,6 +122,7 @@ impl From<SubmitError> for Refusal {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             SubmitError::Crashed => StatusCode::INTERNAL_SERVER_ERROR,
+            SubmitError::Quota { .. } => StatusCode::TOO_MANY_REQUESTS,
             _ => StatusCode::BAD_REQUEST,
         };
         Self(status, error.to_string())

@@ -7,4 +7,5 @@ mod logins;
 mod rechecks;
 mod restarts;
 mod sending;
+mod tenants;
 mod worker;

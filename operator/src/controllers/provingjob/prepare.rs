@@ -52,6 +52,7 @@ impl PrepareError {
             Self::Submit(SubmitError::Store(_) | SubmitError::Unchecked(_)) => {
                 (reason::STORE_UNAVAILABLE, Again::Always)
             }
+            Self::Submit(SubmitError::Quota { .. }) => (reason::QUOTA_EXCEEDED, Again::Always),
             Self::Submit(SubmitError::Stopped | SubmitError::Crashed) | Self::Interrupted(_) => {
                 (reason::PENDING, Again::Always)
             }

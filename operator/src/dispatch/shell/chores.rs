@@ -86,6 +86,9 @@ impl Inner {
                 tracing::warn!(?notice, "work is held up");
             }
             Notice::AtRisk(job, at_risk) => tracing::warn!(job = job.0, at_risk, "deadline"),
+            Notice::NumberTaken { job, name } => {
+                tracing::error!(job = job.0, name, "a job was not entered: its number is another's; a bug");
+            }
             Notice::LeftOut { name, why, .. } => {
                 m.left_out.inc();
                 tracing::warn!(

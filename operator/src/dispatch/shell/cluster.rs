@@ -99,10 +99,10 @@ impl Dispatcher {
         self.inner.room.look(|core| core.engine.find_root(namespace, root))
     }
 
-    /// When a job will be done if it has all workers that are connected now, in milliseconds since 1970; see
-    /// [`Engine::estimate`](arborist_core::engine::Engine::estimate).
+    /// When a job will be done with the workers that are connected now and what goes before it, in milliseconds since
+    /// 1970; see [`Engine::forecast`](arborist_core::engine::Engine::forecast).
     pub fn estimate(&self, id: JobId) -> Option<Millis> {
-        self.inner.room.look(|core| core.engine.estimate(id))
+        self.inner.room.look(|core| core.engine.forecast(id))
     }
 
     /// Who made how many of a job's proofs, and in how much CPU time (milliseconds): most proofs first. `None`

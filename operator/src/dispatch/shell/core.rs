@@ -1,6 +1,7 @@
 //! The engine, its lock, and where its commands go.
 
 use super::chores::Chore;
+use super::clock::Clock;
 use super::lease;
 use crate::dispatch::net::{Peer, SendBuffers};
 use crate::metrics::{Metrics, reason_label};
@@ -16,26 +17,8 @@ use arborist_core::wire::{Lease, ToWorker};
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 use tokio::sync::{mpsc, watch};
-
-/// Milliseconds since 1970 that never go back, whatever is done to the machine's clock.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Clock {
-    origin: Instant,
-    at_origin: Millis,
-}
-
-impl Clock {
-    pub(super) fn new() -> Self {
-        let at_origin = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as Millis);
-        Self { origin: Instant::now(), at_origin }
-    }
-
-    pub(super) fn now(&self) -> Millis {
-        self.at_origin + self.origin.elapsed().as_millis() as Millis
-    }
-}
 
 /// A worker's login.
 pub(super) struct SessionEntry {
@@ -65,7 +48,6 @@ pub(super) struct Core {
     /// Workers that were told to leave and whose end was not told yet, by name: they are told so at each login.
     pub leaving: HashSet<String>,
     pub jobs: HashMap<JobId, JobEntry>,
-    pub next_job: u32,
     /// Records since the last snapshot.
     pub since_snapshot: u64,
     /// Leases of tasks whose bad proof is being moved aside: they go out once it is gone.
@@ -79,7 +61,7 @@ pub(super) struct Core {
 }
 
 impl Core {
-    pub(super) fn new(engine: Engine, next_job: u32) -> Self {
+    pub(super) fn new(engine: Engine) -> Self {
         Self {
             engine,
             sessions: HashMap::new(),
@@ -87,7 +69,6 @@ impl Core {
             tokens: HashMap::new(),
             leaving: HashSet::new(),
             jobs: HashMap::new(),
-            next_job,
             since_snapshot: 0,
             held_back: HashMap::new(),
             journal_torn: false,

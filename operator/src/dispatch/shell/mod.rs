@@ -2,6 +2,7 @@
 
 mod access;
 mod chores;
+mod clock;
 mod cluster;
 mod core;
 mod facts;
@@ -9,6 +10,7 @@ mod front;
 mod lease;
 mod lookup;
 mod order;
+mod quotas;
 mod recheck;
 mod resolve;
 mod retention;
@@ -17,6 +19,7 @@ mod snapshots;
 mod start;
 mod submit;
 
+pub use quotas::{Quota, Quotas};
 pub use resolve::BadBlock;
 pub use roots::{FakeRoots, Plonky2Roots, ProgramRoots, RootCheck, RootProblem, RootVerifier};
 pub use start::StartError;
@@ -93,6 +96,8 @@ pub struct Options {
     /// Finished jobs and the proofs that no other job uses are deleted after so long; `None` keeps them. See
     /// [`Dispatcher::keep_roots`] too.
     pub retention: Option<Duration>,
+    /// How much each namespace may have in the books at once.
+    pub quotas: Quotas,
     /// At a start, proofs that the journal does not know are looked for so long at most before workers are
     /// served; then the search goes on beside.
     pub lookup: Duration,
@@ -125,6 +130,7 @@ impl Options {
             snapshot_records: 500_000,
             snapshot_interval: Duration::from_secs(300),
             retention: Some(Duration::from_secs(24 * 3600)),
+            quotas: Quotas::default(),
             lookup: Duration::from_secs(1),
         }
     }
@@ -253,10 +259,11 @@ impl Dispatcher {
         self.inner.room.look(|core| core.engine.jobs().filter_map(|id| core.engine.job(id)).collect())
     }
 
-    /// The engine's time in milliseconds since 1970: the machine's at the dispatcher's start, and counted from there.
-    /// It never goes back. Deadlines, and times that views of jobs and workers say, are by this clock.
+    /// The wall clock's time in milliseconds since 1970, as far as the engine was told: that is within a tenth of a
+    /// second after the machine's clock was set. Deadlines, and times that views of jobs and workers say, are by this
+    /// clock.
     pub fn now(&self) -> Millis {
-        self.inner.room.clock.now()
+        self.inner.room.clock.wall()
     }
 
     /// What is worth keeping of a job; `None` for an unknown one. Takes some milliseconds for a large block.

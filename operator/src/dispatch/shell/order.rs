@@ -6,6 +6,7 @@ use arborist_core::circuit::Kind;
 use arborist_core::engine::{ClassView, Event, JobId, JobState, PreparedJob};
 use arborist_core::order::choose;
 use arborist_core::sim::{Costs, Pool};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,8 +17,8 @@ const CHANGE: u32 = 4;
 /// … and less than this many percent of the job are done.
 const WORTH_IT_PERCENT: u64 = 80;
 
-/// A job whose order may be chosen: which it follows now, and its tree.
-type Candidate = (JobId, usize, Arc<PreparedJob>);
+/// A job whose order may be chosen: which it follows now, its tree, and the machines that serve it.
+type Candidate = (JobId, usize, Arc<PreparedJob>, Vec<Pool>);
 
 /// The machines that a job's order was chosen for.
 struct Chosen {
@@ -32,9 +33,9 @@ impl Inner {
         loop {
             // a new job, or time to look at the machines; which one makes no difference
             let _ = tokio::time::timeout(LOOK, self.reorder.notified()).await;
-            let (pools, costs, jobs) = self.machines_and_jobs();
+            let (costs, jobs) = self.machines_and_jobs();
             chosen.retain(|c| jobs.iter().any(|(id, ..)| *id == c.job));
-            for (job, policy, tree) in jobs {
+            for (job, policy, tree, pools) in jobs {
                 let before = chosen.iter().position(|c| c.job == job);
                 if pools.is_empty() || before.is_some_and(|at| !differ(&chosen[at].pools, &pools)) {
                     continue;
@@ -44,7 +45,7 @@ impl Inner {
                     tokio::task::spawn_blocking(move || choose(&tree.shape, &machines, &costs)).await;
                 let Ok(choice) = choice else { continue };
                 before.into_iter().for_each(|at| _ = chosen.swap_remove(at));
-                chosen.push(Chosen { job, pools: pools.clone() });
+                chosen.push(Chosen { job, pools });
                 if let Some(choice) = choice
                     && choice.policy != policy
                 {
@@ -62,12 +63,11 @@ impl Inner {
         }
     }
 
-    fn machines_and_jobs(&self) -> (Vec<Pool>, Costs, Vec<Candidate>) {
+    fn machines_and_jobs(&self) -> (Costs, Vec<Candidate>) {
         let profile = &self.options.engine.profile;
         self.room.look(|core| {
-            let classes = core.engine.capacity();
             let pool = |c: &ClassView| Pool { count: c.workers, capacity: c.capacity, kinds: c.kinds };
-            let pools = classes.iter().map(pool).collect();
+            let mut of: BTreeMap<String, Vec<Pool>> = BTreeMap::new();
             let learned = core.engine.learned();
             let millis = Kind::ALL.map(|kind| learned.median(kind, 0).max(1));
             let mut jobs = vec![];
@@ -80,10 +80,13 @@ impl Inner {
                 if let (true, Some(tree), Some(view)) =
                     (worth_it, core.engine.prepared_job(id), core.engine.job(id))
                 {
-                    jobs.push((id, view.policy, tree.clone()));
+                    let namespace = view.spec.namespace;
+                    let classes = || core.engine.capacity_for(&namespace).iter().map(pool).collect();
+                    let pools = of.entry(namespace.clone()).or_insert_with(classes).clone();
+                    jobs.push((id, view.policy, tree.clone(), pools));
                 }
             }
-            (pools, Costs { needs: profile.needs, millis }, jobs)
+            (Costs { needs: profile.needs, millis }, jobs)
         })
     }
 }

@@ -47,12 +47,12 @@ impl Dispatcher {
 }
 
 /// Whether a job's time is up.
-fn is_due(state: &JobState, ended: Option<Millis>, keep: Millis, now: Millis) -> bool {
+fn is_due(state: &JobState, ended_for: Option<Millis>, keep: Millis) -> bool {
     let over = match state {
         JobState::Complete | JobState::Failed { .. } | JobState::Cancelled => true,
         JobState::Proving | JobState::Checking => false,
     };
-    over && ended.is_some_and(|ended| ended.saturating_add(keep) <= now)
+    over && ended_for.is_some_and(|millis| millis >= keep)
 }
 
 /// Of a job's tasks and inputs, the keys to delete: those that no other job has. After a reorg another job
@@ -96,10 +96,10 @@ impl Inner {
     }
 
     fn due(&self, keep: Millis) -> Vec<JobId> {
-        let now = self.room.clock.now();
         self.room.look(|core| {
             let due = |id: &JobId| {
-                core.engine.job(*id).is_some_and(|view| is_due(&view.state, view.ended, keep, now))
+                let counts = core.engine.counts(*id);
+                counts.is_some_and(|(_, state)| is_due(state, core.engine.ended_for(*id), keep))
             };
             core.engine.jobs().filter(due).collect()
         })
@@ -200,16 +200,16 @@ mod tests {
     #[test]
     fn only_jobs_that_are_over_for_long_enough_are_due() {
         let failed = JobState::Failed { why: String::new() };
-        for (state, ended, expected) in [
-            (JobState::Complete, Some(100), true),
-            (JobState::Complete, Some(101), false),
+        for (state, ended_for, expected) in [
+            (JobState::Complete, Some(900), true),
+            (JobState::Complete, Some(899), false),
             (JobState::Complete, None, false),
-            (failed, Some(0), true),
-            (JobState::Cancelled, Some(0), true),
-            (JobState::Proving, Some(0), false),
-            (JobState::Checking, Some(0), false),
+            (failed, Some(1_000), true),
+            (JobState::Cancelled, Some(1_000), true),
+            (JobState::Proving, Some(1_000), false),
+            (JobState::Checking, Some(1_000), false),
         ] {
-            assert_eq!(is_due(&state, ended, 900, 1000), expected, "{state:?} {ended:?}");
+            assert_eq!(is_due(&state, ended_for, 900), expected, "{state:?} {ended_for:?}");
         }
     }
 

@@ -1,7 +1,8 @@
 //! Starting: the journal is taken over, the engine restored, the lost tail looked up, the door opened.
 
 use super::chores::Chore;
-use super::core::{Clock, Core, EngineRoom, JobEntry};
+use super::clock::Clock;
+use super::core::{Core, EngineRoom, JobEntry};
 use super::front::Front;
 use super::lookup::{Ended, Search};
 use super::resolve;
@@ -101,7 +102,7 @@ impl Dispatcher {
         let epoch = recovered.epoch;
         let records = recovered.records.len();
         let clock = Clock::new();
-        let restored = restore(&options, &store, recovered, clock).await?;
+        let restored = restore(&options, &store, recovered, clock.clone()).await?;
         let handle = journal.start();
         let (chores_in, chores) = mpsc::unbounded_channel();
         let inner = Arc::new(build(
@@ -161,8 +162,7 @@ fn build(
     let metrics = Arc::new(metrics);
     let Restored { engine, mut statements } = restored;
     let jobs: Vec<JobId> = engine.jobs().collect();
-    let next_job = jobs.iter().map(|id| id.0 + 1).max().unwrap_or(1);
-    let mut core = Core::new(engine, next_job);
+    let mut core = Core::new(engine);
     for id in jobs {
         if let Some(other) = core.engine.other_system(id) {
             let ours = options.engine.profile.system();
@@ -312,7 +312,12 @@ impl Inner {
             let (now, next) = self.room.look(|core| (self.room.clock.now(), core.engine.next_deadline()));
             let wait = next.map_or(TICKS.1, |at| Duration::from_millis(at.saturating_sub(now)));
             tokio::time::sleep(wait.clamp(TICKS.0, TICKS.1)).await;
-            self.room.drive(&mut SendBuffers::default(), |core, now| core.event(now, Event::Tick));
+            self.room.drive(&mut SendBuffers::default(), |core, now| {
+                if let Some(wall) = self.room.clock.was_set() {
+                    core.event(now, Event::Wall(wall));
+                }
+                core.event(now, Event::Tick);
+            });
         }
     }
 

@@ -81,6 +81,20 @@ pub enum SubmitError {
     /// The namespace is none.
     #[error("namespace: `{0}`, allowed are 1 to 63 of a-z, 0-9 and -, neither first nor last a -")]
     BadNamespace(String),
+    /// Its namespace has as much in the books as it may have: later it may be taken.
+    #[error("quota: {} has {has} {limit}, with {more} more it is over the {allowed} that it may have", shown(.namespace))]
+    Quota {
+        /// What is limited.
+        limit: &'static str,
+        /// Whose it is.
+        namespace: String,
+        /// So many it may have.
+        allowed: u64,
+        /// So many it has.
+        has: u64,
+        /// So many came.
+        more: u64,
+    },
     /// The artifact store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -98,6 +112,11 @@ pub enum SubmitError {
     /// The dispatcher has stopped, or was fenced.
     #[error("the dispatcher has stopped")]
     Stopped,
+}
+
+/// A namespace in a sentence.
+fn shown(namespace: &str) -> String {
+    if namespace.is_empty() { "no namespace".into() } else { format!("namespace {namespace}") }
 }
 
 /// A job built and ready to be handed to the engine.
@@ -130,12 +149,14 @@ impl Dispatcher {
             }
             return inner.take_up_again(job, deadline).await;
         }
+        inner.check_quota(&built.job)?;
         inner.put_inputs(built.inputs, built.block).await?;
         let found = inner.proofs_made_before(&built.job).await?;
         let _one_at_a_time = inner.submitting.lock().await;
         if let Some(job) = inner.known_job(&built.job) {
             return inner.take_up_again(job, deadline).await;
         }
+        inner.check_quota(&built.job)?;
         let job = inner.enter(None, built.job, built.statements, found, began)?;
         drop(kept);
         inner.durable().await.map_err(|_| SubmitError::Stopped)?;
@@ -203,6 +224,11 @@ impl Inner {
         self.room.look(|core| core.engine.find_root(&job.spec.namespace, root))
     }
 
+    fn check_quota(&self, job: &PreparedJob) -> Result<(), SubmitError> {
+        let tasks = job.ids.len() as u64;
+        self.room.look(|core| self.options.quotas.check(core, &job.spec.namespace, tasks))
+    }
+
     async fn take_up_again(&self, job: JobId, deadline: Option<Millis>) -> Result<JobId, SubmitError> {
         let stopped = |_| SubmitError::Stopped;
         let (ended, gave_up) = self.room.look(|core| match core.engine.counts(job) {
@@ -211,6 +237,7 @@ impl Inner {
             _ => (false, false),
         });
         if ended {
+            self.room.look(|core| self.options.quotas.check_again(core, job))?;
             self.change(job, Event::Deadline(job, deadline)).map_err(stopped)?;
         }
         if ended || gave_up {
@@ -271,8 +298,7 @@ impl Inner {
         }
         self.metrics.recovered.inc_by(found.len() as u64);
         let id = self.room.drive(&mut SendBuffers::default(), |core, now| {
-            let id = again.unwrap_or(JobId(core.next_job));
-            core.next_job = core.next_job.max(id.0 + 1);
+            let id = again.unwrap_or_else(|| core.engine.next_job());
             let before = again.and_then(|id| {
                 core.event(now, Event::Forget(id));
                 core.jobs.remove(&id)
