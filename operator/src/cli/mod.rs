@@ -20,6 +20,7 @@ mod run;
 mod serve;
 mod signals;
 mod submit;
+mod tenants;
 mod verify;
 mod worker_program;
 

@@ -12,6 +12,7 @@ use super::prove::{parse_duration, parse_prover};
 use super::serve::{BackendName, Plan, PluginArgs, ProfileName, Served};
 use super::signals::Signals;
 use super::submit::{now_millis, request};
+use super::tenants::TenantArgs;
 use crate::dispatch::{SubmitRequest, SubmitSource};
 use serde_json::json;
 use std::io::Write;
@@ -74,6 +75,8 @@ pub struct Args {
     /// Write the addresses into this JSON file once everything is served
     #[arg(long)]
     ready_file: Option<PathBuf>,
+    #[command(flatten)]
+    tenants: TenantArgs,
     #[command(flatten)]
     log: LogArgs,
 }
@@ -162,6 +165,7 @@ impl Args {
             lease: Some(self.lease),
             max_attempts: Some(self.max_attempts),
             larger_machines: true,
+            tenants: self.tenants.clone(),
             login: None,
             authority: None,
         }

@@ -1,6 +1,7 @@
 //! A dispatcher with all it needs around it: artifact store, TLS, tokens, metrics. Shared by `run` and `prove`.
 
 use super::CliError;
+use super::tenants::TenantArgs;
 use super::worker_program;
 use crate::dispatch::{
     Dispatcher, FakeRoots, Login, Options, Plonky2Roots, ProgramRoots, RootVerifier, StartError, StaticToken,
@@ -144,6 +145,8 @@ pub struct Plan {
     pub max_attempts: Option<u8>,
     /// Whether a proof that was killed for its memory waits for a larger machine than the profile asks for.
     pub larger_machines: bool,
+    /// Shares and quotas of namespaces.
+    pub tenants: TenantArgs,
     /// Checks workers' tokens; `None`: the one token of the state folder.
     pub login: Option<Arc<dyn Login>>,
     /// The certificate authority; `None`: the state folder's.
@@ -299,6 +302,8 @@ fn options(
     if plan.larger_machines {
         options.engine = options.engine.with_larger_classes();
     }
+    options.engine.shares = plan.tenants.weights();
+    options.quotas = plan.tenants.quotas();
     Ok(options)
 }
 

@@ -13,6 +13,7 @@ use super::needs::NeedsArgs;
 use super::prove::parse_duration;
 use super::serve::{BackendName, Plan, PluginArgs, ProfileName};
 use super::signals::Signals;
+use super::tenants::TenantArgs;
 use crate::controllers::{Scope, Settings};
 use crate::kubernetes::endpoints::Address;
 use std::net::{IpAddr, SocketAddr};
@@ -95,6 +96,8 @@ pub struct Args {
     #[arg(long, env = "ARBORIST_ALLOW_LOCAL_ADDRESSES")]
     allow_local_addresses: bool,
     #[command(flatten)]
+    tenants: TenantArgs,
+    #[command(flatten)]
     log: LogArgs,
 }
 
@@ -171,6 +174,7 @@ impl Args {
             lease: Some(self.lease),
             max_attempts: Some(self.max_attempts),
             larger_machines: true,
+            tenants: self.tenants.clone(),
             login: None,
             authority: None,
         }

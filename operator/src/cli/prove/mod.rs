@@ -19,6 +19,7 @@ use super::logging;
 use super::serve::{Plan, Served};
 use super::signals::Signals;
 use super::submit::now_millis;
+use super::tenants::TenantArgs;
 use super::worker_program;
 use crate::dispatch::{Dispatcher, Progress};
 use crate::tls::{CA_FILE, TOKEN_FILE};
@@ -160,6 +161,7 @@ impl Args {
             lease: None,
             max_attempts: None,
             larger_machines: false,
+            tenants: TenantArgs::default(),
             login: None,
             authority: None,
         }
