@@ -11,5 +11,6 @@ pub mod metrics;
 mod places;
 pub mod report;
 pub mod store;
+pub mod tenants;
 pub mod tls;
 pub mod tls_serve;

@@ -33,9 +33,20 @@
 - --leader-lease={{ .Values.operator.leaderLease }}
 - --max-attempts={{ .Values.operator.maxAttempts }}
 - --log-format={{ .Values.operator.logFormat }}
+{{- if include "arborist.tenants" . }}
+- --tenants=/etc/arborist/tenants.yaml
+{{- end }}
 {{- with .Values.operator.extraArgs }}
 {{ toYaml . }}
 {{- end }}
+{{- end -}}
+
+{{/* The file of --tenants; empty when there is nothing to say. */}}
+{{- define "arborist.tenants" -}}
+{{- $tenants := .Values.tenants -}}
+{{- if or $tenants.shared $tenants.defaults $tenants.namespaces -}}
+{{ toYaml $tenants }}
+{{- end -}}
 {{- end -}}
 
 {{- define "arborist.env" -}}

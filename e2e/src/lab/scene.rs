@@ -23,6 +23,13 @@ pub struct Scene<'a> {
     pub seed: u64,
 }
 
+impl<'a> Scene<'a> {
+    /// Another namespace of the same story; whoever makes it clears it.
+    pub fn beside(&self, name: &str) -> Scene<'a> {
+        Scene { namespace: format!("{}-{name}", self.namespace), seed: self.seed + (1 << 20), ..*self }
+    }
+}
+
 impl Scene<'_> {
     /// The API of pools.
     pub fn pools(&self) -> Api<ProverPool> {

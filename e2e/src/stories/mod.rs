@@ -23,6 +23,7 @@ mod scale;
 mod scaling;
 mod store_down;
 mod suspend;
+mod tenants;
 mod upgrade;
 
 use crate::lab::wait::secs;
@@ -115,6 +116,7 @@ pub const STORIES: &[Story] = &[
     story!(same_block, FAKE, "the same block twice: the second is done from the artifacts"),
     story!(priorities, FAKE, "two jobs at once: the one of higher priority goes first"),
     story!(suspend, FAKE, "a suspended job starts nothing, a resumed one goes on"),
+    story!(tenants, FAKE, "two namespaces: nobody's pools prove the other's jobs unless both agree"),
     story!(delete_job, FAKE, "a job deleted while it runs: workers stop, the next job goes on"),
     story!(deadline, FAKE, "a deadline that passes fails the job, one that is moved does not"),
     story!(scaling, FAKE, "from nothing to workers and back to nothing; kubectl scale of a fixed pool"),

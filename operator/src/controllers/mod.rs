@@ -9,6 +9,7 @@ pub mod provingjob;
 
 use crate::dispatch::Dispatcher;
 use crate::kubernetes::{Metrics, Trust};
+use crate::tenants::Tenants;
 use arborist_core::profile::Profile;
 use arborist_system::watchdog::Watchdog;
 use ed25519_dalek::SigningKey;
@@ -66,6 +67,8 @@ pub struct Settings {
     /// Blocks are fetched from, and reports sent to, loopback and link-local addresses too. Whoever may write a
     /// ProvingJob names those addresses: on a cluster the node's metadata service must stay out of reach.
     pub allow_local_addresses: bool,
+    /// What each namespace may have, and whose pools may prove whose jobs.
+    pub tenants: Arc<Tenants>,
 }
 
 impl Settings {

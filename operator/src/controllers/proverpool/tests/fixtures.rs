@@ -30,6 +30,7 @@ pub fn settings() -> Settings {
         backend: "plonky2".into(),
         profile: Profile::rfp(),
         allow_local_addresses: false,
+        tenants: Default::default(),
     }
 }
 

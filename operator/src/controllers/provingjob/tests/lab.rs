@@ -273,6 +273,7 @@ pub fn settings(backend: &str) -> Settings {
         backend: backend.into(),
         profile: Profile::rfp(),
         allow_local_addresses: true,
+        tenants: Default::default(),
     }
 }
 

@@ -1,0 +1,204 @@
+//! What each namespace may have, and whose pools may prove whose jobs: the operator's own word on tenants.
+//!
+//! A namespace is a tenant. A pool proves its own namespace's jobs. It proves another's only if both sides agree: the pool
+//! names the job's namespace (`spec.jobNamespaces`), and the job names the pool's (`spec.poolNamespaces`) or the operator
+//! does so in its place ([`Grant`]).
+
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// Stands for every namespace.
+pub const ANY: &str = "*";
+/// The longest name of a namespace.
+const MAX_NAME: usize = 63;
+
+/// The operator's settings for tenants, as read from the file of `--tenants`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Tenants {
+    /// Agreements made in the place of the jobs' namespaces.
+    pub shared: Vec<Grant>,
+    /// Limits of every namespace that has none of its own.
+    pub defaults: Limits,
+    /// Limits by namespace; what one leaves out is as in `defaults`.
+    pub namespaces: BTreeMap<String, Limits>,
+}
+
+/// Pools of one namespace may prove jobs of others, without each job's word.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Grant {
+    /// Namespace of the pools.
+    pub pools: String,
+    /// Namespaces of the jobs; `*` is all.
+    pub jobs: Vec<String>,
+}
+
+/// What a namespace may have. What is left out has no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Limits {
+    /// Its share of the cores while others want them too, relative to theirs: 1 to 1,000; 1 if left out.
+    pub weight: Option<u32>,
+    /// Jobs that are being proven or wait for it.
+    pub open_jobs: Option<u32>,
+    /// Tasks of these jobs.
+    pub open_tasks: Option<u32>,
+    /// Worker pods of all its pools.
+    pub pods: Option<u32>,
+}
+
+/// Why the file can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TenantsError {
+    /// The file can't be read.
+    #[error("can't be read")]
+    Unreadable(#[from] std::io::Error),
+    /// It is no such file.
+    #[error("{0}")]
+    Malformed(String),
+    /// A value is not allowed.
+    #[error("{field}: {value:?} is not {allowed}")]
+    Value {
+        /// Its place.
+        field: String,
+        /// What stands there.
+        value: String,
+        /// What may.
+        allowed: &'static str,
+    },
+}
+
+impl Tenants {
+    /// Reads a file of settings.
+    ///
+    /// # Errors
+    /// It can't be read, or says what is not allowed.
+    pub fn read(path: &Path) -> Result<Self, TenantsError> {
+        Self::parse(&std::fs::read_to_string(path)?)
+    }
+
+    /// Settings from YAML; an empty text has none.
+    ///
+    /// # Errors
+    /// It says what is not allowed.
+    pub fn parse(text: &str) -> Result<Self, TenantsError> {
+        if text.trim().is_empty() {
+            return Ok(Self::default());
+        }
+        let tenants: Self =
+            serde_saphyr::from_str(text).map_err(|error| TenantsError::Malformed(error.to_string()))?;
+        tenants.check()?;
+        Ok(tenants)
+    }
+
+    fn check(&self) -> Result<(), TenantsError> {
+        const NAMESPACE: &str = "the name of a namespace";
+        let value = |field: String, value: &str, allowed| {
+            Err(TenantsError::Value { field, value: value.to_owned(), allowed })
+        };
+        for (place, grant) in self.shared.iter().enumerate() {
+            if !is_namespace(&grant.pools) {
+                return value(format!("shared[{place}].pools"), &grant.pools, NAMESPACE);
+            }
+            if let Some(bad) = grant.jobs.iter().find(|name| *name != ANY && !is_namespace(name)) {
+                return value(format!("shared[{place}].jobs"), bad, "the name of a namespace or *");
+            }
+        }
+        if let Some(bad) = self.namespaces.keys().find(|name| !is_namespace(name)) {
+            return value("namespaces".into(), bad, NAMESPACE);
+        }
+        let named = self.namespaces.iter().map(|(name, limits)| (format!("namespaces.{name}"), limits));
+        for (field, limits) in named.chain([("defaults".to_owned(), &self.defaults)]) {
+            if let Some(weight) = limits.weight.filter(|weight| !(1..=1_000).contains(weight)) {
+                return value(format!("{field}.weight"), &weight.to_string(), "between 1 and 1000");
+            }
+        }
+        Ok(())
+    }
+
+    /// What a namespace may have.
+    pub fn limits(&self, namespace: &str) -> Limits {
+        let own = self.namespaces.get(namespace).copied().unwrap_or_default();
+        Limits {
+            weight: own.weight.or(self.defaults.weight),
+            open_jobs: own.open_jobs.or(self.defaults.open_jobs),
+            open_tasks: own.open_tasks.or(self.defaults.open_tasks),
+            pods: own.pods.or(self.defaults.pods),
+        }
+    }
+
+    /// Namespaces whose pools may prove this job, as far as its side is asked: its own, those that it names, and those
+    /// that the operator adds.
+    pub fn pools_for(&self, namespace: &str, named: &[String]) -> BTreeSet<String> {
+        let granted = |grant: &&Grant| grant.jobs.iter().any(|jobs| jobs == ANY || jobs == namespace);
+        let granted = self.shared.iter().filter(granted).map(|grant| grant.pools.clone());
+        granted.chain(named.iter().cloned()).chain([namespace.to_owned()]).collect()
+    }
+}
+
+/// Whether a text can be a namespace's name: a DNS label.
+fn is_namespace(name: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let bytes = name.as_bytes();
+    let ends = [bytes.first(), bytes.last()];
+    (1..=MAX_NAME).contains(&bytes.len())
+        && bytes.iter().all(|byte| inner(*byte))
+        && ends.into_iter().flatten().all(|byte| *byte != b'-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = "
+shared:
+  - {pools: provers, jobs: [team-a, team-b]}
+  - {pools: spare, jobs: ['*']}
+defaults: {openJobs: 100, pods: 50}
+namespaces:
+  team-a: {weight: 3, pods: 200}
+";
+
+    #[test]
+    fn a_namespace_has_its_own_limits_and_else_the_defaults() {
+        let tenants = Tenants::parse(FILE).unwrap();
+        let defaults = Limits { open_jobs: Some(100), pods: Some(50), ..Limits::default() };
+        assert_eq!(tenants.limits("team-b"), defaults);
+        assert_eq!(tenants.limits("team-a"), Limits { weight: Some(3), pods: Some(200), ..defaults });
+        assert_eq!(Tenants::parse(" \n").unwrap().limits("team-a"), Limits::default());
+    }
+
+    #[test]
+    fn a_job_may_be_proven_by_its_own_pools_those_it_names_and_those_that_the_operator_adds() {
+        let tenants = Tenants::parse(FILE).unwrap();
+        let pools = |namespace: &str, named: &[&str]| {
+            let named: Vec<String> = named.iter().map(|name| (*name).to_owned()).collect();
+            tenants.pools_for(namespace, &named).into_iter().collect::<Vec<_>>()
+        };
+        assert_eq!(pools("team-a", &[]), ["provers", "spare", "team-a"]);
+        assert_eq!(pools("team-c", &[]), ["spare", "team-c"]);
+        assert_eq!(pools("team-c", &["team-a"]), ["spare", "team-a", "team-c"]);
+        let alone = Tenants::default().pools_for("team-a", &[]);
+        assert_eq!(alone.into_iter().collect::<Vec<_>>(), ["team-a"]);
+    }
+
+    #[test]
+    fn a_file_that_says_what_is_not_allowed_is_refused_with_the_place() {
+        for (text, says) in [
+            ("namespaces: {Team: {}}", "namespaces: \"Team\" is not the name of a namespace"),
+            ("shared: [{pools: '*', jobs: [a]}]", "shared[0].pools: \"*\" is not the name of a namespace"),
+            ("shared: [{pools: a, jobs: [b, -c]}]", "shared[0].jobs: \"-c\" is not the name of a namespace or *"),
+            ("defaults: {weight: 0}", "defaults.weight: \"0\" is not between 1 and 1000"),
+            ("namespaces: {a: {weight: 1001}}", "namespaces.a.weight: \"1001\" is not between 1 and 1000"),
+            ("namespaces: {a: {pots: 1}}", "unknown field `pots`"),
+            ("defaults: {pods: -1}", "pods"),
+            ("tenants: {}", "unknown field `tenants`"),
+            ("[]", "expected"),
+        ] {
+            let error = Tenants::parse(text).unwrap_err().to_string();
+            assert!(error.contains(says), "{text}: {error}");
+        }
+    }
+}
