@@ -1,9 +1,10 @@
 //! What each namespace may have, and whose pools may prove whose jobs: the operator's own word on tenants.
 //!
 //! A namespace is a tenant. A pool proves its own namespace's jobs. It proves another's only if both sides agree: the pool
-//! names the job's namespace (`spec.jobNamespaces`), and the job names the pool's (`spec.poolNamespaces`) or the operator
-//! does so in its place ([`Grant`]).
+//! names the job's namespace (`spec.jobNamespaces`), and the operator's settings allow it in the place of the job's
+//! namespace ([`Grant`]).
 
+use arborist_core::engine::Serves;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -129,12 +130,19 @@ impl Tenants {
         }
     }
 
-    /// Namespaces whose pools may prove this job, as far as its side is asked: its own, those that it names, and those
-    /// that the operator adds.
-    pub fn pools_for(&self, namespace: &str, named: &[String]) -> BTreeSet<String> {
-        let granted = |grant: &&Grant| grant.jobs.iter().any(|jobs| jobs == ANY || jobs == namespace);
-        let granted = self.shared.iter().filter(granted).map(|grant| grant.pools.clone());
-        granted.chain(named.iter().cloned()).chain([namespace.to_owned()]).collect()
+    /// Whose jobs the pools of a namespace prove when they name these (`spec.jobNamespaces`): their own namespace's, and those
+    /// of which both sides agree.
+    pub fn serves(&self, namespace: &str, named: &[String]) -> Serves {
+        let grants = self.shared.iter().filter(|grant| grant.pools == namespace);
+        let granted: BTreeSet<&str> = grants.flat_map(|grant| &grant.jobs).map(String::as_str).collect();
+        let named: BTreeSet<&str> = named.iter().map(String::as_str).collect();
+        let own = [namespace];
+        match (named.contains(ANY), granted.contains(ANY)) {
+            (true, true) => Serves::All,
+            (true, false) => Serves::only(granted.into_iter().chain(own)),
+            (false, true) => Serves::only(named.into_iter().chain(own)),
+            (false, false) => Serves::only(named.intersection(&granted).copied().chain(own)),
+        }
     }
 }
 
@@ -171,17 +179,21 @@ namespaces:
     }
 
     #[test]
-    fn a_job_may_be_proven_by_its_own_pools_those_it_names_and_those_that_the_operator_adds() {
+    fn a_pool_serves_its_own_namespace_and_those_of_which_both_sides_agree() {
         let tenants = Tenants::parse(FILE).unwrap();
-        let pools = |namespace: &str, named: &[&str]| {
+        for (pools, named, served) in [
+            ("provers", &[][..], Serves::only(["provers"])),
+            ("provers", &["team-a", "team-c"], Serves::only(["provers", "team-a"])),
+            ("provers", &["*"], Serves::only(["provers", "team-a", "team-b"])),
+            ("spare", &[], Serves::only(["spare"])),
+            ("spare", &["team-c"], Serves::only(["spare", "team-c"])),
+            ("spare", &["*"], Serves::All),
+            ("team-a", &["*"], Serves::only(["team-a"])),
+            ("team-a", &["team-b"], Serves::only(["team-a"])),
+        ] {
             let named: Vec<String> = named.iter().map(|name| (*name).to_owned()).collect();
-            tenants.pools_for(namespace, &named).into_iter().collect::<Vec<_>>()
-        };
-        assert_eq!(pools("team-a", &[]), ["provers", "spare", "team-a"]);
-        assert_eq!(pools("team-c", &[]), ["spare", "team-c"]);
-        assert_eq!(pools("team-c", &["team-a"]), ["spare", "team-a", "team-c"]);
-        let alone = Tenants::default().pools_for("team-a", &[]);
-        assert_eq!(alone.into_iter().collect::<Vec<_>>(), ["team-a"]);
+            assert_eq!(tenants.serves(pools, &named), served, "{pools} {named:?}");
+        }
     }
 
     #[test]

@@ -66,8 +66,8 @@ pub struct ProverPoolSpec {
     #[schemars(length(max = 5))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub circuits: Vec<CircuitKind>,
-    /// Namespaces whose jobs this pool's workers may prove beside those of its own namespace; `*` is all. Such a job has to
-    /// agree: by its `spec.poolNamespaces`, or by the operator's settings.
+    /// Namespaces whose jobs this pool's workers may prove beside those of its own namespace; `*` is all. The operator's
+    /// settings have to allow it in the place of the jobs' namespaces.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 63), regex(pattern = r"^(\*|[a-z0-9]([a-z0-9-]*[a-z0-9])?)$")))]
     #[x_kube(merge_strategy = ListMerge::Set)]

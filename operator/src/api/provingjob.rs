@@ -45,8 +45,6 @@ use serde::{Deserialize, Serialize};
     .message("deadline, deadlineSeconds: at most one of them may be set"))]
 #[x_kube(validation = Rule::new("has(self.reportTo) == has(oldSelf.reportTo) && (!has(self.reportTo) || self.reportTo == oldSelf.reportTo)")
     .message("reportTo: can't be changed; make another job"))]
-#[x_kube(validation = Rule::new("has(self.poolNamespaces) == has(oldSelf.poolNamespaces) && (!has(self.poolNamespaces) || self.poolNamespaces == oldSelf.poolNamespaces)")
-    .message("poolNamespaces: can't be changed; make another job"))]
 pub struct ProvingJobSpec {
     /// Chain of the block.
     #[schemars(range(min = 0))]
@@ -70,12 +68,6 @@ pub struct ProvingJobSpec {
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("circuitProfile: can't be changed; make another job"))]
     pub circuit_profile: String,
-    /// Namespaces whose pools may prove this job beside those of its own namespace: their owners see the block's data. Such a
-    /// pool has to agree, by its `spec.jobNamespaces`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")))]
-    #[x_kube(merge_strategy = ListMerge::Set)]
-    pub pool_namespaces: Vec<String>,
     /// When the block must be proven; after that the job fails. May be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Time>,

@@ -6,7 +6,6 @@ use super::client::causes;
 use super::pods::PodBook;
 use crate::api::TOKEN_AUDIENCE;
 use crate::controllers::Scope;
-use arborist_core::engine::Serves;
 use crate::dispatch::{Identity, Login, Refusal};
 use futures::future::BoxFuture;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
@@ -175,7 +174,7 @@ impl Desk {
             worker: Some(record.worker().to_owned()),
             node: record.node.as_deref().map(str::to_owned),
             capacity: record.capacity,
-            serves: Serves::only([namespace]),
+            serves: self.book.serves(&record),
             // until its grace is over it finishes what it runs, and whoever leads takes that in
             draining: record.deleting,
         })

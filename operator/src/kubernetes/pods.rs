@@ -10,6 +10,7 @@ pub use record::{Ended, Phase, PodRecord, Scheduling, Stranger, Waiting, Waits};
 pub use watch::watch;
 
 use crate::controllers::Scope;
+use arborist_core::engine::Serves;
 use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
@@ -56,6 +57,8 @@ struct Pages {
 struct Page {
     /// The pool's uid, once its controller has told.
     uid: Option<Box<str>>,
+    /// Whose jobs its workers prove, once its controller has told.
+    serves: Option<Serves>,
     pods: HashSet<Entry>,
     expected: HashMap<Box<str>, Expected>,
 }
@@ -135,15 +138,28 @@ impl PodBook {
         self.pages().strangers.get(worker).copied()
     }
 
-    /// A pool of this name lives, and this is its uid: from now on pods of another one of its name are not its own.
-    pub fn pool_lives(&self, namespace: &str, pool: &str, uid: &str) {
+    /// A pool of this name lives, with this uid, and its workers prove jobs of these: from now on pods of another one of its
+    /// name are not its own. Returns the workers that logged in, or may have, for others.
+    pub fn pool_lives(&self, namespace: &str, pool: &str, uid: &str, serves: &Serves) -> Vec<String> {
         let mut pages = self.pages();
         // without pods there is nothing to tell apart
-        if let Some(page) = pages.pools.get_mut(format!("{namespace}/{pool}").as_str())
-            && page.uid.as_deref() != Some(uid)
-        {
+        let Some(page) = pages.pools.get_mut(format!("{namespace}/{pool}").as_str()) else { return vec![] };
+        if page.uid.as_deref() != Some(uid) {
             page.uid = Some(uid.into());
         }
+        if page.serves.as_ref() == Some(serves) {
+            return vec![];
+        }
+        let before = page.serves.replace(serves.clone()).unwrap_or_else(|| Serves::only([namespace]));
+        let pods = page.pods.iter().filter(|_| before != *serves);
+        pods.map(|entry| entry.0.worker().to_owned()).collect()
+    }
+
+    /// Whose jobs a pod's worker proves: until its pool's controller has told, those of its own namespace alone.
+    pub fn serves(&self, pod: &PodRecord) -> Serves {
+        let key = pod.pool_key();
+        let told = self.pages().pools.get(key.as_str()).and_then(|page| page.serves.clone());
+        told.unwrap_or_else(|| Serves::only([namespace_of(&key)]))
     }
 
     /// Whether a pod's pool is the one that lives, as far as is known.

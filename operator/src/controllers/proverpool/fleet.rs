@@ -8,7 +8,7 @@ use super::workforce::Workforce;
 use crate::api::ProverPool;
 use crate::controllers::Settings;
 use crate::kubernetes::pods::PodBook;
-use arborist_core::engine::{Serves, WorkerBrief};
+use arborist_core::engine::WorkerBrief;
 use arborist_core::plan::{self, PoolView, Wanted};
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -83,7 +83,8 @@ impl Fleet {
     ) -> Pass {
         // asked before the lock is taken: the engine has one of its own
         let workers: Workers = workforce.workers().into_iter().map(named).collect();
-        let (seen, horizon) = self.lock().look(pools, Arc::new(workers), book, settings, now);
+        let Look { seen, horizon, moved } = self.lock().look(pools, Arc::new(workers), book, settings, now);
+        moved.iter().for_each(|worker| workforce.log_in_anew(worker));
         let demand = workforce.demand(horizon);
         let views: Vec<PoolView> = seen.iter().map(|seen| seen.view.clone()).collect();
         let wanted = plan::wanted(&demand, &views);
@@ -106,6 +107,15 @@ struct Seen {
     census: Census,
 }
 
+/// All pools at one moment.
+struct Look {
+    seen: Vec<Seen>,
+    /// Tasks that will be ready within this time count.
+    horizon: Duration,
+    /// Workers whose pool serves others than when they logged in.
+    moved: Vec<String>,
+}
+
 impl State {
     fn prepare(&mut self, key: &PoolKey, pool: &ProverPool, settings: &Settings) -> Arc<Prepared> {
         let memory = self.pools.entry(key.clone()).or_default();
@@ -123,7 +133,7 @@ impl State {
                 let template = Template::new(&valid, settings);
                 (Some(valid), Ok(template))
             }
-            Err(why) => (validate::without_pods(pool), Err(why)),
+            Err(why) => (validate::without_pods(pool, settings), Err(why)),
         };
         if memory.prepared.is_some() {
             // an edit may be what was missing
@@ -137,7 +147,7 @@ impl State {
         prepared
     }
 
-    /// Takes stock of all pools; with the time within which tasks count that are not ready yet.
+    /// Takes stock of all pools.
     fn look(
         &mut self,
         pools: &[(PoolKey, Arc<ProverPool>)],
@@ -145,15 +155,15 @@ impl State {
         book: &PodBook,
         settings: &Settings,
         now: Moment,
-    ) -> (Vec<Seen>, Duration) {
+    ) -> Look {
         self.pools.retain(|key, _| pools.iter().any(|(known, _)| known == key));
-        let (mut seen, mut horizon) = (vec![], Duration::ZERO);
+        let (mut seen, mut horizon, mut moved) = (vec![], Duration::ZERO, vec![]);
         for (key, pool) in pools {
             let prepared = self.prepare(key, pool, settings);
             let Some(valid) = &prepared.pool else { continue };
             let template = prepared.template.as_ref().ok().map(|template| &*template.hash);
             let Some(memory) = self.pools.get_mut(key) else { continue };
-            book.pool_lives(&key.namespace, &key.name, &valid.uid);
+            moved.extend(book.pool_lives(&key.namespace, &key.name, &valid.uid, &valid.serves));
             let pods = book.of_pool(&key.namespace, &key.name);
             memory.note(&pods, &workers, now);
             let grace = memory.grace(valid);
@@ -167,7 +177,7 @@ impl State {
             seen.push(Seen { key: key.clone(), generation: valid.generation, view, census });
         }
         self.workers = workers;
-        (seen, horizon.min(HORIZON))
+        Look { seen, horizon: horizon.min(HORIZON), moved }
     }
 
     /// Remembers what is wanted, and says which pools are to be visited.
@@ -216,7 +226,7 @@ fn view(pool: &ValidPool, census: &Census, memory: &PoolMemory, now: Moment) -> 
     PoolView {
         name: format!("{}/{}", pool.key.namespace, pool.key.name),
         kinds: pool.kinds,
-        serves: Serves::only([&pool.key.namespace]),
+        serves: pool.serves.clone(),
         capacity: pool.capacity,
         price_micros: pool.price_micros,
         priority: pool.priority,

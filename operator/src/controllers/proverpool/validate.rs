@@ -7,6 +7,7 @@ use crate::api::{
 use crate::controllers::Settings;
 use crate::kubernetes::pods::{LABEL_NAME, LABEL_TEMPLATE};
 use arborist_core::circuit::{Kind, KindSet};
+use arborist_core::engine::Serves;
 use arborist_core::plan::Scaling;
 use arborist_core::profile::{Needs, Profile};
 use std::time::Duration;
@@ -41,6 +42,8 @@ pub(super) struct ValidPool {
     pub(super) generation: i64,
     /// Kinds that it takes.
     pub(super) kinds: KindSet,
+    /// Whose jobs its workers prove.
+    pub(super) serves: Serves,
     pub(super) capacity: Needs,
     pub(super) price_micros: u64,
     pub(super) priority: i32,
@@ -107,6 +110,7 @@ pub(super) fn run(pool: &ProverPool, settings: &Settings) -> Result<ValidPool, I
     reserved(&spec.template)?;
     Ok(ValidPool {
         kinds: kinds(&spec.circuits, capacity, &settings.profile)?,
+        serves: settings.tenants.serves(&key.namespace, &spec.job_namespaces),
         scaling: scaling(pool, price)?,
         startup: quantity("scaling.startupEstimate", parse_duration(&spec.scaling.startup_estimate))?,
         scale_down_delay: quantity("scaling.scaleDownDelay", parse_duration(&spec.scaling.scale_down_delay))?,
@@ -123,7 +127,7 @@ pub(super) fn run(pool: &ProverPool, settings: &Settings) -> Result<ValidPool, I
 }
 
 /// A pool whose spec can't be built, as one that may have no pods: those it has go once they have nothing to do.
-pub(super) fn without_pods(pool: &ProverPool) -> Option<ValidPool> {
+pub(super) fn without_pods(pool: &ProverPool, settings: &Settings) -> Option<ValidPool> {
     let spec = &pool.spec;
     let duration = |text: &str| parse_duration(text).unwrap_or(UNREADABLE);
     Some(ValidPool {
@@ -131,6 +135,7 @@ pub(super) fn without_pods(pool: &ProverPool) -> Option<ValidPool> {
         uid: pool.metadata.uid.clone()?,
         generation: pool.metadata.generation.unwrap_or_default(),
         kinds: Default::default(),
+        serves: settings.tenants.serves(pool.metadata.namespace.as_deref()?, &spec.job_namespaces),
         capacity: Needs { cores: 0, memory_mib: 0 },
         price_micros: 0,
         priority: 0,

@@ -17,6 +17,8 @@ pub(super) trait Workforce: Send + Sync + 'static {
     fn drain_idle(&self, workers: &[String]) -> Vec<String>;
     /// A worker takes nothing new until it is dead.
     fn drain(&self, worker: &str);
+    /// A worker is to log in anew, with what it runs: what is known of its pool has changed.
+    fn log_in_anew(&self, worker: &str);
     /// A worker's process is gone for good.
     fn dead(&self, worker: &str);
     /// A worker's process was killed for lack of memory.
@@ -42,6 +44,10 @@ impl Workforce for Dispatcher {
 
     fn drain(&self, worker: &str) {
         self.drain(worker);
+    }
+
+    fn log_in_anew(&self, worker: &str) {
+        self.log_in_anew(worker);
     }
 
     fn dead(&self, worker: &str) {

@@ -33,8 +33,6 @@ pub(super) struct Validated {
     pub block_number: u64,
     pub prover: Prover,
     pub source: CheckedSource,
-    /// Namespaces whose pools it may be proven by, beside its own.
-    pub pool_namespaces: Vec<String>,
     pub deadline: Option<Timestamp>,
     pub priority: i32,
     pub suspended: bool,
@@ -118,7 +116,6 @@ pub(super) fn validate(job: &ProvingJob, served: &Served<'_>) -> Result<Validate
         block_number: number("blockNumber", spec.block_number)?,
         prover: prover(&spec.prover_id)?,
         source: source(&spec.source, served)?,
-        pool_namespaces: spec.pool_namespaces.clone(),
         deadline: deadline::of(job).map_err(invalid)?,
         priority: spec.priority,
         suspended: spec.suspend,

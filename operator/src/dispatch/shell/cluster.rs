@@ -40,6 +40,19 @@ impl Dispatcher {
         }
     }
 
+    /// A worker's connection is closed: it logs in anew within a second or so, and brings what it runs. For when what its
+    /// login found is not so any more.
+    pub fn log_in_anew(&self, worker: &str) {
+        let peer = self.inner.room.look(|core| {
+            let (session, _) = core.engine.session_of(worker)?;
+            core.sessions.get(&session.0).map(|entry| entry.peer.clone())
+        });
+        if let Some(peer) = peer {
+            tracing::info!(worker, "a worker is to log in anew");
+            peer.hang_up();
+        }
+    }
+
     /// The kernel killed a worker's process because its memory was used up. Every task that the process ran
     /// is charged and asks for the next larger class of machine. What it ran is what was lost when the
     /// worker's session last ended, in the two minutes before this or the 30 s after; a session that goes

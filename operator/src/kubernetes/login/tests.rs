@@ -1,6 +1,7 @@
 use super::*;
 use crate::kubernetes::pods;
 use crate::kubernetes::testing::{FakeApi, Mood, status};
+use arborist_core::engine::Serves;
 use arborist_core::profile::Needs;
 use http::Method;
 use serde_json::{Value, json};
@@ -157,7 +158,7 @@ async fn a_pod_that_no_living_pool_controls_is_refused_and_told_why() {
     let book = book(json!([pod()])).await;
     let login = login_of(book.clone());
     for (uid, taken) in [("pool-1", true), ("pool-2", false)] {
-        book.pool_lives("prod", "vm", uid);
+        book.pool_lives("prod", "vm", uid, &Serves::only(["prod"]));
         let answer = Login::check(&login, "token").await;
         assert_eq!(answer.as_ref().err().map(|refusal| refusal.cause), (!taken).then_some("pool-uid"));
         assert!(answer.err().is_none_or(|refusal| refusal.text.contains("another ProverPool vm")));

@@ -312,18 +312,38 @@ fn strangers_are_remembered_by_name_and_forgotten_with_their_pods() {
     assert_eq!(book.pages().strangers.len(), MAX_STRANGERS);
 }
 
+fn prod() -> Serves {
+    Serves::only(["prod"])
+}
+
+#[test]
+fn workers_are_named_whose_pool_serves_others_than_when_they_logged_in() {
+    let book = PodBook::default();
+    let mut reader = reader(&book, Scope::Cluster);
+    reader.take(Event::Apply(plain("a", "u1")));
+    let a = book.find("prod", "a").unwrap();
+    assert_eq!(book.serves(&a), prod(), "nobody has told: its own namespace alone");
+    let more = Serves::only(["prod", "team-a"]);
+    for (serves, moved) in
+        [(prod(), vec![]), (more.clone(), vec!["prod/a"]), (more, vec![]), (prod(), vec!["prod/a"])]
+    {
+        assert_eq!(book.pool_lives("prod", "vm", POOL_UID, &serves), moved, "{serves}");
+        assert_eq!(book.serves(&a), serves);
+    }
+}
+
 #[test]
 fn pods_of_an_earlier_pool_of_the_same_name_are_not_the_present_ones() {
     let book = PodBook::default();
     let mut reader = reader(&book, Scope::Cluster);
-    book.pool_lives("prod", "vm", "unknown: it has no pods");
+    book.pool_lives("prod", "vm", "unknown: it has no pods", &prod());
     reader.take(Event::Apply(plain("a", "u1")));
     let a = book.find("prod", "a").unwrap();
     assert!(book.has_living_pool(&a), "nobody has said which pool lives");
     assert_eq!(names(&book), ["a"]);
-    book.pool_lives("prod", "vm", POOL_UID);
+    book.pool_lives("prod", "vm", POOL_UID, &prod());
     assert!(book.has_living_pool(&a));
-    book.pool_lives("prod", "vm", "another");
+    book.pool_lives("prod", "vm", "another", &prod());
     assert!(!book.has_living_pool(&a) && names(&book).is_empty());
     let mut value = pod("prod", "b", "u2", json!({}), json!({}));
     value["metadata"]["ownerReferences"][0]["uid"] = json!("another");

@@ -217,6 +217,10 @@ impl Workforce for FakeForce {
         self.lock().told.push(format!("drain {worker}"));
     }
 
+    fn log_in_anew(&self, worker: &str) {
+        self.lock().told.push(format!("log in anew {worker}"));
+    }
+
     fn dead(&self, worker: &str) {
         self.lock().told.push(format!("dead {worker}"));
     }
