@@ -47,6 +47,13 @@ pub enum Bound {
         /// How many more would be used.
         denied: u32,
     },
+    /// The tenant's quota.
+    Quota {
+        /// So many pods its pools may have together.
+        pods: u32,
+        /// How many more would be used.
+        denied: u32,
+    },
     /// Pods can't be scheduled or don't start.
     Probing {
         /// So many are wanted all the same.
@@ -100,6 +107,9 @@ impl fmt::Display for Bound {
             }
             Self::Budget { pods, denied } => {
                 write!(f, "; {denied} more could be used, the budget pays for {pods}")
+            }
+            Self::Quota { pods, denied } => {
+                write!(f, "; {denied} more could be used, the namespace's pools may have {pods} pods together")
             }
             Self::Probing { probes, denied } => {
                 write!(f, "; {denied} more could be used and don't come up: {probes} of them go on trying")

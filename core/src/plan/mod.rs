@@ -39,6 +39,8 @@ pub struct PoolView {
     pub priority: i32,
     /// What is allowed.
     pub scaling: Scaling,
+    /// What its tenant may have, if there is a limit.
+    pub quota: Option<Quota>,
     /// What is there.
     pub pods: Pods,
 }
@@ -48,6 +50,15 @@ impl PoolView {
     fn takes(&self, row: &Demand) -> bool {
         self.kinds.contains(row.kind) && self.serves.contains(&row.namespace)
     }
+}
+
+/// The most pods that all pools of a tenant may have together, their minima included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quota {
+    /// The tenant; pools that name the same one share.
+    pub tenant: String,
+    /// So many.
+    pub pods: u32,
 }
 
 /// How many pods a pool may have.
@@ -114,13 +125,15 @@ pub struct Wanted {
 
 /// How many pods a pool should have; one answer for each of `pools`, in their order.
 ///
-/// Never fewer than the minimum nor more than the limit; none without demand beyond the minimum.
+/// Never fewer than the minimum nor more than the limit; none without demand beyond the minimum. The tenant's quota goes before
+/// the minimum: of pools of one tenant those that come first get theirs.
 pub fn wanted(demand: &[Demand], pools: &[PoolView]) -> Vec<Wanted> {
     let mut rows: Vec<&Demand> = demand.iter().filter(|row| tasks(row) > 0).collect();
     rows.sort_by_key(|row| (std::cmp::Reverse(row.needs), row.kind, &row.namespace));
-    let mut packed: Vec<Pool> = pools.iter().map(Pool::new).collect();
+    let mut left = pack::Left::new(pools);
+    let mut packed: Vec<Pool> = pools.iter().map(|pool| Pool::new(pool, &mut left)).collect();
     for row in &rows {
-        pack::place(row, &mut packed);
+        pack::place(row, &mut packed, &mut left);
     }
     let mut all: Vec<Wanted> = packed.into_iter().map(Pool::wanted).collect();
     for row in &rows {

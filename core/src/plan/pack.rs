@@ -1,10 +1,11 @@
 //! First fit of tasks on pods. Pods of a pool that have the same room left are counted, not listed, so that the work
 //! grows with kinds and pools and not with pods or tasks.
 
-use super::{Because, Bound, PoolView, Scaling, Share, Wanted, probes};
+use super::{Because, Bound, PoolView, Quota, Scaling, Share, Wanted, probes};
 use crate::engine::Demand;
 use crate::profile::Needs;
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 
 /// How many tasks go into this room.
 pub(super) fn slots(room: Needs, task: Needs) -> u32 {
@@ -16,6 +17,37 @@ pub(super) fn slots(room: Needs, task: Needs) -> u32 {
 pub(super) fn room(pool: &PoolView) -> u32 {
     let limit = pool.scaling.limit();
     if pool.pods.limited { limit.min(pool.pods.present.saturating_add(pool.pods.arriving)) } else { limit }
+}
+
+/// How many pods each tenant with a quota may still have.
+pub(super) struct Left<'a>(BTreeMap<&'a str, u32>);
+
+impl<'a> Left<'a> {
+    pub(super) fn new(pools: &'a [PoolView]) -> Self {
+        let mut left = BTreeMap::new();
+        for Quota { tenant, pods } in pools.iter().filter_map(|pool| pool.quota.as_ref()) {
+            let least = left.entry(tenant.as_str()).or_insert(*pods);
+            *least = (*least).min(*pods);
+        }
+        Self(left)
+    }
+
+    /// Takes up to so many pods for a pool; how many it got.
+    fn take(&mut self, pool: &PoolView, pods: u32) -> u32 {
+        let Some(left) = pool.quota.as_ref().and_then(|quota| self.0.get_mut(quota.tenant.as_str())) else {
+            return pods;
+        };
+        let taken = pods.min(*left);
+        *left -= taken;
+        taken
+    }
+
+    /// Gives pods back that were not used.
+    fn give_back(&mut self, pool: &PoolView, pods: u32) {
+        if let Some(left) = pool.quota.as_ref().and_then(|quota| self.0.get_mut(quota.tenant.as_str())) {
+            *left += pods;
+        }
+    }
 }
 
 /// Used pods with the same room left.
@@ -35,14 +67,29 @@ pub(super) struct Pool<'a> {
     more: u32,
     used: u32,
     denied: u32,
+    /// As much of the minimum as the tenant's quota allows.
+    floor: u32,
+    /// The tenant's quota kept it from having more.
+    capped: bool,
     shares: Vec<Share>,
 }
 
 impl<'a> Pool<'a> {
-    pub(super) fn new(view: &'a PoolView) -> Self {
-        let room = room(view);
-        let standing = view.scaling.floor().max(view.pods.staying).min(room);
-        Self { view, groups: vec![], standing, more: room - standing, used: 0, denied: 0, shares: vec![] }
+    pub(super) fn new(view: &'a PoolView, left: &mut Left<'_>) -> Self {
+        let (room, floor) = (room(view), view.scaling.floor());
+        let wished = floor.max(view.pods.staying).min(room);
+        let standing = left.take(view, wished);
+        Self {
+            view,
+            groups: vec![],
+            standing,
+            more: room - wished,
+            used: 0,
+            denied: 0,
+            floor: if standing < wished { floor.min(standing) } else { floor },
+            capped: standing < floor.min(room),
+            shares: vec![],
+        }
     }
 
     /// Places up to `tasks` on pods that are used or there anyway; how many are left.
@@ -60,11 +107,15 @@ impl<'a> Pool<'a> {
     }
 
     /// Places up to `tasks` on pods that would have to be made; how many are left.
-    fn grow(&mut self, row: &Demand, tasks: u32) -> u32 {
+    fn grow(&mut self, row: &Demand, tasks: u32, quota: &mut Left<'_>) -> u32 {
         let before = self.used;
-        let placed = self.open(row, tasks, Group { free: self.view.capacity, pods: self.more });
-        self.more -= self.used - before;
+        let pods = quota.take(self.view, self.more);
+        let placed = self.open(row, tasks, Group { free: self.view.capacity, pods });
+        let opened = self.used - before;
+        quota.give_back(self.view, pods - opened);
         let left = tasks - placed;
+        self.capped |= left > 0 && pods < self.more;
+        self.more -= opened;
         self.denied = self.denied.saturating_add(left.div_ceil(slots(self.view.capacity, row.needs).max(1)));
         left
     }
@@ -108,12 +159,19 @@ impl<'a> Pool<'a> {
     }
 
     pub(super) fn wanted(self) -> Wanted {
-        let (floor, limit) = (self.view.scaling.floor(), self.view.scaling.limit());
+        let (floor, limit) = (self.floor, self.view.scaling.limit());
         let limited = self.view.pods.limited;
         let tries = probes(self.denied).max(self.denied.min(self.view.pods.waiting));
-        let probing = if limited { tries.min(limit.saturating_sub(self.used)) } else { 0 };
+        let probing = if limited && !self.capped { tries.min(limit.saturating_sub(self.used)) } else { 0 };
         let pods = floor.max(self.used + probing);
+        let quota = self.view.quota.as_ref().filter(|_| self.capped);
         let bound = match self.view.scaling {
+            Scaling::Fixed(replicas) if let Some(quota) = quota => {
+                Bound::Quota { pods: quota.pods, denied: replicas.saturating_sub(pods) }
+            }
+            Scaling::Deadline { .. } if let Some(quota) = quota => {
+                Bound::Quota { pods: quota.pods, denied: self.denied }
+            }
             Scaling::Fixed(_) => Bound::Fixed,
             Scaling::Deadline { .. } if limited && self.denied > 0 => {
                 Bound::Probing { probes: pods.saturating_sub(self.used), denied: self.denied }
@@ -131,7 +189,7 @@ impl<'a> Pool<'a> {
 }
 
 /// Places the tasks of a row.
-pub(super) fn place(row: &Demand, pools: &mut [Pool]) {
+pub(super) fn place(row: &Demand, pools: &mut [Pool], quota: &mut Left<'_>) {
     let fits = |pool: &Pool| pool.view.takes(row) && slots(pool.view.capacity, row.needs) > 0;
     let mut order: Vec<usize> = (0..pools.len()).filter(|index| fits(&pools[*index])).collect();
     order.sort_by(|a, b| cheaper(pools[*a].view, pools[*b].view, row.needs));
@@ -140,7 +198,7 @@ pub(super) fn place(row: &Demand, pools: &mut [Pool]) {
         tasks = pools[*index].fill(row, tasks);
     }
     for index in &order {
-        tasks = pools[*index].grow(row, tasks);
+        tasks = pools[*index].grow(row, tasks, quota);
     }
 }
 

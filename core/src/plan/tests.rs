@@ -18,6 +18,7 @@ fn pool(name: &str, capacity: Needs) -> PoolView {
         price_micros: 0,
         priority: 0,
         scaling: Scaling::Deadline { min: 0, max: 100, budget: None },
+        quota: None,
         pods: Pods::default(),
     }
 }
@@ -329,7 +330,17 @@ prop_compose! {
         pods in any_pods(),
     ) -> PoolView {
         let serves = Serves::All;
-        PoolView { name: format!("p/{number}"), kinds, serves, capacity, price_micros, priority, scaling, pods }
+        PoolView {
+            name: format!("p/{number}"),
+            kinds,
+            serves,
+            capacity,
+            price_micros,
+            priority,
+            scaling,
+            quota: None,
+            pods,
+        }
     }
 }
 
@@ -434,4 +445,29 @@ proptest! {
         let asked: u32 = able.map(tasks).sum();
         prop_assert_eq!(wanted(&rows, &pools).iter().map(placed).sum::<u32>(), asked);
     }
+}
+
+#[test]
+fn pools_of_one_tenant_share_its_quota_and_the_rest_goes_to_others() {
+    let quota = |tenant: &str, pods| Some(Quota { tenant: tenant.into(), pods });
+    let cheap = PoolView { price_micros: 1, quota: quota("a", 10), ..pool("a/cheap", SMALL) };
+    let dear = PoolView { price_micros: 2, quota: quota("a", 10), ..pool("a/dear", SMALL) };
+    let others = PoolView { price_micros: 3, ..pool("b/others", SMALL) };
+    let work = |tasks| [demand(Kind::Base, SMALL, 0, tasks, 0)];
+    let few = PoolView { scaling: between(0, 4), ..cheap.clone() };
+    for (pools, tasks, expected) in [
+        (vec![cheap.clone(), dear.clone()], 7, vec![7, 0]),
+        (vec![cheap.clone(), dear.clone()], 25, vec![10, 0]),
+        (vec![few.clone(), dear.clone()], 25, vec![4, 6]),
+        (vec![few, dear.clone(), others.clone()], 25, vec![4, 6, 15]),
+        // the minimum of one is kept free by the other, and none has more than the quota
+        (vec![cheap.clone(), PoolView { scaling: between(3, 9), ..dear.clone() }], 25, vec![7, 3]),
+        (vec![PoolView { scaling: Scaling::Fixed(20), ..cheap.clone() }, others], 0, vec![10, 0]),
+        (vec![PoolView { quota: quota("a", 0), ..cheap.clone() }], 5, vec![0]),
+    ] {
+        assert_eq!(pods(&work(tasks), &pools), expected, "{tasks} for {pools:?}");
+    }
+    let capped = wanted(&work(25), std::slice::from_ref(&cheap));
+    assert_eq!(capped[0].because.bound, Bound::Quota { pods: 10, denied: 15 });
+    assert!(because(&work(25), &[cheap]).ends_with("the namespace's pools may have 10 pods together"));
 }

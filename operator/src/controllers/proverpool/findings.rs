@@ -171,6 +171,12 @@ fn limited(valid: &ValidPool, seen: &Seen) -> Finding {
                 format!("{denied} more pods could be used, spec.scaling.budgetPerHour pays for {pods}");
             is(Status::True, reason::AT_MAXIMUM, message)
         }
+        Bound::Quota { pods, denied } if !seen.limited => {
+            let message = format!(
+                "{denied} more pods could be used; the operator's quota for the pools of this namespace is {pods}"
+            );
+            is(Status::True, reason::AT_MAXIMUM, message)
+        }
         // nothing is stuck at present, but a short while ago there was: pods come one after the other
         Bound::Probing { denied, .. } => {
             let message = format!("{denied} more pods could be used; nodes had no room a short while ago");

@@ -9,7 +9,7 @@ use crate::api::ProverPool;
 use crate::controllers::Settings;
 use crate::kubernetes::pods::PodBook;
 use arborist_core::engine::WorkerBrief;
-use arborist_core::plan::{self, PoolView, Wanted};
+use arborist_core::plan::{self, PoolView, Quota, Wanted};
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -133,7 +133,7 @@ impl State {
                 let template = Template::new(&valid, settings);
                 (Some(valid), Ok(template))
             }
-            Err(why) => (validate::without_pods(pool, settings), Err(why)),
+            Err(why) => (validate::without_pods(pool), Err(why)),
         };
         if memory.prepared.is_some() {
             // an edit may be what was missing
@@ -231,6 +231,7 @@ fn view(pool: &ValidPool, census: &Census, memory: &PoolMemory, now: Moment) -> 
         price_micros: pool.price_micros,
         priority: pool.priority,
         scaling: pool.scaling,
+        quota: pool.quota.map(|pods| Quota { tenant: pool.key.namespace.clone(), pods }),
         pods: plan::Pods {
             staying: counts.present() - counts.removable,
             present: counts.present(),

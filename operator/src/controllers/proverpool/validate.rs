@@ -44,6 +44,8 @@ pub(super) struct ValidPool {
     pub(super) kinds: KindSet,
     /// Whose jobs its workers prove.
     pub(super) serves: Serves,
+    /// The most pods that all pools of its namespace may have together.
+    pub(super) quota: Option<u32>,
     pub(super) capacity: Needs,
     pub(super) price_micros: u64,
     pub(super) priority: i32,
@@ -111,6 +113,7 @@ pub(super) fn run(pool: &ProverPool, settings: &Settings) -> Result<ValidPool, I
     Ok(ValidPool {
         kinds: kinds(&spec.circuits, capacity, &settings.profile)?,
         serves: settings.tenants.serves(&key.namespace, &spec.job_namespaces),
+        quota: settings.tenants.limits(&key.namespace).pods,
         scaling: scaling(pool, price)?,
         startup: quantity("scaling.startupEstimate", parse_duration(&spec.scaling.startup_estimate))?,
         scale_down_delay: quantity("scaling.scaleDownDelay", parse_duration(&spec.scaling.scale_down_delay))?,
@@ -127,7 +130,7 @@ pub(super) fn run(pool: &ProverPool, settings: &Settings) -> Result<ValidPool, I
 }
 
 /// A pool whose spec can't be built, as one that may have no pods: those it has go once they have nothing to do.
-pub(super) fn without_pods(pool: &ProverPool, settings: &Settings) -> Option<ValidPool> {
+pub(super) fn without_pods(pool: &ProverPool) -> Option<ValidPool> {
     let spec = &pool.spec;
     let duration = |text: &str| parse_duration(text).unwrap_or(UNREADABLE);
     Some(ValidPool {
@@ -135,7 +138,8 @@ pub(super) fn without_pods(pool: &ProverPool, settings: &Settings) -> Option<Val
         uid: pool.metadata.uid.clone()?,
         generation: pool.metadata.generation.unwrap_or_default(),
         kinds: Default::default(),
-        serves: settings.tenants.serves(pool.metadata.namespace.as_deref()?, &spec.job_namespaces),
+        serves: Serves::nobody(),
+        quota: None,
         capacity: Needs { cores: 0, memory_mib: 0 },
         price_micros: 0,
         priority: 0,

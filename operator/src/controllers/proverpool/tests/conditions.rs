@@ -215,6 +215,11 @@ fn limits_and_hunger_are_told() {
     let found = told(&hungry);
     assert_eq!(found[3], "+AtMaximum: 3 more pods could be used, spec.scaling.budgetPerHour pays for 4");
     assert!(found[2].starts_with("+AllPoolsLimited: "), "{}", found[2]);
+    hungry.planned.wanted.because.bound = Bound::Quota { pods: 6, denied: 3 };
+    assert_eq!(
+        told(&hungry)[3],
+        "+AtMaximum: 3 more pods could be used; the operator's quota for the pools of this namespace is 6"
+    );
 }
 
 #[test]
