@@ -109,6 +109,11 @@ impl Lab {
         if flavour != Flavour::Plain || self.small_machines {
             values.push("operator.profile=local".to_owned());
         }
+        if flavour == Flavour::Fake {
+            // for the story `tenants`
+            values.push("tenants.shared[0].pools=e2e-tenants-other".to_owned());
+            values.push("tenants.shared[0].jobs={e2e-tenants}".to_owned());
+        }
         if flavour == Flavour::Pair {
             values.push("replicas=2".to_owned());
             // a prefix of its own for each run: a journal of an earlier run is another installation's
