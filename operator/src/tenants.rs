@@ -4,6 +4,7 @@
 //! names the job's namespace (`spec.jobNamespaces`), and the operator's settings allow it in the place of the job's
 //! namespace ([`Grant`]).
 
+use crate::dispatch::{Quota, Quotas};
 use arborist_core::engine::Serves;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,12 +41,13 @@ pub struct Grant {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Limits {
-    /// Its share of the cores while others want them too, relative to theirs: 1 to 1,000; 1 if left out.
+    /// Its share of the cores while others want them too, relative to theirs: 1 to 1,000; 1 if left out. Not in
+    /// [`Tenants::defaults`], where it would say nothing.
     pub weight: Option<u32>,
     /// Jobs that are being proven or wait for it.
-    pub open_jobs: Option<u32>,
-    /// Tasks of these jobs.
-    pub open_tasks: Option<u32>,
+    pub open_jobs: Option<u64>,
+    /// Tasks of these jobs; each takes some 70 bytes of the operator's memory.
+    pub open_tasks: Option<u64>,
     /// Worker pods of all its pools.
     pub pods: Option<u32>,
 }
@@ -110,8 +112,12 @@ impl Tenants {
         if let Some(bad) = self.namespaces.keys().find(|name| !is_namespace(name)) {
             return value("namespaces".into(), bad, NAMESPACE);
         }
+        if let Some(weight) = self.defaults.weight {
+            let allowed = "allowed here: a namespace that is not named has weight 1";
+            return value("defaults.weight".into(), &weight.to_string(), allowed);
+        }
         let named = self.namespaces.iter().map(|(name, limits)| (format!("namespaces.{name}"), limits));
-        for (field, limits) in named.chain([("defaults".to_owned(), &self.defaults)]) {
+        for (field, limits) in named {
             if let Some(weight) = limits.weight.filter(|weight| !(1..=1_000).contains(weight)) {
                 return value(format!("{field}.weight"), &weight.to_string(), "between 1 and 1000");
             }
@@ -123,11 +129,24 @@ impl Tenants {
     pub fn limits(&self, namespace: &str) -> Limits {
         let own = self.namespaces.get(namespace).copied().unwrap_or_default();
         Limits {
-            weight: own.weight.or(self.defaults.weight),
+            weight: own.weight,
             open_jobs: own.open_jobs.or(self.defaults.open_jobs),
             open_tasks: own.open_tasks.or(self.defaults.open_tasks),
             pods: own.pods.or(self.defaults.pods),
         }
+    }
+
+    /// Weights of the namespaces that have one.
+    pub fn weights(&self) -> BTreeMap<String, u32> {
+        let weights = self.namespaces.iter().filter_map(|(name, limits)| Some((name.clone(), limits.weight?)));
+        weights.collect()
+    }
+
+    /// What each namespace may have in the engine's books.
+    pub fn quotas(&self) -> Quotas {
+        let quota = |limits: Limits| Quota { jobs: limits.open_jobs, tasks: limits.open_tasks };
+        let of = self.namespaces.keys().map(|name| (name.clone(), quota(self.limits(name))));
+        Quotas { each: quota(self.defaults), of: of.collect() }
     }
 
     /// Whose jobs the pools of a namespace prove when they name these (`spec.jobNamespaces`): their own namespace's, and those
@@ -176,6 +195,9 @@ namespaces:
         assert_eq!(tenants.limits("team-b"), defaults);
         assert_eq!(tenants.limits("team-a"), Limits { weight: Some(3), pods: Some(200), ..defaults });
         assert_eq!(Tenants::parse(" \n").unwrap().limits("team-a"), Limits::default());
+        assert_eq!(tenants.weights(), [("team-a".to_owned(), 3)].into());
+        let quota = Quota { jobs: Some(100), tasks: None };
+        assert_eq!(tenants.quotas(), Quotas { each: quota, of: [("team-a".to_owned(), quota)].into() });
     }
 
     #[test]
@@ -202,7 +224,8 @@ namespaces:
             ("namespaces: {Team: {}}", "namespaces: \"Team\" is not the name of a namespace"),
             ("shared: [{pools: '*', jobs: [a]}]", "shared[0].pools: \"*\" is not the name of a namespace"),
             ("shared: [{pools: a, jobs: [b, -c]}]", "shared[0].jobs: \"-c\" is not the name of a namespace or *"),
-            ("defaults: {weight: 0}", "defaults.weight: \"0\" is not between 1 and 1000"),
+            ("defaults: {weight: 2}", "defaults.weight: \"2\" is not allowed here"),
+            ("namespaces: {a: {weight: 0}}", "namespaces.a.weight: \"0\" is not between 1 and 1000"),
             ("namespaces: {a: {weight: 1001}}", "namespaces.a.weight: \"1001\" is not between 1 and 1000"),
             ("namespaces: {a: {pots: 1}}", "unknown field `pots`"),
             ("defaults: {pods: -1}", "pods"),

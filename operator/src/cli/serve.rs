@@ -302,8 +302,9 @@ fn options(
     if plan.larger_machines {
         options.engine = options.engine.with_larger_classes();
     }
-    options.engine.shares = plan.tenants.weights();
-    options.quotas = plan.tenants.quotas();
+    let tenants = plan.tenants.settings();
+    options.engine.shares = tenants.weights();
+    options.quotas = tenants.quotas();
     Ok(options)
 }
 

@@ -15,12 +15,9 @@ use super::serve::{BackendName, Plan, PluginArgs, ProfileName};
 use super::signals::Signals;
 use super::tenants::TenantArgs;
 use crate::controllers::{Scope, Settings};
-use crate::kubernetes::client::causes;
 use crate::kubernetes::endpoints::Address;
-use crate::tenants::Tenants;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Threads of the runtime at most, on a large machine too: each keeps memory of its own.
@@ -98,9 +95,6 @@ pub struct Args {
     /// the node's
     #[arg(long, env = "ARBORIST_ALLOW_LOCAL_ADDRESSES")]
     allow_local_addresses: bool,
-    /// A file that says what each namespace may have, and whose pools may prove whose jobs: docs/tenants.md
-    #[arg(long, env = "ARBORIST_TENANTS", value_parser = read_tenants)]
-    tenants: Option<Arc<Tenants>>,
     #[command(flatten)]
     tenants: TenantArgs,
     #[command(flatten)]
@@ -155,7 +149,7 @@ impl Args {
             backend: self.backend.to_string(),
             profile: self.needs.of(self.profile.profile()),
             allow_local_addresses: self.allow_local_addresses,
-            tenants: self.tenants.clone().unwrap_or_default(),
+            tenants: self.tenants.settings(),
         }
     }
 
@@ -197,10 +191,6 @@ impl Args {
             store: self.store.is_none().then_some(self.store_listen.port()),
         }
     }
-}
-
-fn read_tenants(path: &str) -> Result<Arc<Tenants>, String> {
-    Tenants::read(Path::new(path)).map(Arc::new).map_err(|error| causes(&error))
 }
 
 /// Shorter leases are lost by a slow answer, longer ones are no failover.
