@@ -1,6 +1,6 @@
 //! A store that fails, hangs or waits when a test says so (feature `faults`).
 
-use crate::backend::{Answer, Backend, Created, Entry};
+use crate::backend::{Answer, Backend, Created, Entry, Opened};
 use crate::error::StoreError;
 use crate::store::ArtifactStore;
 use bytes::Bytes;
@@ -105,8 +105,8 @@ impl Backend for FaultyBackend {
         self.run(Operation::Create, key, self.inner.create(key, bytes))
     }
 
-    fn get<'a>(&'a self, key: &'a str, max_bytes: u64) -> Answer<'a, Option<Bytes>> {
-        self.run(Operation::Get, key, self.inner.get(key, max_bytes))
+    fn open<'a>(&'a self, key: &'a str, max_bytes: u64) -> Answer<'a, Option<Opened>> {
+        self.run(Operation::Get, key, self.inner.open(key, max_bytes))
     }
 
     fn head<'a>(&'a self, key: &'a str) -> Answer<'a, Option<u64>> {
@@ -120,6 +120,10 @@ impl Backend for FaultyBackend {
 
     fn list(&self, prefix: &str, after: Option<&str>) -> BoxStream<'static, Result<Entry, StoreError>> {
         self.inner.list(prefix, after)
+    }
+
+    fn check(&self) -> Answer<'_, ()> {
+        self.inner.check()
     }
 
     fn set_token(&self, token: String) {

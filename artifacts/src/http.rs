@@ -1,6 +1,6 @@
 //! The store that an operator serves itself, spoken to in plain HTTP.
 
-use crate::backend::{Answer, Backend, Created, Entry};
+use crate::backend::{Answer, Backend, Created, Entry, Opened};
 use crate::error::{StoreError, chain};
 use crate::open::StoreOptions;
 use bytes::{Bytes, BytesMut};
@@ -59,33 +59,21 @@ impl HttpBackend {
         request.send().await.map_err(|error| self.failed(verb, key, &error))
     }
 
-    /// Waits for the next part of an answer.
-    async fn heard<T>(
-        &self,
-        verb: &str,
-        key: &str,
-        part: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        timeout(SILENCE, part).await.unwrap_or_else(|_| {
-            let reason = format!("nothing came for {} s", SILENCE.as_secs());
-            Err(StoreError::Unavailable { action: self.action(verb, key), reason })
-        })
+    /// Waits for an answer to a question that changes nothing.
+    async fn ask(&self, verb: &str, key: &str, method: Method) -> Result<Response, StoreError> {
+        let asked = self.send(verb, key, self.request(method, key));
+        heard(self.action(verb, key), asked).await
     }
 
     fn failed(&self, verb: &str, key: &str, error: &reqwest::Error) -> StoreError {
-        let (action, reason) = (self.action(verb, key), chain(error));
-        if error.is_builder() {
-            StoreError::Other { action, reason }
-        } else {
-            StoreError::Unavailable { action, reason }
-        }
+        failed(self.action(verb, key), error)
     }
 
     async fn refused(&self, verb: &str, key: &str, response: Response) -> StoreError {
         let status = response.status();
         let text = response.text().await.unwrap_or_default();
         let text: String = text.trim().chars().take(MAX_REASON_CHARS).collect();
-        StoreError::of_status(self.action(verb, key), status.as_u16(), format!("{status}: {text}"))
+        StoreError::of_answer(self.action(verb, key), status.as_u16(), &text, format!("{status}: {text}"))
     }
 
     async fn create_once(&self, key: &str, bytes: Bytes) -> Result<Created, StoreError> {
@@ -97,34 +85,23 @@ impl HttpBackend {
         }
     }
 
-    async fn get_bounded(&self, key: &str, max_bytes: u64) -> Result<Option<Bytes>, StoreError> {
-        let asked = self.send("get", key, self.request(Method::GET, key));
-        let mut response = self.heard("get", key, asked).await?;
+    async fn open_bounded(&self, key: &str, max_bytes: u64) -> Result<Option<Opened>, StoreError> {
+        let response = self.ask("get", key, Method::GET).await?;
         match response.status() {
             StatusCode::OK => {}
             StatusCode::NOT_FOUND => return Ok(None),
             _ => return Err(self.refused("get", key, response).await),
         }
-        let too_large = |bytes| StoreError::TooLarge { action: self.action("get", key), bytes, max_bytes };
-        let announced = response.content_length().unwrap_or(0);
-        if announced > max_bytes {
-            return Err(too_large(announced));
+        let bytes = response.content_length().unwrap_or(0);
+        let action = self.action("get", key);
+        if bytes > max_bytes {
+            return Err(StoreError::TooLarge { action, bytes, max_bytes });
         }
-        let mut body = BytesMut::with_capacity(announced as usize);
-        loop {
-            let part = async { response.chunk().await.map_err(|e| self.failed("get", key, &e)) };
-            let Some(part) = self.heard("get", key, part).await? else { break };
-            body.extend_from_slice(&part);
-            if body.len() as u64 > max_bytes {
-                return Err(too_large(body.len() as u64));
-            }
-        }
-        Ok(Some(body.freeze()))
+        Ok(Some(Opened { bytes, content: Box::pin(read_bounded(response, action, max_bytes)) }))
     }
 
     async fn size(&self, key: &str) -> Result<Option<u64>, StoreError> {
-        let asked = self.send("look up", key, self.request(Method::HEAD, key));
-        let response = self.heard("look up", key, asked).await?;
+        let response = self.ask("look up", key, Method::HEAD).await?;
         match response.status() {
             StatusCode::OK => {}
             StatusCode::NOT_FOUND => return Ok(None),
@@ -147,13 +124,43 @@ impl HttpBackend {
     }
 }
 
+/// What comes next, if it comes in time.
+async fn heard<T>(action: String, part: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    timeout(SILENCE, part).await.unwrap_or_else(|_| {
+        let reason = format!("nothing came for {} s", SILENCE.as_secs());
+        Err(StoreError::Unavailable { action, reason })
+    })
+}
+
+fn failed(action: String, error: &reqwest::Error) -> StoreError {
+    let reason = chain(error);
+    if error.is_builder() {
+        StoreError::Other { action, reason }
+    } else {
+        StoreError::Unavailable { action, reason }
+    }
+}
+
+/// Takes memory as the bytes come, whatever was announced.
+async fn read_bounded(mut response: Response, action: String, max_bytes: u64) -> Result<Bytes, StoreError> {
+    let mut body = BytesMut::new();
+    loop {
+        let part = async { response.chunk().await.map_err(|error| failed(action.clone(), &error)) };
+        let Some(part) = heard(action.clone(), part).await? else { return Ok(body.freeze()) };
+        body.extend_from_slice(&part);
+        if body.len() as u64 > max_bytes {
+            return Err(StoreError::TooLarge { action, bytes: body.len() as u64, max_bytes });
+        }
+    }
+}
+
 impl Backend for HttpBackend {
     fn create<'a>(&'a self, key: &'a str, bytes: Bytes) -> Answer<'a, Created> {
         Box::pin(self.create_once(key, bytes))
     }
 
-    fn get<'a>(&'a self, key: &'a str, max_bytes: u64) -> Answer<'a, Option<Bytes>> {
-        Box::pin(self.get_bounded(key, max_bytes))
+    fn open<'a>(&'a self, key: &'a str, max_bytes: u64) -> Answer<'a, Option<Opened>> {
+        Box::pin(self.open_bounded(key, max_bytes))
     }
 
     fn head<'a>(&'a self, key: &'a str) -> Answer<'a, Option<u64>> {
@@ -201,7 +208,10 @@ mod tests {
         tokio::time::pause();
         for answer in ["", "HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\nsome"] {
             let store = mute(answer);
-            let error = store.get("proofs/x", 10_000).await.unwrap_err();
+            let error = match store.open("proofs/x", 10_000).await {
+                Ok(opened) => opened.unwrap().content.await.unwrap_err(),
+                Err(error) => error,
+            };
             assert!(error.is_retryable() && error.to_string().contains("nothing came for 12 s"), "{error}");
         }
         let error = mute("").head("proofs/x").await.unwrap_err();

@@ -24,7 +24,7 @@ mod open;
 mod retry;
 mod store;
 
-pub use backend::{Created, Entry};
+pub use backend::{Created, Entry, Opened};
 pub use error::StoreError;
 pub use open::StoreOptions;
 pub use retry::with_retry;

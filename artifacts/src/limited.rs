@@ -1,6 +1,6 @@
 //! A store whose every answer comes within a limit: a disk or network that hangs is a store that does not answer.
 
-use crate::backend::{Answer, Backend, Created, Entry};
+use crate::backend::{Answer, Backend, Created, Entry, Opened};
 use crate::error::StoreError;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
@@ -46,8 +46,14 @@ impl Backend for Limited {
         self.within("create", key, self.inner.create(key, bytes))
     }
 
-    fn get<'a>(&'a self, key: &'a str, max_bytes: u64) -> Answer<'a, Option<Bytes>> {
-        self.within("get", key, self.inner.get(key, max_bytes))
+    fn open<'a>(&'a self, key: &'a str, max_bytes: u64) -> Answer<'a, Option<Opened>> {
+        let opening = self.within("get", key, self.inner.open(key, max_bytes));
+        let (limit, late) = (self.limit, Self::late(&self.name, "get", key, self.limit));
+        Box::pin(async move {
+            let Some(Opened { bytes, content }) = opening.await? else { return Ok(None) };
+            let content = async move { timeout(limit, content).await.unwrap_or(Err(late)) };
+            Ok(Some(Opened { bytes, content: Box::pin(content) }))
+        })
     }
 
     fn head<'a>(&'a self, key: &'a str) -> Answer<'a, Option<u64>> {
@@ -75,6 +81,10 @@ impl Backend for Limited {
         .boxed()
     }
 
+    fn check(&self) -> Answer<'_, ()> {
+        self.within("check", "the place", self.inner.check())
+    }
+
     fn set_token(&self, token: String) {
         self.inner.set_token(token);
     }
@@ -91,7 +101,12 @@ mod tests {
             Box::pin(std::future::pending())
         }
 
-        fn get<'a>(&'a self, _: &'a str, _: u64) -> Answer<'a, Option<Bytes>> {
+        fn open<'a>(&'a self, _: &'a str, _: u64) -> Answer<'a, Option<Opened>> {
+            let opened = Opened { bytes: 1, content: Box::pin(std::future::pending()) };
+            Box::pin(std::future::ready(Ok(Some(opened))))
+        }
+
+        fn check(&self) -> Answer<'_, ()> {
             Box::pin(std::future::pending())
         }
 
@@ -115,7 +130,8 @@ mod tests {
         assert_eq!(listed.len(), 1, "the listing ends");
         for (call, error) in [
             ("create", store.create("k", Bytes::new()).await.err()),
-            ("get", store.get("k", 1).await.err()),
+            ("get", store.open("k", 1).await.unwrap().unwrap().content.await.err()),
+            ("check", store.check().await.err()),
             ("look up", store.head("k").await.err()),
             ("delete", store.delete(vec!["k".into()]).await.err()),
             ("list", listed.into_iter().next().and_then(Result::err)),

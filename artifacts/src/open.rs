@@ -81,7 +81,8 @@ pub(crate) fn open(url: &str, options: &StoreOptions) -> Result<(Arc<dyn Backend
         other => Err(format!("`{other}://` is unknown")),
     };
     let store = store.map_err(|reason| bad(&name, reason))?;
-    Ok((limited(Arc::new(ObjectBackend::new(store, &name)), &name, options), name))
+    let folder = parsed.to_file_path().ok().filter(|_| parsed.scheme() == "file");
+    Ok((limited(Arc::new(ObjectBackend::new(store, &name, folder)), &name, options), name))
 }
 
 fn limited(backend: Arc<dyn Backend>, name: &str, options: &StoreOptions) -> Arc<dyn Backend> {

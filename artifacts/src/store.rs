@@ -1,6 +1,6 @@
 //! The artifact store as the operator and the workers use it.
 
-use crate::backend::{Backend, Created, Entry};
+use crate::backend::{Backend, Created, Entry, Opened};
 use crate::error::StoreError;
 use crate::open::{self, StoreOptions};
 use arborist_core::ids::{ArtifactHash, TaskId};
@@ -75,7 +75,18 @@ impl ArtifactStore {
     /// # Errors
     /// See [`StoreError`]; [`StoreError::TooLarge`] above the store's limit.
     pub async fn get(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
-        self.backend.get(key, self.max_object_bytes).await
+        match self.open_object(key).await? {
+            Some(opened) => opened.content.await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Finds an object and says how large it is before it is read; `None` when the key is free.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn open_object(&self, key: &str) -> Result<Option<Opened>, StoreError> {
+        self.backend.open(key, self.max_object_bytes).await
     }
 
     /// An object's size in bytes; `None` when the key is free.
@@ -161,6 +172,7 @@ impl ArtifactStore {
     /// # Errors
     /// [`StoreError::Unfit`] when it does not; else see [`StoreError`].
     pub async fn check_conditional_create(&self) -> Result<(), StoreError> {
+        self.backend.check().await?;
         let key = format!("check/{:016x}", RandomState::new().hash_one(std::process::id()));
         let racers = (0..CHECK_RACERS).map(|i| self.create(&key, Bytes::from(format!("racer {i}"))));
         let mut created: Vec<Created> = Vec::new();

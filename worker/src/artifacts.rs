@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 /// a connection where nothing comes back.
 pub const READ_PATIENCE: Duration = Duration::from_secs(45);
 
-/// How long a store may deny a write before the lease fails: a session's token takes a moment to change.
-const DENIED_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a store may refuse a write before the lease fails: a session's token takes a moment to change.
+const REFUSED_PATIENCE: Duration = Duration::from_secs(30);
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -55,8 +55,8 @@ async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(
 fn refusal_of(error: &StoreError, damaged: impl FnOnce(String) -> Refusal) -> Refusal {
     match error {
         StoreError::Corrupt { .. } | StoreError::TooLarge { .. } => damaged(error.to_string()),
-        error if may_pass(error) => Refusal::new(Reason::StoreUnavailable, error.to_string()),
-        _ => Refusal::new(Reason::Error, error.to_string()),
+        // whatever else ails the store, or this machine's way to it, is not the task's
+        _ => Refusal::new(Reason::StoreUnavailable, error.to_string()),
     }
 }
 
@@ -99,19 +99,20 @@ pub async fn input(store: &StoreHandle, hash: ArtifactHash) -> Result<Bytes, Ref
 /// # Errors
 /// The store refuses for good.
 pub async fn put(store: &StoreHandle, task: TaskId, sealed: Bytes) -> Result<Created, Refusal> {
-    let denied_end = Instant::now() + DENIED_PATIENCE;
+    let refused_end = Instant::now() + REFUSED_PATIENCE;
     let write = || {
         let sealed = sealed.clone();
         async move { current(store).await?.create_proof(&task, sealed).await }
     };
     let again = |error: &StoreError| match error {
-        StoreError::Denied { .. } => Instant::now() < denied_end,
-        error => error.is_retryable(),
+        error if error.is_retryable() => true,
+        StoreError::Oversized { .. } => false,
+        _ => Instant::now() < refused_end,
     };
     let note =
         |error: &StoreError, pause| tracing::warn!(%task, %error, ?pause, "the proof waits for the store");
     write.retry(pauses()).when(again).notify(note).await.map_err(|error| match error {
-        StoreError::Denied { .. } => Refusal::new(Reason::StoreUnavailable, error.to_string()),
-        error => Refusal::new(Reason::Error, error.to_string()),
+        StoreError::Oversized { .. } => Refusal::new(Reason::Oversize, error.to_string()),
+        _ => Refusal::new(Reason::StoreUnavailable, error.to_string()),
     })
 }

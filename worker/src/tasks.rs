@@ -177,11 +177,22 @@ impl Tasks {
     ) -> Result<Completed, Refusal> {
         let sealed = proven?;
         let task = lease.expected.task;
-        if artifacts::put(&self.store, task, sealed.object.clone()).await? == Created::New {
-            return Ok(sealed.completed);
-        }
-        // someone was first, or this worker in a try whose answer was lost
-        let there = artifacts::child(&self.store, task).await?;
+        let end = Instant::now() + GARBAGE_PATIENCE;
+        let there = loop {
+            if artifacts::put(&self.store, task, sealed.object.clone()).await? == Created::New {
+                return Ok(sealed.completed);
+            }
+            // someone was first, or this worker in a try whose answer was lost
+            if let Some(there) = artifacts::proof(&self.store, task).await? {
+                break there;
+            }
+            // it was bad, and has been moved aside meanwhile
+            if Instant::now() >= end {
+                let text = "the store says that the proof is there, and that it is not";
+                return Err(Refusal::new(Reason::StoreUnavailable, text));
+            }
+            tokio::time::sleep(GARBAGE_PAUSE).await;
+        };
         if there == sealed.object {
             return Ok(sealed.completed);
         }
