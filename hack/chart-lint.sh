@@ -115,8 +115,9 @@ apart
 apart --values hack/chart-lint-everything.yaml
 
 refused "the built-in store lies on one operator's volume" --set replicas=2
-refused 'a file:// store is a folder that the operator and all workers mount' --set store.url=file:///proofs
+refused 'a file:// store is a folder that all operators mount' --set store.url=file:///proofs
 refused 'the built-in store needs no credentials' --set store.credentialsSecret=x
+refused 'workers reach the built-in store through the operator' --set store.workers=direct
 refused 'not used while store.builtIn.persistence.enabled is false' \
     --set store.builtIn.persistence.enabled=false --set store.builtIn.persistence.existingClaim=x
 refused 'replicaCount' --set replicaCount=2

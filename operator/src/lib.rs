@@ -8,6 +8,7 @@ pub mod dispatch;
 pub mod egress;
 pub mod kubernetes;
 pub mod metrics;
+pub mod operator_key;
 mod places;
 pub mod report;
 pub mod store;

@@ -63,6 +63,8 @@ pub struct Metrics {
     pub journal_lag: IntGauge,
     /// Seconds that the oldest record which is not durable has been waiting for the journal's store.
     pub journal_stall: Gauge,
+    /// Objects in the journal's folder that are none of an operator's.
+    pub journal_foreign: IntGauge,
     /// Records appended to the journal.
     pub journal_records: IntCounter,
     /// Snapshots written.
@@ -138,6 +140,10 @@ impl Metrics {
             leases: counter("leases_total", "Leases sent")?,
             journal_lag: gauge("journal_lag_bytes", "Journal not durable yet")?,
             journal_stall: seconds("journal_stalled_seconds", "Oldest record not durable yet")?,
+            journal_foreign: gauge(
+                "journal_foreign_objects",
+                "Objects in the journal's folder that no operator wrote",
+            )?,
             journal_records: counter("journal_records_total", "Records appended to the journal")?,
             snapshots: counter("journal_snapshots_total", "Snapshots written")?,
             first_dispatch: seconds("first_dispatch_seconds", "Last job: submit to first lease")?,

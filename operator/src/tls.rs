@@ -316,6 +316,15 @@ fn make_dir(dir: &Path) -> Result<(), TlsError> {
     fs::create_dir_all(dir).map_err(|error| TlsError::File { path: dir.to_owned(), error })
 }
 
+/// The text of a file in a state folder, which is made if it is missing; see [`read_or_create`].
+pub(crate) fn state_file(
+    path: &Path,
+    make: impl FnOnce() -> Result<String, TlsError>,
+) -> Result<String, TlsError> {
+    path.parent().map_or(Ok(()), make_dir)?;
+    read_or_create(path, make)
+}
+
 /// The file's text; when it is missing, what `make` gives, written whole or not at all. Of two
 /// processes that start at once both get the first one's.
 fn read_or_create(path: &Path, make: impl FnOnce() -> Result<String, TlsError>) -> Result<String, TlsError> {

@@ -1,14 +1,18 @@
 //! The artifact store that an operator serves, over TLS and by its own client.
 
+#[path = "../../artifacts/tests/mock_s3/mod.rs"]
+mod mock_s3;
+
 use arborist_artifacts::faults::{Failure, Fault, Operation, Plan};
 use arborist_artifacts::{ArtifactStore, Created, StoreError, StoreOptions};
 use arborist_core::ids::{ArtifactHash, TaskId};
 use arborist_core::proof_object::{input_key, proof_key};
-use arborist_operator::store::http::{Access, Limits, router};
+use arborist_operator::store::http::{Access, Key, Limits, Right, router};
 use arborist_operator::tls_serve::serve;
 use bytes::Bytes;
 use futures::future::join_all;
 use futures::{StreamExt, TryStreamExt, stream};
+use mock_s3::{Fault as S3Fault, Manners, MockS3, Rule};
 use reqwest::{Client, Method, StatusCode};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,18 +23,26 @@ use tokio_util::sync::CancellationToken;
 
 const LEASED: TaskId = TaskId([1; 32]);
 const OTHER: TaskId = TaskId([2; 32]);
+const CHILD: TaskId = TaskId([3; 32]);
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// `worker` may write the proof of its one lease, `operator` everything.
+/// `worker` may write the proof of its one lease and read that and one child, `operator` everything.
 struct Sessions;
 
 impl Access for Sessions {
-    fn may_read(&self, token: &str) -> bool {
-        matches!(token, "worker" | "operator")
+    fn may_read(&self, token: &str, key: &Key) -> Right {
+        match (token, key) {
+            ("worker", Key::Proof(CHILD)) => Right::Granted,
+            _ => self.may_write(token, key),
+        }
     }
 
-    fn may_write(&self, token: &str, key: &str) -> bool {
-        token == "operator" || (token == "worker" && key == proof_key(&LEASED))
+    fn may_write(&self, token: &str, key: &Key) -> Right {
+        match (token, key) {
+            ("operator" | "other", _) | ("worker", Key::Proof(LEASED)) => Right::Granted,
+            ("worker", _) => Right::Forbidden,
+            _ => Right::Unknown,
+        }
     }
 }
 
@@ -48,6 +60,11 @@ fn nothing_fails() -> Plan {
 
 impl Server {
     async fn start(plan: Plan, limits: Limits) -> Self {
+        let below = ArtifactStore::open("memory:///", &StoreOptions::default()).unwrap();
+        Self::over(below, plan, limits).await
+    }
+
+    async fn over(below: ArtifactStore, plan: Plan, limits: Limits) -> Self {
         let _chosen_before = rustls::crypto::ring::default_provider().install_default();
         let pair = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
         let key = rustls::pki_types::PrivateKeyDer::Pkcs8(pair.signing_key.serialize_der().into());
@@ -55,7 +72,6 @@ impl Server {
             .with_no_client_auth()
             .with_single_cert(vec![pair.cert.der().clone()], key)
             .unwrap();
-        let below = ArtifactStore::open("memory:///", &StoreOptions::default()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://{}", listener.local_addr().unwrap());
         let stop = CancellationToken::new();
@@ -81,7 +97,7 @@ impl Server {
 }
 
 #[tokio::test]
-async fn a_worker_creates_its_proof_once_and_reads_all() {
+async fn a_worker_creates_its_proof_once_and_reads_what_its_lease_needs() {
     let server = Server::start(nothing_fails(), Limits::default()).await;
     let worker = server.client("worker");
     let proof = Bytes::from(vec![5; 5_000_000]);
@@ -95,10 +111,41 @@ async fn a_worker_creates_its_proof_once_and_reads_all() {
     assert_eq!(server.below.get_proof(&LEASED).await.unwrap(), Some(proof));
     let operator = server.client("operator");
     assert_eq!(operator.create_proof(&OTHER, Bytes::new()).await.unwrap(), Created::New);
-    assert_eq!(worker.get_proof(&OTHER).await.unwrap(), Some(Bytes::new()));
+    assert_eq!(operator.create_proof(&CHILD, Bytes::new()).await.unwrap(), Created::New);
+    assert_eq!(worker.get_proof(&CHILD).await.unwrap(), Some(Bytes::new()));
+    for refused in [worker.get_proof(&OTHER).await.map(drop), worker.head(&proof_key(&OTHER)).await.map(drop)]
+    {
+        assert!(matches!(refused, Err(StoreError::Denied { .. })), "{refused:?}");
+    }
     let hash = operator.put_input(Bytes::from_static(b"block")).await.unwrap();
     assert_eq!(operator.put_input(Bytes::from_static(b"block")).await.unwrap(), hash);
-    assert_eq!(worker.get_input(&hash).await.unwrap().unwrap(), "block");
+    assert_eq!(operator.get_input(&hash).await.unwrap().unwrap(), "block");
+    let refused = worker.get_input(&hash).await.unwrap_err().to_string();
+    assert!(refused.contains("what its own leases need"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_bucket_is_reached_through_the_operator_and_its_faults_are_told() {
+    let bucket = MockS3::start(Manners::default()).await;
+    let server = Server::over(bucket.store(), nothing_fails(), Limits::default()).await;
+    let worker = server.client("worker");
+    let proof = Bytes::from(vec![5; 200_000]);
+    assert_eq!(worker.create_proof(&LEASED, proof.clone()).await.unwrap(), Created::New);
+    assert_eq!(worker.create_proof(&LEASED, Bytes::new()).await.unwrap(), Created::Exists);
+    assert_eq!(worker.get_proof(&LEASED).await.unwrap(), Some(proof));
+    assert_eq!(worker.head(&proof_key(&LEASED)).await.unwrap(), Some(200_000));
+    assert_eq!(worker.get_proof(&CHILD).await.unwrap(), None);
+    assert!(matches!(worker.get_proof(&OTHER).await, Err(StoreError::Denied { .. })));
+    for (status, code, expected) in [
+        (400, "ExpiredToken", "Unavailable"),
+        (403, "AccessDenied", "Unavailable"),
+        (404, "NoSuchBucket", "Unavailable"),
+    ] {
+        bucket.no_rules();
+        bucket.rule(Rule::new(Method::GET, S3Fault::Answer(status, code)));
+        let error = worker.get_proof(&LEASED).await.unwrap_err();
+        assert!(format!("{error:?}").starts_with(expected), "{code} became {error:?}");
+    }
 }
 
 #[tokio::test]

@@ -12,9 +12,10 @@
 {{- end }}
 {{- with .Values.store.url }}
 - --store={{ . }}
+- --worker-store={{ $.Values.store.workers }}
 {{- end }}
-{{- with .Values.store.credentialsSecret }}
-- --store-credentials-secret={{ . }}
+{{- if and .Values.store.credentialsSecret (eq .Values.store.workers "direct") }}
+- --store-credentials-secret={{ .Values.store.credentialsSecret }}
 {{- end }}
 - --worker-image={{ include "arborist.image" (dict "image" .Values.worker.image "version" .Chart.AppVersion) }}
 - --worker-image-pull-policy={{ .Values.worker.image.pullPolicy }}

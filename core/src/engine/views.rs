@@ -87,6 +87,16 @@ impl Engine {
             || self.workers[worker].lost.iter().any(|lost| lost.task == *task)
     }
 
+    /// Where the tasks stand that a session has leases of, or had and may still hand in: what these are made from
+    /// is what it needs to read.
+    pub fn held_places(&self, session: Session) -> impl Iterator<Item = (JobId, NodeId)> {
+        let worker = self.workers.by_session(session).map(|worker| &self.workers[worker]);
+        let leased = worker.into_iter().flat_map(|w| w.running.iter().chain(&w.queue));
+        let lost = worker.into_iter().flat_map(|w| &w.lost).filter_map(|lost| self.open_place(&lost.task));
+        let places = leased.map(|slot| self.leases[*slot].at).chain(lost);
+        places.map(|at| (self.jobs[at.job].spec.id, NodeId(at.node)))
+    }
+
     /// Whether a result would be counted: its task is in the books and open.
     pub fn wants(&self, done: &Done) -> bool {
         self.open_place(&done.task).is_some()

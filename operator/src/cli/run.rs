@@ -9,7 +9,7 @@ use super::logging::{self, LogArgs};
 use super::memory;
 use super::needs::NeedsArgs;
 use super::prove::{parse_duration, parse_prover};
-use super::serve::{BackendName, Plan, PluginArgs, ProfileName, Served};
+use super::serve::{BackendName, Plan, PluginArgs, ProfileName, Served, WorkerStore};
 use super::signals::Signals;
 use super::submit::{now_millis, request};
 use super::tenants::TenantArgs;
@@ -36,6 +36,14 @@ pub struct Args {
     /// Artifact store: file://, s3://, gs:// or az:// [default: the state folder, served over HTTPS]
     #[arg(long)]
     store: Option<String>,
+    /// How workers reach a store that --store names: through this process, which lets each read and write only what its
+    /// leases need, or direct, with rights of their own on all of it
+    #[arg(long, value_enum, default_value = "operator")]
+    worker_store: WorkerStore,
+    /// The key that journal and leases are sealed with, 32 bytes or 64 hex digits: the same for all operators over one
+    /// store [default: the state folder's, made at the first start]
+    #[arg(long, env = "ARBORIST_KEY_FILE")]
+    key_file: Option<PathBuf>,
     /// A name or address under which workers reach this machine; may be repeated, the first stands in the store's URL
     #[arg(long = "host")]
     hosts: Vec<String>,
@@ -155,6 +163,7 @@ impl Args {
         Plan {
             state: self.state.clone(),
             store: self.store.clone(),
+            worker_store: self.worker_store,
             listen: self.listen,
             store_listen: self.store_listen,
             hosts: self.hosts.clone(),
@@ -168,6 +177,8 @@ impl Args {
             tenants: self.tenants.clone(),
             login: None,
             authority: None,
+            operator_key: None,
+            key_file: self.key_file.clone(),
         }
     }
 

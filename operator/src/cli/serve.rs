@@ -6,6 +6,7 @@ use super::worker_program;
 use crate::dispatch::{
     Dispatcher, FakeRoots, Login, Options, Plonky2Roots, ProgramRoots, RootVerifier, StartError, StaticToken,
 };
+use crate::operator_key::OperatorKey;
 use crate::store::http::{self, Access, Limits};
 use crate::tls::{Authority, worker_token};
 use crate::{metrics, tls_serve};
@@ -45,6 +46,15 @@ impl std::fmt::Display for BackendName {
             Self::Fake => "fake",
         })
     }
+}
+
+/// How workers reach a store that is not the operator's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WorkerStore {
+    /// Through the operator: a worker reads and writes only what its leases need
+    Operator,
+    /// Themselves, with credentials of their own: whoever has these reads everything
+    Direct,
 }
 
 /// A circuit profile by its name.
@@ -125,9 +135,11 @@ pub struct Plan {
     pub state: PathBuf,
     /// The artifact store's URL; `None`: the state folder, served over HTTPS.
     pub store: Option<String>,
+    /// How workers reach it, if it is named.
+    pub worker_store: WorkerStore,
     /// Where workers connect.
     pub listen: SocketAddr,
-    /// Where the built-in artifact store listens.
+    /// Where the artifact store is served to workers, if it is.
     pub store_listen: SocketAddr,
     /// Names under which workers reach this machine, beside 127.0.0.1.
     pub hosts: Vec<String>,
@@ -151,6 +163,17 @@ pub struct Plan {
     pub login: Option<Arc<dyn Login>>,
     /// The certificate authority; `None`: the state folder's.
     pub authority: Option<Arc<Authority>>,
+    /// What journal and leases are sealed with; `None`: that of `key_file`.
+    pub operator_key: Option<OperatorKey>,
+    /// The file of that key; `None`: the state folder's.
+    pub key_file: Option<PathBuf>,
+}
+
+impl Plan {
+    /// Whether workers reach the artifact store through the operator.
+    pub fn serves_store(&self) -> bool {
+        self.store.is_none() || self.worker_store == WorkerStore::Operator
+    }
 }
 
 /// A dispatcher that serves.
@@ -173,11 +196,11 @@ impl Served {
             .and_then(|()| plan.state.canonicalize())
             .map_err(|e| CliError::failed(format!("make the folder {}", plan.state.display()), e))?;
         let store = open_store(plan, &state)?;
-        let built_in = match plan.store {
-            Some(_) => None,
-            None => Some(bind(plan.store_listen).await?),
+        let store_door = match plan.serves_store() {
+            true => Some(bind(plan.store_listen).await?),
+            false => None,
         };
-        let store_url = match &built_in {
+        let store_url = match &store_door {
             Some((_, address)) => format!("https://{}", authority(host_of(plan, *address), address.port())),
             None => plan.store.clone().unwrap_or_default(),
         };
@@ -188,7 +211,7 @@ impl Served {
         };
         let dispatcher = Dispatcher::start(options, store.clone()).await.map_err(not_started)?;
         let (stop, servers) = (CancellationToken::new(), TaskTracker::new());
-        if let Some((listener, _)) = built_in {
+        if let Some((listener, _)) = store_door {
             let tls = dispatcher
                 .authority()
                 .server_config(&plan.hosts, &["http/1.1"])
@@ -287,6 +310,7 @@ fn options(
     let profile = Profile { backend: plan.backend.to_string(), keys, ..plan.profile.clone() };
     let mut options = Options::new(state.to_owned(), profile, login);
     options.authority = plan.authority.clone();
+    options.operator_key = operator_key(plan)?;
     options.listen = plan.listen;
     options.hosts = plan.hosts.clone();
     options.store_url = store_url;
@@ -322,6 +346,16 @@ async fn plugin_keys(plan: &Plan) -> Result<Option<ArtifactHash>, CliError> {
         return Err(CliError::Usage { option: "--plugin", problem });
     }
     Ok(system.keys)
+}
+
+fn operator_key(plan: &Plan) -> Result<Option<OperatorKey>, CliError> {
+    match (&plan.operator_key, &plan.key_file) {
+        (Some(key), _) => Ok(Some(key.clone())),
+        (None, Some(file)) => OperatorKey::from_file(file)
+            .map(Some)
+            .map_err(|e| CliError::Usage { option: "--key-file", problem: e.to_string() }),
+        (None, None) => Ok(None),
+    }
 }
 
 fn roots(plan: &Plan) -> Result<Arc<dyn RootVerifier>, CliError> {

@@ -9,6 +9,7 @@ pub mod health;
 pub mod leader;
 pub mod login;
 pub mod metrics;
+pub mod operator_key;
 pub mod patience;
 pub mod pods;
 pub mod report_key;
@@ -31,5 +32,7 @@ pub const CA_CONFIG_MAP: &str = "arborist-ca";
 pub const CA_KEY: &str = "ca.crt";
 /// The Secret with the key that reports are signed with.
 pub const REPORT_KEY_SECRET: &str = "arborist-report-key";
+/// The Secret with the key that the journal and leases are sealed with.
+pub const OPERATOR_KEY_SECRET: &str = "arborist-operator-key";
 /// The EndpointSlice with the leader's address.
 pub const ENDPOINT_SLICE: &str = "arborist-leader";

@@ -1,6 +1,7 @@
 //! A dispatcher with a store in memory that outlives it.
 
 use arborist_artifacts::{ArtifactStore, StoreOptions};
+use arborist_core::block::{BLOCK_VERSION, Block, Transaction, Word};
 use arborist_core::engine::{JobId, JobState};
 use arborist_core::profile::{Needs, Profile};
 use arborist_operator::dispatch::{Dispatcher, FakeRoots, Options, StaticToken, SubmitRequest, SubmitSource};
@@ -104,6 +105,25 @@ pub fn block(transactions: usize) -> SubmitRequest {
         priority: 0,
         suspended: false,
     }
+}
+
+/// A block file with one transaction that calls nothing.
+pub fn block_file() -> SubmitRequest {
+    let file = Block {
+        version: BLOCK_VERSION,
+        profile: "test-v1".into(),
+        chain_id: 1,
+        block_number: 2,
+        state_before: Word([0; 32]),
+        state_after: Word([0; 32]),
+        transactions: vec![Transaction {
+            hash: Word([7; 32]),
+            private_proof: "cHJvb2Y=".into(),
+            calls: vec![],
+        }],
+    };
+    let file = serde_json::to_vec(&file).unwrap();
+    SubmitRequest { source: SubmitSource::Block(file.into()), name: "of a file".into(), ..block(1) }
 }
 
 /// Waits for a state, not for a time.

@@ -3,7 +3,6 @@
 use crate::lab::{Lab, block, until};
 use crate::worker::{Worker, hello, task};
 use arborist_core::wire::{FromWorker, Held, Hello};
-use arborist_operator::store::http::Access;
 use arborist_operator::tls::Authority;
 use std::sync::Arc;
 use std::time::Duration;
@@ -150,32 +149,4 @@ fn the_authority_is_replaced_while_workers_work() {
         assert_eq!(worker.leases(1).len(), 1, "{name}");
     }
     assert_eq!(lab.dispatcher.ca_pem(), new.0);
-}
-
-#[test]
-fn a_session_writes_only_the_proofs_of_its_leases() {
-    let lab = Lab::new();
-    lab.submit(block(2));
-    let mut worker = Worker::connect(&lab.dispatcher);
-    worker.send(FromWorker { hello: Some(hello("w")), ..Default::default() });
-    let mut answer = worker.next();
-    let token = answer.welcome.take().unwrap().session_token;
-    let own = match answer.leases.is_empty() {
-        true => worker.leases(1).remove(0),
-        false => answer.leases.remove(0),
-    };
-    let other = arborist_core::ids::TaskId([9; 32]);
-    let d = &lab.dispatcher;
-    assert!(d.may_read(&token) && !d.may_read("") && !d.may_read("guess"));
-    for (token, key, allowed) in [
-        (token.as_str(), format!("proofs/{}", task(&own)), true),
-        (token.as_str(), format!("proofs/{other}"), false),
-        (token.as_str(), format!("inputs/{other}"), false),
-        (token.as_str(), "proofs/..".to_owned(), false),
-        ("guess", format!("proofs/{}", task(&own)), false),
-    ] {
-        assert_eq!(d.may_write(token, &key), allowed, "{key}");
-    }
-    drop(worker);
-    until("its token is void", || (!d.may_read(&token)).then_some(()));
 }

@@ -7,5 +7,6 @@ mod logins;
 mod rechecks;
 mod restarts;
 mod sending;
+mod store;
 mod tenants;
 mod worker;

@@ -1,13 +1,12 @@
 //! What outlives the dispatcher.
 
-use crate::lab::{Lab, PATIENCE, block, until};
+use crate::lab::{Lab, PATIENCE, block, block_file, until};
 use crate::worker::{Worker, hello, task};
-use arborist_core::block::{BLOCK_VERSION, Block, Transaction, Word};
 use arborist_core::engine::JobState;
 use arborist_core::ids::{ArtifactHash, TaskId};
 use arborist_core::proof_object::input_key;
 use arborist_core::wire::{Held, Hello};
-use arborist_operator::dispatch::{SubmitRequest, SubmitSource};
+use arborist_operator::dispatch::SubmitSource;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -112,25 +111,6 @@ fn a_root_that_was_being_checked_is_checked_after_the_restart() {
     // the proof is there, its report never came
     lab.restart_after(true);
     assert_eq!(lab.wait(job), JobState::Complete);
-}
-
-/// A block file with one transaction that calls nothing.
-fn block_file() -> SubmitRequest {
-    let file = Block {
-        version: BLOCK_VERSION,
-        profile: "test-v1".into(),
-        chain_id: 1,
-        block_number: 2,
-        state_before: Word([0; 32]),
-        state_after: Word([0; 32]),
-        transactions: vec![Transaction {
-            hash: Word([7; 32]),
-            private_proof: "cHJvb2Y=".into(),
-            calls: vec![],
-        }],
-    };
-    let file = serde_json::to_vec(&file).unwrap();
-    SubmitRequest { source: SubmitSource::Block(file.into()), name: "of a file".into(), ..block(1) }
 }
 
 /// What is done to the object of this key.

@@ -24,6 +24,8 @@ pub struct Worker {
     inbox: BytesMut,
     seq: u64,
     name: String,
+    /// What it shows to the store.
+    pub token: String,
     /// Leases that came along with other messages.
     early: Vec<Lease>,
 }
@@ -57,7 +59,14 @@ impl Worker {
         socket.set_nodelay(true).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
         let stream = StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), socket);
-        Self { stream, inbox: BytesMut::new(), seq: 0, name: String::new(), early: vec![] }
+        Self {
+            stream,
+            inbox: BytesMut::new(),
+            seq: 0,
+            name: String::new(),
+            token: String::new(),
+            early: vec![],
+        }
     }
 
     pub fn login(dispatcher: &Dispatcher, hello: Hello) -> Self {
@@ -70,6 +79,7 @@ impl Worker {
         worker.send(FromWorker { hello: Some(hello), ..Default::default() });
         let welcome = worker.next();
         assert!(welcome.welcome.is_some(), "{welcome:?}");
+        worker.token = welcome.welcome.unwrap().session_token;
         worker.early = welcome.leases;
         worker
     }

@@ -100,6 +100,7 @@ impl Leading<'_> {
         let plan = Plan {
             login: Some(Arc::new(login)),
             authority: Some(self.keys.authority.authority().clone()),
+            operator_key: Some(self.keys.operator.clone()),
             ..args.plan()
         };
         let (began, mut patience) = (Instant::now(), Patience::default());

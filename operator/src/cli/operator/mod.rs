@@ -11,7 +11,7 @@ use super::logging::{self, LogArgs};
 use super::memory;
 use super::needs::NeedsArgs;
 use super::prove::parse_duration;
-use super::serve::{BackendName, Plan, PluginArgs, ProfileName};
+use super::serve::{BackendName, Plan, PluginArgs, ProfileName, WorkerStore};
 use super::signals::Signals;
 use super::tenants::TenantArgs;
 use crate::controllers::{Scope, Settings};
@@ -56,7 +56,11 @@ pub struct Args {
     /// Artifact store: file://, s3://, gs:// or az:// [default: the state folder, served over HTTPS]
     #[arg(long, env = "ARBORIST_STORE")]
     store: Option<String>,
-    /// A Secret in the pools' namespaces whose keys become environment of the workers
+    /// How workers reach a store that --store names: through the operator, which lets each read and write only what its
+    /// leases need, or direct, with rights of their own on all of it
+    #[arg(long, env = "ARBORIST_WORKER_STORE", value_enum, default_value = "operator")]
+    worker_store: WorkerStore,
+    /// With --worker-store direct: a Secret in the pools' namespaces whose keys become environment of the workers
     #[arg(long, env = "ARBORIST_STORE_CREDENTIALS_SECRET")]
     store_credentials_secret: Option<String>,
     /// The workers' image, for pools that name none
@@ -145,7 +149,10 @@ impl Args {
             worker_image: self.worker_image.clone(),
             worker_image_pull_policy: self.worker_image_pull_policy.clone(),
             worker_image_pull_secrets: self.worker_image_pull_secrets.clone(),
-            store_credentials_secret: self.store_credentials_secret.clone(),
+            // workers that go through the operator need none
+            store_credentials_secret: (self.worker_store == WorkerStore::Direct)
+                .then(|| self.store_credentials_secret.clone())
+                .flatten(),
             backend: self.backend.to_string(),
             profile: self.needs.of(self.profile.profile()),
             allow_local_addresses: self.allow_local_addresses,
@@ -158,6 +165,7 @@ impl Args {
         Plan {
             state: self.state.clone(),
             store: self.store.clone(),
+            worker_store: self.worker_store,
             listen: self.listen,
             store_listen: self.store_listen,
             // the first one stands in the store's URL
@@ -178,6 +186,8 @@ impl Args {
             tenants: self.tenants.clone(),
             login: None,
             authority: None,
+            operator_key: None,
+            key_file: None,
         }
     }
 
@@ -188,7 +198,7 @@ impl Args {
             namespace: self.namespace.clone(),
             ip: self.pod_ip,
             dispatch: self.listen.port(),
-            store: self.store.is_none().then_some(self.store_listen.port()),
+            store: self.plan().serves_store().then_some(self.store_listen.port()),
         }
     }
 }
@@ -247,8 +257,13 @@ mod tests {
         assert_eq!(args.settings().dispatch_address(), "prover.ours.svc:7700");
         assert_eq!(args.plan().hosts[0], "prover.ours.svc");
         assert_eq!((args.address().dispatch, args.address().store), (7700, Some(7712)));
-        let elsewhere = parse(&["--store=s3://bucket"]).unwrap();
-        assert_eq!(elsewhere.address().store, None);
+        let secret = "--store-credentials-secret=bucket";
+        let through = parse(&["--store=s3://bucket", secret]).unwrap();
+        assert_eq!(through.address().store, Some(7712));
+        assert_eq!(through.settings().store_credentials_secret, None, "workers need none");
+        let direct = parse(&["--store=s3://bucket", secret, "--worker-store=direct"]).unwrap();
+        assert_eq!(direct.address().store, None);
+        assert_eq!(direct.settings().store_credentials_secret.as_deref(), Some("bucket"));
     }
 
     #[test]

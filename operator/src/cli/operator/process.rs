@@ -11,7 +11,8 @@ use crate::kubernetes::leader::{Election, Identity, Stopped, Timing};
 use crate::kubernetes::patience::Patience;
 use crate::kubernetes::pods::{self, PodBook};
 use crate::kubernetes::trust::Keeper;
-use crate::kubernetes::{Gate, Metrics, crds, report_key};
+use crate::kubernetes::{Gate, Metrics, crds, operator_key, report_key};
+use crate::operator_key::OperatorKey;
 use crate::tls_serve;
 use arborist_system::descriptors::Shares;
 use ed25519_dalek::SigningKey;
@@ -39,6 +40,7 @@ pub struct Process {
 pub struct Keys {
     pub authority: Arc<Keeper>,
     pub report: Arc<SigningKey>,
+    pub operator: OperatorKey,
 }
 
 impl Process {
@@ -137,11 +139,12 @@ impl Process {
         let authority =
             self.insist("certificate authority", || Keeper::open(open, gated, namespace, end)).await;
         let report = self.insist("report key", || report_key::open(open, namespace)).await;
+        let operator = self.insist("operator key", || operator_key::open(open, namespace)).await;
         self.health.wait("worker pods", Some("not all are known yet".into()));
         self.book.synced(self.args.scopes().len()).await;
         self.health.wait("worker pods", None);
         self.health.wait("start", None);
-        Keys { authority: Arc::new(authority), report: Arc::new(report) }
+        Keys { authority: Arc::new(authority), report: Arc::new(report), operator }
     }
 
     /// Tries until it works, and says meanwhile what is missing.

@@ -16,7 +16,7 @@ use self::watch::Outcome;
 use self::workers::{WorkerPlan, Workers, make_folder};
 use super::CliError;
 use super::logging;
-use super::serve::{Plan, Served};
+use super::serve::{Plan, Served, WorkerStore};
 use super::signals::Signals;
 use super::submit::now_millis;
 use super::tenants::TenantArgs;
@@ -151,6 +151,8 @@ impl Args {
         Plan {
             state: self.state(),
             store: self.store.clone(),
+            // they are this user's processes
+            worker_store: WorkerStore::Direct,
             listen: ANY_PORT,
             store_listen: ANY_PORT,
             hosts: vec![],
@@ -164,6 +166,8 @@ impl Args {
             tenants: TenantArgs::default(),
             login: None,
             authority: None,
+            operator_key: None,
+            key_file: None,
         }
     }
 

@@ -30,6 +30,7 @@ use self::retention::NamedRoots;
 use super::login::Login;
 use super::net::{Net, SendBuffers};
 use crate::metrics::Metrics;
+use crate::operator_key::OperatorKey;
 use crate::store::journal::{JournalHandle, JournalOptions};
 use crate::tls::Authority;
 use arborist_artifacts::ArtifactStore;
@@ -53,10 +54,12 @@ use tokio_util::task::TaskTracker;
 /// How a dispatcher runs.
 #[derive(Clone)]
 pub struct Options {
-    /// Where the certificate authority lies, if `authority` names none.
+    /// Where the certificate authority and the operator's key lie, if none are given.
     pub state_dir: PathBuf,
     /// The certificate authority; `None`: from the state folder, made there at the first start.
     pub authority: Option<Arc<Authority>>,
+    /// What the journal and leases are sealed with; `None`: from the state folder, made there at the first start.
+    pub operator_key: Option<OperatorKey>,
     /// Where workers connect; port 0 takes any.
     pub listen: SocketAddr,
     /// Names and addresses under which workers reach it, for its certificate.
@@ -110,6 +113,7 @@ impl Options {
         Self {
             state_dir,
             authority: None,
+            operator_key: None,
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             hosts: vec![],
             store_url: String::new(),

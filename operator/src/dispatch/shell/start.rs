@@ -9,6 +9,7 @@ use super::resolve;
 use super::{Dispatcher, Inner, Options, STUCK};
 use crate::dispatch::net::{Bound, Limits, SendBuffers};
 use crate::metrics::Metrics;
+use crate::operator_key::{KeyError, OperatorKey};
 use crate::store::journal::{Journal, JournalError, Recovered};
 use crate::tls::{Authority, TlsError};
 use arborist_artifacts::{ArtifactStore, StoreError};
@@ -47,6 +48,9 @@ pub enum StartError {
     /// Certificates.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The operator's key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// The address for workers can't be listened on.
     #[error("workers can't connect at {address}: {error}")]
     Listen {
@@ -70,7 +74,7 @@ impl StartError {
                 matches!(error, JournalError::Fenced { .. } | JournalError::Contended { .. })
             }
             Self::Restore(error) => matches!(error, RestoreError::Job { .. }),
-            Self::Tls(_) | Self::Listen { .. } | Self::Internal(_) => false,
+            Self::Tls(_) | Self::Key(_) | Self::Listen { .. } | Self::Internal(_) => false,
         }
     }
 }
@@ -94,11 +98,16 @@ impl Dispatcher {
             Some(authority) => authority.clone(),
             None => Arc::new(Authority::open(&options.state_dir)?),
         };
+        let key = match &options.operator_key {
+            Some(key) => key.clone(),
+            None => OperatorKey::open(&options.state_dir)?,
+        };
         let tls = authority.server_config(&options.hosts, &[])?;
         // taken early: workers that come back wait in the backlog meanwhile
         let door = Bound::new(listen).map_err(|error| StartError::Listen { address: listen, error })?;
         store.check_conditional_create().await?;
-        let (journal, recovered) = Journal::open(&store, options.journal.clone()).await?;
+        let (journal, recovered) = Journal::open(&store, &key.journal(), options.journal.clone()).await?;
+        metrics.journal_foreign.set(recovered.foreign as i64);
         let epoch = recovered.epoch;
         let records = recovered.records.len();
         let clock = Clock::new();
@@ -343,7 +352,7 @@ mod tests {
         let silent = || StoreError::Unavailable { action: action(), reason: reason() };
         let denied = || StoreError::Denied { action: action(), reason: reason() };
         let missing = || JournalError::MissingHistory { prefix: action(), reason: reason() };
-        let cases: [(StartError, bool); 9] = [
+        let cases: [(StartError, bool); 10] = [
             (silent().into(), true),
             (StoreError::Full { action: action(), reason: reason() }.into(), true),
             (JournalError::from(silent()).into(), true),
@@ -352,6 +361,7 @@ mod tests {
             (RestoreError::Job { id: JobId(1), name: action(), reason: reason() }.into(), true),
             (denied().into(), false),
             (missing().into(), false),
+            (JournalError::OtherKey { prefix: action() }.into(), false),
             (StoreError::Unfit { store: action(), reason: reason() }.into(), false),
         ];
         for (error, passing) in cases {

@@ -1,6 +1,6 @@
 //! Deleting what no restart needs.
 
-use super::block::{self, HEADER_BYTES, Kind};
+use super::block::{Codec, HEADER_BYTES, Kind};
 use super::{JournalError, JournalOptions};
 use arborist_artifacts::{ArtifactStore, Entry, StoreError, with_retry};
 use futures::TryStreamExt;
@@ -20,19 +20,25 @@ pub struct Cleaned {
     pub snapshots: usize,
 }
 
-pub(super) async fn clean(store: &ArtifactStore, options: &JournalOptions) -> Result<Cleaned, JournalError> {
-    let Some(kept) = oldest_kept_snapshot(store, options).await? else { return Ok(Cleaned::default()) };
+pub(super) async fn clean(
+    store: &ArtifactStore,
+    codec: &Codec,
+    options: &JournalOptions,
+) -> Result<Cleaned, JournalError> {
+    let Some(kept) = oldest_kept_snapshot(store, codec, options).await? else {
+        return Ok(Cleaned::default());
+    };
     let now = SystemTime::now();
     let mut cleaned = Cleaned::default();
     let mut doomed = Vec::new();
     let mut listing = store.list(&options.prefix);
     while let Some(entry) = listing.try_next().await? {
-        if let Some(number) = Kind::Segment.number(&options.prefix, &entry.key) {
+        if let Some(number) = codec.number(Kind::Segment, &entry.key) {
             if number > kept || !is_old(&entry, now, segment_retention(&entry, options)) {
                 continue;
             }
             cleaned.segments += 1;
-        } else if let Some(number) = Kind::Snapshot.number(&options.prefix, &entry.key) {
+        } else if let Some(number) = codec.number(Kind::Snapshot, &entry.key) {
             if number >= kept || !is_old(&entry, now, options.retention) {
                 continue;
             }
@@ -62,22 +68,25 @@ fn is_old(entry: &Entry, now: SystemTime, retention: Duration) -> bool {
 /// The older of the newest two snapshots that are whole; `None` when there are fewer.
 async fn oldest_kept_snapshot(
     store: &ArtifactStore,
+    codec: &Codec,
     options: &JournalOptions,
 ) -> Result<Option<u64>, StoreError> {
-    let before = Kind::Snapshot.before_all(&options.prefix);
-    let entries: Vec<Entry> = store.list_after(&options.prefix, &before).try_collect().await?;
-    let mut numbers: Vec<u64> =
-        entries.iter().filter_map(|entry| Kind::Snapshot.number(&options.prefix, &entry.key)).collect();
+    let before = codec.before(Kind::Snapshot, 0);
+    let entries = store.list_after(&options.prefix, &before);
+    let mut numbers: Vec<u64> = entries
+        .try_filter_map(|entry| std::future::ready(Ok(codec.number(Kind::Snapshot, &entry.key))))
+        .try_collect()
+        .await?;
     numbers.sort_unstable_by(|a, b| b.cmp(a));
     let mut whole = 0;
     for number in numbers {
-        let key = Kind::Snapshot.key(&options.prefix, number);
+        let key = codec.path(Kind::Snapshot, number);
         let bytes = match with_retry(options.patience, || store.get(&key)).await {
             Ok(bytes) => bytes,
             Err(StoreError::TooLarge { .. }) => continue,
             Err(error) => return Err(error),
         };
-        whole += usize::from(bytes.is_some_and(|b| block::decode(Kind::Snapshot, number, &b).is_ok()));
+        whole += usize::from(bytes.is_some_and(|b| codec.decode(Kind::Snapshot, number, &b).is_ok()));
         if whole == SNAPSHOTS_KEPT {
             return Ok(Some(number));
         }

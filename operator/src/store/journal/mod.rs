@@ -10,8 +10,11 @@
 //! reads one snapshot and the segments since, however long the history is.
 //!
 //! A record is acknowledged ([`JournalHandle::flush`]) once its segment is in the store. All objects are
-//! written whole or not at all, carry a checksum, and are never changed, so a crash at any point leaves
-//! a journal that opens.
+//! written whole or not at all, and are never changed, so a crash at any point leaves a journal that opens.
+//!
+//! **Only what an operator wrote counts.** All operators of an installation share a key. Every object's
+//! content is sealed with it, and its name holds a tag of it: others can neither write what is believed nor
+//! take the name of what comes next. Whatever else they put into the folder is left alone and told of.
 
 mod block;
 mod clean;
@@ -26,7 +29,30 @@ pub use open::{Damage, Journal, Recovered};
 pub use writer::{Cut, JournalHandle};
 
 use arborist_artifacts::StoreError;
+use std::fmt;
 use std::time::Duration;
+
+/// What the journal's objects are named and sealed with: secret, and the same for all operators that may
+/// follow each other.
+#[derive(Clone)]
+pub struct JournalKey([u8; 32]);
+
+impl JournalKey {
+    /// The key in these bytes.
+    pub fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for JournalKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JournalKey")
+    }
+}
 
 /// How a journal is kept. All have sound defaults.
 #[derive(Debug, Clone)]
@@ -99,6 +125,15 @@ pub enum JournalError {
         prefix: String,
         /// What is missing.
         reason: String,
+    },
+    /// It was written with another key.
+    #[error(
+        "the journal {prefix} was written with another operator key. Start with that key, or move the folder away to \
+         start from the proofs alone"
+    )]
+    OtherKey {
+        /// The journal's folder and store.
+        prefix: String,
     },
     /// Others open the journal all the time.
     #[error("the journal could not be claimed in {tries} tries: other operators are opening it too")]

@@ -1,6 +1,6 @@
 //! The journal over memory and folders, with crashes, lost answers and several operators at once.
 
-use super::block::{self, HEADER_BYTES, Identity, Kind};
+use super::block::{self, Codec, HEADER_BYTES, Identity, Kind};
 use super::*;
 use arborist_artifacts::faults::{Failure, Fault, Operation, Plan};
 use arborist_artifacts::{ArtifactStore, Created, StoreOptions};
@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
+mod forged;
 mod random;
 
 fn memory() -> ArtifactStore {
@@ -22,8 +23,16 @@ fn options() -> JournalOptions {
     JournalOptions { interval: Duration::from_millis(1), retention: Duration::ZERO, ..Default::default() }
 }
 
+fn key() -> JournalKey {
+    JournalKey::new([7; 32])
+}
+
+fn codec() -> Codec {
+    Codec::new("journal", &key())
+}
+
 async fn open(store: &ArtifactStore) -> (JournalHandle, Recovered) {
-    let (journal, recovered) = Journal::open(store, options()).await.unwrap();
+    let (journal, recovered) = Journal::open(store, &key(), options()).await.unwrap();
     (journal.start(), recovered)
 }
 
@@ -33,19 +42,21 @@ fn texts(records: &[Bytes]) -> Vec<String> {
 
 async fn keys(store: &ArtifactStore) -> Vec<String> {
     let mut keys: Vec<String> = store.list("journal").map_ok(|entry| entry.key).try_collect().await.unwrap();
+    keys.retain(|path| *path != codec().key_path());
     keys.sort();
     keys
 }
 
 fn segment(number: u64) -> String {
-    Kind::Segment.key("journal", number)
+    codec().path(Kind::Segment, number)
 }
 
-/// Creates with one of these numbers in turn (1 = the first) fail so.
+/// Creates of segments and snapshots with one of these numbers in turn (1 = the first) fail so.
 fn create_fails(at: std::ops::RangeInclusive<u32>, fault: Fault) -> Plan {
     let count = AtomicU32::new(0);
-    Arc::new(move |operation, _| {
-        let due = operation == Operation::Create && at.contains(&(count.fetch_add(1, Ordering::SeqCst) + 1));
+    Arc::new(move |operation, path| {
+        let counts = operation == Operation::Create && path != codec().key_path();
+        let due = counts && at.contains(&(count.fetch_add(1, Ordering::SeqCst) + 1));
         if due { fault.clone() } else { Fault::None }
     })
 }
@@ -105,7 +116,7 @@ async fn records_are_written_without_being_asked() {
 async fn records_share_segments_up_to_their_size() {
     let store = memory();
     let slow = JournalOptions { segment_bytes: 100, interval: Duration::from_secs(3600), ..options() };
-    let (journal, _) = Journal::open(&store, slow.clone()).await.unwrap();
+    let (journal, _) = Journal::open(&store, &key(), slow.clone()).await.unwrap();
     let journal = journal.start();
     for record in 0..30_u8 {
         journal.append(&[[record; 21]]).unwrap();
@@ -117,7 +128,7 @@ async fn records_share_segments_up_to_their_size() {
     assert_eq!(journal.append(&[[0; 101]]), refused(101));
     assert_eq!(journal.append(&[&[1][..], &[][..]]), refused(0));
     journal.flush().await.unwrap();
-    let (_, recovered) = Journal::open(&store, slow).await.unwrap();
+    let (_, recovered) = Journal::open(&store, &key(), slow).await.unwrap();
     let first: Vec<u8> = recovered.records.iter().map(|record| record[0]).collect();
     assert_eq!(first, (0..30).collect::<Vec<u8>>());
 }
@@ -194,7 +205,7 @@ async fn an_opener_that_slept_does_not_claim_a_deleted_number() {
     let gate = Arc::new(Notify::new());
     let (leader, _) = open(&store).await;
     let asleep = store.with_faults(create_fails(1..=1, Fault::Wait(gate.clone())));
-    let opener = tokio::spawn(async move { Journal::open(&asleep, options()).await });
+    let opener = tokio::spawn(async move { Journal::open(&asleep, &key(), options()).await });
     tokio::task::yield_now().await;
     for i in 0..4 {
         leader.append(&[format!("{i}")]).unwrap();
@@ -227,7 +238,7 @@ async fn race(store: &ArtifactStore) {
     let openers = (0..8).map(|i| {
         let store = store.clone();
         tokio::spawn(async move {
-            let (journal, recovered) = match Journal::open(&store, options()).await {
+            let (journal, recovered) = match Journal::open(&store, &key(), options()).await {
                 Ok(opened) => opened,
                 Err(JournalError::Fenced { .. }) => return None,
                 Err(error) => panic!("{error}"),
@@ -268,7 +279,7 @@ async fn opening_reads_the_snapshot_and_what_follows() {
             journal.append(&[format!("{i}+")]).unwrap();
             journal.flush().await.unwrap();
             // a look at what a restart would cost now; it takes nothing over
-            let (_, probe) = Journal::open(&copy_of(&store).await, options()).await.unwrap();
+            let (_, probe) = Journal::open(&copy_of(&store).await, &key(), options()).await.unwrap();
             highest = highest.max(probe.segments_read);
             assert_eq!(probe.snapshot.unwrap(), format!("until {i}"));
             assert_eq!(texts(&probe.records), [format!("{i}+")]);
@@ -316,7 +327,7 @@ async fn a_snapshot_holds_what_came_before_its_call_and_nothing_after() {
 async fn the_retention_keeps_young_objects_and_the_last_two_snapshots() {
     let store = memory();
     let keep = JournalOptions { retention: Duration::from_secs(3600), ..options() };
-    let journal = Journal::open(&store, keep).await.unwrap().0.start();
+    let journal = Journal::open(&store, &key(), keep).await.unwrap().0.start();
     let one = |text: &'static str| Bytes::from_static(text.as_bytes());
     journal.append(&["1"]).unwrap();
     journal.snapshot(one("1")).await.unwrap();
@@ -331,7 +342,7 @@ async fn the_retention_keeps_young_objects_and_the_last_two_snapshots() {
     assert_eq!(journal.clean().await.unwrap(), Cleaned { segments: 2, snapshots: 1 });
     let claims = [segment(0), segment(4)];
     let kept: Vec<String> = keys(&store).await.into_iter().filter(|key| !claims.contains(key)).collect();
-    assert_eq!(kept, [segment(3), Kind::Snapshot.key("journal", 2), Kind::Snapshot.key("journal", 3)]);
+    assert_eq!(kept, [segment(3), codec().path(Kind::Snapshot, 2), codec().path(Kind::Snapshot, 3)]);
 }
 
 #[tokio::test]
@@ -344,7 +355,7 @@ async fn a_damaged_snapshot_gives_way_to_the_one_before() {
             journal.snapshot(Bytes::from_static(text.as_bytes())).await.unwrap();
         }
         drop(journal);
-        let key = Kind::Snapshot.key("journal", 3);
+        let key = codec().path(Kind::Snapshot, 3);
         let mut bytes = store.get(&key).await.unwrap().unwrap().to_vec();
         match damage {
             "torn" => bytes.truncate(HEADER_BYTES),
@@ -392,7 +403,7 @@ async fn a_hole_is_claimed_so_that_nobody_can_fill_it() {
     let (_, recovered) = open(&store).await;
     assert_eq!(texts(&recovered.records), ["1", "3"]);
     assert_eq!(recovered.damage.len(), 1, "{:?}", recovered.damage);
-    let late = block::encode(Kind::Segment, Identity { epoch: 1, nonce: [0; 16] }, 2, b"");
+    let late = codec().encode(Kind::Segment, Identity { epoch: 1, nonce: [0; 16] }, 2, b"");
     assert_eq!(store.create(&segment(2), late).await.unwrap(), Created::Exists);
 }
 
@@ -405,7 +416,7 @@ async fn a_stale_writers_segment_is_not_read() {
     drop(journal);
     let mut body = Vec::new();
     block::push_record(&mut body, b"stale");
-    let stale = block::encode(Kind::Segment, Identity { epoch: 1, nonce: [0; 16] }, 2, &body);
+    let stale = codec().encode(Kind::Segment, Identity { epoch: 1, nonce: [0; 16] }, 2, &body);
     store.create(&segment(2), stale).await.unwrap();
     let (_, recovered) = open(&store).await;
     assert_eq!(recovered.records.len(), 0);
@@ -423,11 +434,11 @@ async fn a_lost_beginning_is_refused() {
     journal.clean().await.unwrap();
     drop(journal);
     for number in [2, 3] {
-        let key = Kind::Snapshot.key("journal", number);
+        let key = codec().path(Kind::Snapshot, number);
         store.delete(&key).await.unwrap();
         store.create(&key, Bytes::from_static(b"noise")).await.unwrap();
     }
-    let error = Journal::open(&store, options()).await.unwrap_err();
+    let error = Journal::open(&store, &key(), options()).await.unwrap_err();
     assert!(matches!(error, JournalError::MissingHistory { .. }), "{error:?}");
 }
 
@@ -458,7 +469,7 @@ async fn a_full_buffer_refuses_and_keeps_what_it_has() {
     let gate = Arc::new(Notify::new());
     let stuck = store.with_faults(create_fails(2..=2, Fault::Wait(gate.clone())));
     let small = JournalOptions { max_lag_bytes: 30, ..options() };
-    let journal = Journal::open(&stuck, small).await.unwrap().0.start();
+    let journal = Journal::open(&stuck, &key(), small).await.unwrap().0.start();
     journal.append(&["0123456789"]).unwrap();
     journal.append(&["0123456789"]).unwrap();
     let refused = journal.append(&["0123456789"]);
@@ -487,18 +498,18 @@ fn every_changed_byte_and_every_cut_of_a_segment_is_noticed() {
     let mut body = Vec::new();
     ["one", "", "three"].iter().for_each(|record| block::push_record(&mut body, record.as_bytes()));
     let identity = Identity { epoch: 5, nonce: [9; 16] };
-    let bytes = block::encode(Kind::Segment, identity, 7, &body);
-    let whole = block::decode(Kind::Segment, 7, &bytes).unwrap();
+    let bytes = codec().encode(Kind::Segment, identity, 7, &body);
+    let whole = codec().decode(Kind::Segment, 7, &bytes).unwrap();
     assert_eq!(whole.identity, identity);
     assert_eq!(texts(&block::records(&whole.body).unwrap()), ["one", "three"]);
     for at in 0..bytes.len() {
         let mut bad = bytes.to_vec();
         bad[at] ^= 0x10;
-        assert!(block::decode(Kind::Segment, 7, &bad.into()).is_err(), "byte {at} changed");
-        assert!(block::decode(Kind::Segment, 7, &bytes.slice(..at)).is_err(), "cut at {at}");
+        assert!(codec().decode(Kind::Segment, 7, &bad.into()).is_err(), "byte {at} changed");
+        assert!(codec().decode(Kind::Segment, 7, &bytes.slice(..at)).is_err(), "cut at {at}");
     }
-    assert!(block::decode(Kind::Segment, 8, &bytes).is_err(), "another number");
-    assert!(block::decode(Kind::Snapshot, 7, &bytes).is_err(), "another kind");
+    assert!(codec().decode(Kind::Segment, 8, &bytes).is_err(), "another number");
+    assert!(codec().decode(Kind::Snapshot, 7, &bytes).is_err(), "another kind");
     for cut in 1..body.len() {
         let records = block::records(&Bytes::from(body.clone()).slice(..cut));
         assert!(records.is_err() || records.unwrap().len() < 2, "body cut at {cut}");

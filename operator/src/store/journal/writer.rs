@@ -1,6 +1,6 @@
 //! Writing: records gather in memory, and one task puts them into the store.
 
-use super::block::{self, Identity, Kind, Put, put_segment};
+use super::block::{self, Codec, Identity, Kind, Put, put_segment};
 use super::clean::{self, Cleaned};
 use super::open::Journal;
 use super::{JournalError, JournalOptions};
@@ -50,6 +50,7 @@ struct State {
 
 struct Shared {
     store: ArtifactStore,
+    codec: Codec,
     options: JournalOptions,
     identity: Identity,
     state: Mutex<State>,
@@ -118,6 +119,7 @@ impl JournalHandle {
         };
         let shared = Arc::new(Shared {
             store: journal.store,
+            codec: journal.codec,
             options: journal.options,
             identity: journal.identity,
             state: Mutex::new(state),
@@ -253,14 +255,14 @@ impl JournalHandle {
     /// [`JournalError::Fenced`], [`JournalError::Closed`], [`JournalError::Size`], or the store's after
     /// [`JournalOptions::patience`]; the journal is as good as before.
     pub async fn snapshot_at(&self, cut: Cut, state: Bytes) -> Result<u64, JournalError> {
-        let Shared { store, options, identity, .. } = &*self.shared;
+        let Shared { store, codec, options, identity, .. } = &*self.shared;
         let max_bytes = usize::try_from(store.max_object_bytes()).unwrap_or(usize::MAX) - block::HEADER_BYTES;
         if state.len() > max_bytes {
             return Err(JournalError::Size { bytes: state.len(), max_bytes });
         }
         let covered = cut.durable().await?;
-        let key = Kind::Snapshot.key(&options.prefix, covered);
-        let bytes = block::encode(Kind::Snapshot, *identity, covered, &state);
+        let key = codec.path(Kind::Snapshot, covered);
+        let bytes = codec.encode(Kind::Snapshot, *identity, covered, &state);
         let created = with_retry(options.patience, || store.create(&key, bytes.clone())).await?;
         if created == Created::Exists {
             self.check_snapshot(&key, covered).await?;
@@ -270,9 +272,9 @@ impl JournalHandle {
 
     /// A snapshot of the same segments says the same, unless it is damaged.
     async fn check_snapshot(&self, key: &str, covered: u64) -> Result<(), JournalError> {
-        let Shared { store, options, .. } = &*self.shared;
+        let Shared { store, codec, options, .. } = &*self.shared;
         let found = with_retry(options.patience, || store.get(key)).await?;
-        let whole = found.is_some_and(|bytes| block::decode(Kind::Snapshot, covered, &bytes).is_ok());
+        let whole = found.is_some_and(|bytes| codec.decode(Kind::Snapshot, covered, &bytes).is_ok());
         if whole {
             return Ok(());
         }
@@ -286,7 +288,7 @@ impl JournalHandle {
     /// # Errors
     /// The store's; the journal is as good as before.
     pub async fn clean(&self) -> Result<Cleaned, JournalError> {
-        clean::clean(&self.shared.store, &self.shared.options).await
+        clean::clean(&self.shared.store, &self.shared.codec, &self.shared.options).await
     }
 
     /// Writes what was appended and stops; other handles are refused from then on.
@@ -383,7 +385,7 @@ async fn next_chunk(shared: &Shared) -> Chunk {
 /// Writes one segment, however long it takes. The body stays the same in all tries: one of them may have
 /// landed though its answer was lost. Fails only when fenced, with the other's epoch.
 async fn write(shared: &Shared, number: &mut u64, chunk: &Chunk) -> Result<(), u64> {
-    let Shared { store, options, identity, .. } = shared;
+    let Shared { store, codec, identity, .. } = shared;
     let pauses = ExponentialBuilder::default()
         .with_min_delay(FIRST_PAUSE)
         .with_max_delay(LONGEST_PAUSE)
@@ -391,11 +393,19 @@ async fn write(shared: &Shared, number: &mut u64, chunk: &Chunk) -> Result<(), u
         .without_max_times();
     let mut pause = pauses.build();
     loop {
-        match put_segment(store, &options.prefix, *identity, *number, &chunk.body).await {
+        match put_segment(store, codec, *identity, *number, &chunk.body).await {
             Ok(Put::Done) => return Ok(()),
             Ok(Put::Taken { by: Some(by) }) if by >= identity.epoch => return Err(by),
-            // the late write of somebody who was fenced, or a damaged one: readers skip it too
-            Ok(Put::Taken { .. }) => *number += 1,
+            // the late write of somebody who was fenced, or one without a seal: readers skip it too
+            Ok(Put::Taken { by }) => {
+                if by.is_none() {
+                    error!(
+                        segment = *number,
+                        "journal: a segment's place is taken by what no operator wrote"
+                    );
+                }
+                *number += 1;
+            }
             Err(error) => {
                 warn!(%error, lag_bytes = chunk.body.len(), "journal: a segment could not be written");
                 shared.lock().last_error = Some(error.to_string());

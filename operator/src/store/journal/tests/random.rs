@@ -49,7 +49,7 @@ fn all(recovered: &Recovered) -> Vec<String> {
 impl World {
     async fn open(&mut self, store: &ArtifactStore, seed: u64) {
         let store = store.with_faults(flaky(seed));
-        let (journal, recovered) = match Journal::open(&store, options()).await {
+        let (journal, recovered) = match Journal::open(&store, &key(), options()).await {
             Ok(opened) => opened,
             Err(JournalError::Store(error)) if error.is_retryable() => return,
             Err(error) => panic!("{error}"),
@@ -144,7 +144,7 @@ async fn no_history_loses_an_acknowledged_record() {
         for _ in 0..STEPS {
             world.step(&store, &mut rng).await;
         }
-        let (_, recovered) = Journal::open(&store, options()).await.unwrap();
+        let (_, recovered) = Journal::open(&store, &key(), options()).await.unwrap();
         println!("history {seed}: {} acknowledged", world.acknowledged.len());
         world.check(&all(&recovered));
         acknowledged += world.acknowledged.len();

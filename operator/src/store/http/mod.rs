@@ -1,11 +1,17 @@
-//! The artifact store that an operator serves itself, for clusters without a bucket: `GET`, `HEAD` and
-//! create-only `PUT` of `/artifacts/proofs/<task>` and `/artifacts/inputs/<hash>` over any store, usually
-//! a folder. Who may do what is for [`Access`] to say.
+//! The artifact store as the operator serves it to workers: `GET`, `HEAD` and create-only `PUT` of
+//! `/artifacts/proofs/<task>` and `/artifacts/inputs/<hash>` over any store, a folder or a bucket. Who may do
+//! what is for [`Access`] to say.
 //!
 //! Answers: 200; 201 created; 409 there already and not touched; 400 no such kind of key; 401 no or unknown
 //! token; 403 not this key; 404; 408 too slow; 411 no length; 413 too large; 422 not what the key's hash
-//! says; 503 the store below does not answer; 507 it is full. Bodies of errors are one line of text.
+//! says; 503 too many requests, or the store below does not answer; 507 it is full. Bodies of errors are one
+//! line of text.
 
+mod pace;
+mod share;
+
+use self::pace::{Pace, paced, read_body};
+use self::share::Shares;
 use arborist_artifacts::{ArtifactStore, Created, StoreError};
 use arborist_core::ids::{ArtifactHash, TaskId};
 use arborist_core::proof_object::{input_key, proof_key};
@@ -16,25 +22,28 @@ use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, RETRY_AFTER, WWW_AUTHENT
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use bytes::{Bytes, BytesMut};
-use futures::{StreamExt, stream};
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tracing::{error, warn};
 
-/// Objects are sent in parts of this size.
-const PART_BYTES: usize = 64 << 10;
-const KIB: u64 = 1 << 10;
+/// What the bearer of a session token may do with an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Right {
+    /// What it asks for.
+    Granted,
+    /// Not this.
+    Forbidden,
+    /// Nothing: there is no such session.
+    Unknown,
+}
 
 /// Decides what the bearer of a session token may do.
 pub trait Access: Send + Sync {
-    /// Whether the token is good: then everything may be read.
-    fn may_read(&self, token: &str) -> bool;
-    /// Whether the bearer may create this key (`proofs/<task>` or `inputs/<hash>`).
-    fn may_write(&self, token: &str, key: &str) -> bool;
+    /// Whether the bearer may read this object.
+    fn may_read(&self, token: &str, key: &Key) -> Right;
+    /// Whether the bearer may create this object.
+    fn may_write(&self, token: &str, key: &Key) -> Right;
 }
 
 /// What clients may use up.
@@ -45,13 +54,32 @@ pub struct Limits {
     /// Bytes of objects held in memory for all requests at once; more requests wait. At least
     /// `max_object_bytes` is taken.
     pub memory_bytes: u64,
-    /// How long one request may wait and send.
+    /// What one session may have of these; at least `max_object_bytes`.
+    pub session_bytes: u64,
+    /// Requests of one session that are served at once; more wait.
+    pub session_requests: usize,
+    /// Requests of one session that may wait; more are refused.
+    pub session_waiting: usize,
+    /// How long a request may wait for each of these, and for the store below.
     pub request_time: Duration,
+    /// Bodies have to be sent and read at least so fast, …
+    pub min_bytes_per_second: u64,
+    /// … once they are under way for so long.
+    pub slack: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_object_bytes: 64 << 20, memory_bytes: 512 << 20, request_time: Duration::from_secs(60) }
+        Self {
+            max_object_bytes: 64 << 20,
+            memory_bytes: 512 << 20,
+            session_bytes: 64 << 20,
+            session_requests: 32,
+            session_waiting: 2048,
+            request_time: Duration::from_secs(60),
+            min_bytes_per_second: 64 << 10,
+            slack: Duration::from_secs(10),
+        }
     }
 }
 
@@ -59,17 +87,12 @@ struct Service {
     store: ArtifactStore,
     access: Arc<dyn Access>,
     limits: Limits,
-    /// In KiB.
-    memory: Arc<Semaphore>,
-    memory_kib: u32,
+    shares: Shares,
 }
 
 /// The routes of the store, to be merged into a server's; see [`crate::tls_serve::serve`].
 pub fn router(store: ArtifactStore, access: Arc<dyn Access>, limits: Limits) -> Router {
-    let kib = (limits.memory_bytes.max(limits.max_object_bytes) / KIB + 1).min(u64::from(u32::MAX >> 4));
-    let memory_kib = kib as u32;
-    let memory = Arc::new(Semaphore::new(memory_kib as usize));
-    let service = Arc::new(Service { store, access, limits, memory, memory_kib });
+    let service = Arc::new(Service { store, access, limits, shares: Shares::new(limits) });
     Router::new().route("/artifacts/{*key}", get(read).head(look_up).put(create)).with_state(service)
 }
 
@@ -112,9 +135,12 @@ impl From<StoreError> for Refusal {
     }
 }
 
-/// What may be stored.
-enum Key {
+/// An object that workers read or write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Key {
+    /// A task's proof.
     Proof(TaskId),
+    /// An input.
     Input(ArtifactHash),
 }
 
@@ -133,7 +159,8 @@ impl Key {
         })
     }
 
-    fn text(&self) -> String {
+    /// As it lies in the store.
+    pub fn text(&self) -> String {
         match self {
             Key::Proof(task) => proof_key(task),
             Key::Input(hash) => input_key(hash),
@@ -141,29 +168,47 @@ impl Key {
     }
 }
 
+/// The token that a request bears.
+fn bearer(headers: &HeaderMap) -> Result<&str, Refusal> {
+    let value = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let token = value
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim());
+    token.ok_or_else(|| {
+        let reason = "an `Authorization: Bearer` header with a session token is needed";
+        Refusal(StatusCode::UNAUTHORIZED, reason.to_owned())
+    })
+}
+
+fn allowed(right: Right, forbidden: &str) -> Result<(), Refusal> {
+    match right {
+        Right::Granted => Ok(()),
+        Right::Forbidden => Err(Refusal(StatusCode::FORBIDDEN, forbidden.to_owned())),
+        Right::Unknown => {
+            let reason = "this session is unknown or over: log in again";
+            Err(Refusal(StatusCode::UNAUTHORIZED, reason.to_owned()))
+        }
+    }
+}
+
+fn nothing_there() -> Refusal {
+    Refusal(StatusCode::NOT_FOUND, "nothing is there".into())
+}
+
 impl Service {
-    /// The bearer's token, if it is good.
-    fn token<'h>(&self, headers: &'h HeaderMap) -> Result<&'h str, Refusal> {
-        let value = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let token = value
-            .and_then(|value| value.split_once(' '))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map(|(_, token)| token.trim());
-        let reason = match token {
-            Some(token) if self.access.may_read(token) => return Ok(token),
-            Some(_) => "this session is unknown or over: log in again",
-            None => "an `Authorization: Bearer` header with a session token is needed",
-        };
-        Err(Refusal(StatusCode::UNAUTHORIZED, reason.to_owned()))
+    fn may_write(&self, token: &str, key: &Key) -> Result<(), Refusal> {
+        let forbidden = "this session may not write this key: a worker writes the proofs of its own leases";
+        allowed(self.access.may_write(token, key), forbidden)
     }
 
-    async fn reserve(&self, bytes: u64) -> Result<OwnedSemaphorePermit, Refusal> {
-        let kib = u32::try_from(bytes / KIB + 1).unwrap_or(u32::MAX).min(self.memory_kib);
-        let permit = timeout(self.limits.request_time, self.memory.clone().acquire_many_owned(kib)).await;
-        match permit {
-            Ok(Ok(permit)) => Ok(permit),
-            _ => Err(Refusal(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once: try again".into())),
-        }
+    /// The token and the object, if the one may read the other.
+    fn readable<'h>(&self, headers: &'h HeaderMap, key: &str) -> Result<(&'h str, String), Refusal> {
+        let token = bearer(headers)?;
+        let key = Key::parse(key)?;
+        let forbidden = "this session may not read this key: a worker reads what its own leases need";
+        allowed(self.access.may_read(token, &key), forbidden)?;
+        Ok((token, key.text()))
     }
 
     /// The length a request announces, within the limit.
@@ -178,22 +223,17 @@ impl Service {
         }
         Ok(length)
     }
-}
 
-async fn read_body(body: Body, length: u64) -> Result<Bytes, Refusal> {
-    let mut parts = body.into_data_stream();
-    let mut whole = BytesMut::new();
-    while let Some(part) = parts.next().await {
-        let part = part.map_err(|error| Refusal(StatusCode::BAD_REQUEST, error.to_string()))?;
-        whole.extend_from_slice(&part);
-        if whole.len() as u64 > length {
-            return Err(Refusal(StatusCode::BAD_REQUEST, "the body is longer than announced".into()));
+    /// What the store below answers, if it does.
+    async fn below<T>(&self, answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, Refusal> {
+        match timeout(self.limits.request_time, answer).await {
+            Ok(answer) => Ok(answer?),
+            Err(_late) => {
+                let text = "the store does not answer: try again";
+                Err(Refusal(StatusCode::SERVICE_UNAVAILABLE, text.into()))
+            }
         }
     }
-    if (whole.len() as u64) < length {
-        return Err(Refusal(StatusCode::BAD_REQUEST, "the body is shorter than announced".into()));
-    }
-    Ok(whole.freeze())
 }
 
 async fn create(
@@ -201,37 +241,23 @@ async fn create(
     Path(key): Path<String>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let headers = request.headers();
-    let token = service.token(headers)?;
+    let (parts, body) = request.into_parts();
+    let token = bearer(&parts.headers)?;
     let key = Key::parse(&key)?;
-    if !service.access.may_write(token, &key.text()) {
-        let reason = "this session may not write this key: a worker writes the proofs of its own leases";
-        return Err(Refusal(StatusCode::FORBIDDEN, reason.to_owned()));
-    }
-    let length = service.length(request.body())?;
-    let _memory = service.reserve(length).await?;
-    let body = timeout(service.limits.request_time, read_body(request.into_body(), length)).await;
-    let Ok(body) = body else {
-        return Err(Refusal(StatusCode::REQUEST_TIMEOUT, "the body took too long".into()));
-    };
-    let body = body?;
+    service.may_write(token, &key)?;
+    let length = service.length(&body)?;
+    let mut memory = service.shares.enter(token).await?.reserve(length).await?;
+    let body = read_body(body, length, &mut memory, Pace::new(&service.limits)).await?;
+    // the lease may have been lost meanwhile
+    service.may_write(token, &key)?;
     if let Key::Input(hash) = &key
         && ArtifactHash::of(&body) != *hash
     {
         return Err(Refusal(StatusCode::UNPROCESSABLE_ENTITY, "the bytes do not have this hash".into()));
     }
-    match service.store.create(&key.text(), body).await? {
+    match service.below(service.store.create(&key.text(), body)).await? {
         Created::New => Ok((StatusCode::CREATED, "created\n").into_response()),
         Created::Exists => Err(Refusal(StatusCode::CONFLICT, "there already, and not touched".into())),
-    }
-}
-
-async fn size(service: &Service, headers: &HeaderMap, key: &str) -> Result<(String, u64), Refusal> {
-    service.token(headers)?;
-    let key = Key::parse(key)?.text();
-    match service.store.head(&key).await? {
-        Some(bytes) => Ok((key, bytes)),
-        None => Err(Refusal(StatusCode::NOT_FOUND, "nothing is there".into())),
     }
 }
 
@@ -240,7 +266,9 @@ async fn look_up(
     Path(key): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    let (_key, bytes) = size(&service, &headers, &key).await?;
+    let (token, key) = service.readable(&headers, &key)?;
+    let _turn = service.shares.enter(token).await?;
+    let bytes = service.below(service.store.head(&key)).await?.ok_or_else(nothing_there)?;
     Ok(([(CONTENT_LENGTH, bytes)], Body::empty()).into_response())
 }
 
@@ -249,19 +277,13 @@ async fn read(
     Path(key): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    let (key, bytes) = size(&service, &headers, &key).await?;
-    let memory = service.reserve(bytes).await?;
-    let Some(whole) = service.store.get(&key).await? else {
-        return Err(Refusal(StatusCode::NOT_FOUND, "nothing is there".into()));
-    };
+    let (token, key) = service.readable(&headers, &key)?;
+    let turn = service.shares.enter(token).await?;
+    let opened = service.below(service.store.open_object(&key)).await?.ok_or_else(nothing_there)?;
+    let mut memory = turn.reserve(opened.bytes).await?;
+    memory.grow_to(opened.bytes).await?;
+    let whole = service.below(opened.content).await?;
     let length = whole.len();
-    // the share of the memory is given back with the last part, or when the client goes away
-    let parts = stream::unfold((whole, memory), |(mut rest, memory)| async move {
-        if rest.is_empty() {
-            return None;
-        }
-        let part = rest.split_to(rest.len().min(PART_BYTES));
-        Some((Ok::<_, Infallible>(part), (rest, memory)))
-    });
-    Ok(([(CONTENT_LENGTH, length)], Body::from_stream(parts)).into_response())
+    let body = paced(whole, memory, Pace::new(&service.limits));
+    Ok(([(CONTENT_LENGTH, length)], body).into_response())
 }
