@@ -28,6 +28,8 @@ use tracing::{debug, warn};
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// What is read of a connection before somebody wants it.
+const READ_BUFFER_BYTES: usize = 64 << 10;
 /// Each part of a request's body has to follow the one before within this time.
 const NEXT_PART: Duration = Duration::from_secs(15);
 /// How long requests under way may take after the stop.
@@ -207,6 +209,7 @@ where
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(REQUEST_HEAD_TIMEOUT)
+        .max_buf_size(READ_BUFFER_BYTES)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {

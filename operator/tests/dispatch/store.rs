@@ -2,9 +2,13 @@
 
 use crate::lab::{Lab, block, block_file, until};
 use crate::worker::{Worker, hello, task};
+use arborist_core::engine::JobId;
 use arborist_core::ids::{ArtifactHash, TaskId};
+use arborist_core::proof_object::input_key;
 use arborist_core::wire::{Held, Hello, Lease};
+use arborist_operator::dispatch::SubmitSource;
 use arborist_operator::store::http::{Access, Key, Right};
+use futures::TryStreamExt;
 
 fn proof(lease: &Lease) -> Key {
     Key::Proof(task(lease))
@@ -99,4 +103,63 @@ fn a_lease_that_is_adopted_after_a_restart_has_its_rights() {
     let worker = Worker::login(&lab.dispatcher, Hello { held: vec![held], ..hello("w") });
     rights(&lab, &worker.token, &proof(&base), Granted, Granted);
     rights(&lab, &worker.token, &inputs(&base)[0], Granted, Forbidden);
+}
+
+/// The inputs in the store, without the block.
+fn stored_inputs(lab: &Lab, block: &str) -> Vec<String> {
+    let listed = lab.store.list("inputs").map_ok(|entry| entry.key).try_collect::<Vec<_>>();
+    lab.runtime.block_on(listed).unwrap().into_iter().filter(|key| key != block).collect()
+}
+
+/// What makes an operator look again.
+type Again = dyn Fn(&mut Lab, JobId);
+
+#[test]
+fn a_lost_input_is_put_again_when_work_on_its_job_begins_anew() {
+    let SubmitSource::Block(file) = block_file().source else { panic!("it is a file") };
+    let block = input_key(&ArtifactHash::of(&file));
+    let submit = |lab: &mut Lab, job| assert_eq!(lab.submit(block_file()), job);
+    let revive = |lab: &mut Lab, job| {
+        lab.runtime.block_on(lab.dispatcher.cancel(job)).unwrap();
+        lab.runtime.block_on(lab.dispatcher.revive(job)).unwrap();
+    };
+    let resume = |lab: &mut Lab, job| {
+        lab.runtime.block_on(lab.dispatcher.suspend(job, true)).unwrap();
+        lab.runtime.block_on(lab.dispatcher.suspend(job, false)).unwrap();
+    };
+    let restart = |lab: &mut Lab, _job| lab.restart_after(true);
+    let cases: [(&str, &Again, bool); 4] = [
+        ("submit", &submit, true),
+        ("revive", &revive, false),
+        ("resume", &resume, false),
+        ("restart", &restart, false),
+    ];
+    for (case, again, with_block) in cases {
+        let mut lab = Lab::new();
+        let job = lab.submit(block_file());
+        let inputs = stored_inputs(&lab, &block);
+        assert_eq!(inputs.len(), 1, "its private proof");
+        lab.runtime.block_on(lab.store.delete(&inputs[0])).unwrap();
+        if with_block {
+            lab.runtime.block_on(lab.store.delete(&block)).unwrap();
+        }
+        again(&mut lab, job);
+        until(case, || (stored_inputs(&lab, &block) == inputs).then_some(()));
+        assert!(lab.runtime.block_on(lab.store.head(&block)).unwrap().is_some(), "{case}");
+    }
+}
+
+#[test]
+fn a_block_that_is_lost_too_keeps_no_job_from_being_revived() {
+    let lab = Lab::new();
+    let job = lab.submit(block_file());
+    lab.runtime.block_on(lab.dispatcher.cancel(job)).unwrap();
+    let SubmitSource::Block(file) = block_file().source else { panic!("it is a file") };
+    // neither the input nor what it could be made from again
+    for key in stored_inputs(&lab, "").iter().chain([&input_key(&ArtifactHash::of(&file))]) {
+        lab.runtime.block_on(lab.store.delete(key)).unwrap();
+    }
+    lab.runtime.block_on(lab.dispatcher.revive(job)).unwrap();
+    let mut worker = Worker::login(&lab.dispatcher, hello("w"));
+    assert_eq!(inputs(&worker.leases(1)[0]).len(), 1);
 }

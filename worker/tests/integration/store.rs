@@ -206,6 +206,27 @@ fn a_store_that_stays_away_is_told_so() {
 }
 
 #[test]
+fn whatever_a_store_answers_is_not_charged_to_the_task() {
+    let (store, dispatcher, _worker) = connected(&[]);
+    for (fence, status) in [(1, 400), (2, 405), (3, 422)] {
+        store.answer_with(status);
+        dispatcher.lease([lease(fence, Circuit::Base, task(fence as u8))]);
+        let failed = dispatcher.failure(fence);
+        assert_eq!(reason(&failed), Reason::StoreUnavailable, "{status}: {}", failed.text);
+    }
+}
+
+#[test]
+fn a_proof_that_the_store_does_not_take_for_its_size_is_the_tasks_fault() {
+    let (store, dispatcher, _worker) = connected(&["--fake-millis", "2000", "--fake-sigma", "0"]);
+    dispatcher.lease([lease(1, Circuit::Base, task(1))]);
+    assert_eq!(dispatcher.running(1), [1]);
+    store.answer_with(413);
+    let failed = dispatcher.failure(1);
+    assert_eq!(reason(&failed), Reason::Oversize, "{}", failed.text);
+}
+
+#[test]
 fn a_new_authority_is_trusted_by_the_session_that_there_is() {
     let (store, url, pem) = Store::start_with_tls();
     let dispatcher = Dispatcher::start();

@@ -7,6 +7,7 @@ mod cluster;
 mod core;
 mod facts;
 mod front;
+mod inputs;
 mod lease;
 mod lookup;
 mod order;
@@ -328,6 +329,10 @@ impl Dispatcher {
     /// # Errors
     /// See [`JobError`].
     pub async fn suspend(&self, id: JobId, suspended: bool) -> Result<(), JobError> {
+        let was_suspended = self.job(id).is_some_and(|job| job.spec.suspended);
+        if was_suspended && !suspended {
+            self.inner.restore_before(id).await;
+        }
         self.change(id, Event::Suspend(id, suspended)).await
     }
 

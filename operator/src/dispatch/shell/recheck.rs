@@ -1,6 +1,7 @@
 //! What a complete job is worth when somebody asks for it again: its root proof is looked at, and made again if it is
 //! lost or bad. The journal says that it was good once.
 
+use super::inputs::put_inputs;
 use super::resolve::{self, Material};
 use super::roots::{RootCheck, RootProblem};
 use super::submit::{Built, SubmitError};
@@ -64,6 +65,7 @@ impl Dispatcher {
             return Err(JobError::OtherSystem { job, here: self.system().clone() });
         }
         if view.state != JobState::Complete {
+            self.inner.restore_before(id).await;
             return self.change(id, Event::Revive(id)).await;
         }
         let inner = &self.inner;
@@ -140,7 +142,7 @@ impl Inner {
             with_retry(PATIENCE, || self.store.move_aside(&key, &reason)).await?;
             self.metrics.quarantined.inc();
         }
-        self.put_inputs(built.inputs, built.block).await?;
+        put_inputs(&self.store, built.inputs).await?;
         let found = self.proofs_made_before(&built.job).await?;
         self.enter(Some(id), built.job, built.statements, found, began)?;
         // nobody may be listening
@@ -159,6 +161,6 @@ impl Inner {
         })?;
         let Material { calls, leaves, inputs, statements, .. } = material;
         let job = PreparedJob::new(spec, &calls, leaves, profile).map_err(|e| unable(e.to_string()))?;
-        Ok(Built { job, statements, inputs, block: None })
+        Ok(Built { job, statements, inputs: inputs.into_iter().map(Bytes::from).collect() })
     }
 }

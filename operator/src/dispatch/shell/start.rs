@@ -146,6 +146,7 @@ impl Dispatcher {
         inner.keep("snapshots", inner.clone().keep_snapshots());
         inner.keep("the journal's claim", inner.clone().keep_claim());
         inner.keep("retention", inner.clone().keep_clean());
+        inner.spawn(inner.clone().restore_all_inputs());
         tokio::spawn(inner.clone().watch_fence());
         inner.metrics.recovery.set(began.elapsed().as_secs_f64());
         tracing::info!(

@@ -1,6 +1,7 @@
 //! Taking a block in.
 
 use super::core::JobEntry;
+use super::inputs::put_inputs;
 use super::lookup::{self, Ended, Search};
 use super::resolve::{self, BadBlock, Material};
 use super::{Dispatcher, Inner, Progress};
@@ -12,13 +13,10 @@ use arborist_core::order::POLICIES;
 use arborist_core::system::ProofSystem;
 use arborist_core::tree::BadShape;
 use bytes::Bytes;
-use futures::stream::{self, StreamExt, TryStreamExt};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// Inputs written at once.
-const PARALLEL: usize = 32;
 /// How long a submit looks for proofs made before; what it misses the workers find.
 const LOOKUP: Duration = Duration::from_secs(5);
 
@@ -123,8 +121,8 @@ fn shown(namespace: &str) -> String {
 pub(super) struct Built {
     pub job: PreparedJob,
     pub statements: Option<Arc<arborist_circuits::Statements>>,
-    pub inputs: Vec<Vec<u8>>,
-    pub block: Option<Bytes>,
+    /// The block too, if it was given.
+    pub inputs: Vec<Bytes>,
 }
 
 impl Dispatcher {
@@ -146,11 +144,13 @@ impl Dispatcher {
         if let Some(job) = inner.known_job(&built.job) {
             if inner.is_complete(job) {
                 inner.recheck(job, built).await?;
+            } else {
+                inner.restore_inputs(job, Some(built.inputs)).await;
             }
             return inner.take_up_again(job, deadline).await;
         }
         inner.check_quota(&built.job)?;
-        inner.put_inputs(built.inputs, built.block).await?;
+        put_inputs(&inner.store, built.inputs).await?;
         let found = inner.proofs_made_before(&built.job).await?;
         let _one_at_a_time = inner.submitting.lock().await;
         if let Some(job) = inner.known_job(&built.job) {
@@ -214,7 +214,8 @@ fn build(request: SubmitRequest, profile: &arborist_core::profile::Profile) -> R
         suspended: request.suspended,
     };
     let job = PreparedJob::new(spec, &calls, leaves, profile)?;
-    Ok(Built { job, statements, inputs, block })
+    let inputs = inputs.into_iter().map(Bytes::from).chain(block).collect();
+    Ok(Built { job, statements, inputs })
 }
 
 impl Inner {
@@ -245,19 +246,6 @@ impl Inner {
         }
         self.durable().await.map_err(|_| SubmitError::Stopped)?;
         Ok(job)
-    }
-
-    pub(super) async fn put_inputs(
-        &self,
-        inputs: Vec<Vec<u8>>,
-        block: Option<Bytes>,
-    ) -> Result<(), StoreError> {
-        let inputs = inputs.into_iter().map(Bytes::from).chain(block);
-        stream::iter(inputs)
-            .map(|input| self.store.put_input(input))
-            .buffer_unordered(PARALLEL)
-            .try_for_each(|_hash| std::future::ready(Ok(())))
-            .await
     }
 
     /// Proofs of the tree that lie in the store: of a job that was dropped from the books, or whose journal

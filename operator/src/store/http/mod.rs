@@ -75,7 +75,7 @@ impl Default for Limits {
             memory_bytes: 512 << 20,
             session_bytes: 64 << 20,
             session_requests: 32,
-            session_waiting: 2048,
+            session_waiting: 1024,
             request_time: Duration::from_secs(60),
             min_bytes_per_second: 64 << 10,
             slack: Duration::from_secs(10),
