@@ -1,4 +1,5 @@
 //! A small S3 in memory that fails as a test says: conditional puts, lists in pages, faults by rules.
+#![allow(dead_code, reason = "each test file uses its part")]
 
 use arborist_artifacts::{ArtifactStore, StoreOptions};
 use axum::body::{Body, to_bytes};
