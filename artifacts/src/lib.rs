@@ -17,6 +17,7 @@ mod backend;
 mod error;
 #[cfg(feature = "faults")]
 pub mod faults;
+mod health;
 mod http;
 mod limited;
 mod object;
@@ -26,6 +27,7 @@ mod store;
 
 pub use backend::{Created, Entry, Opened};
 pub use error::StoreError;
+pub use health::Trouble;
 pub use open::StoreOptions;
 pub use retry::with_retry;
 pub use store::{ArtifactStore, EntryStream};

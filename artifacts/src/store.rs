@@ -2,6 +2,7 @@
 
 use crate::backend::{Backend, Created, Entry, Opened};
 use crate::error::StoreError;
+use crate::health::{Health, Trouble, Watched};
 use crate::open::{self, StoreOptions};
 use arborist_core::ids::{ArtifactHash, TaskId};
 use arborist_core::proof_object::{input_key, proof_key};
@@ -11,6 +12,7 @@ use futures::stream::BoxStream;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// A listing under way.
 pub type EntryStream = BoxStream<'static, Result<Entry, StoreError>>;
@@ -26,6 +28,7 @@ pub struct ArtifactStore {
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) name: Arc<str>,
     pub(crate) max_object_bytes: u64,
+    pub(crate) health: Arc<Health>,
 }
 
 impl fmt::Debug for ArtifactStore {
@@ -42,8 +45,15 @@ impl ArtifactStore {
     /// # Errors
     /// [`StoreError::BadUrl`].
     pub fn open(url: &str, options: &StoreOptions) -> Result<Self, StoreError> {
-        let (backend, name) = open::open(url, options)?;
-        Ok(Self { backend, name: name.into(), max_object_bytes: options.max_object_bytes })
+        let (inner, name) = open::open(url, options)?;
+        let (health, name) = (Arc::<Health>::default(), Arc::<str>::from(name));
+        let backend = Arc::new(Watched { inner, health: health.clone(), name: name.clone() });
+        Ok(Self { backend, name, max_object_bytes: options.max_object_bytes, health })
+    }
+
+    /// Why it can't be worked with now, as far as the calls made so far show; `None` while they are answered well.
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.health.trouble(Instant::now())
     }
 
     /// The store's URL without secrets, for messages.

@@ -21,7 +21,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 /// The authority's certificate: what workers trust.
 pub const CA_FILE: &str = "ca.pem";
-const CA_KEY_FILE: &str = "ca-key.pem";
+pub const CA_KEY_FILE: &str = "ca-key.pem";
 /// The static token of local workers.
 pub const TOKEN_FILE: &str = "worker-token";
 /// The dispatcher's name in every server certificate, whatever its address is.
@@ -296,14 +296,22 @@ pub fn client_config(ca_pem: &str) -> Result<ClientConfig, TlsError> {
         .with_no_client_auth())
 }
 
-/// The static token that local workers log in with: from the state folder, where it is made at the
-/// first start (32 random bytes in hex, readable by its owner only).
+/// The static token that local workers log in with. See [`token`].
 ///
 /// # Errors
 /// The file can't be read or written, or holds no token.
 pub fn worker_token(state_dir: &Path) -> Result<String, TlsError> {
+    token(state_dir, TOKEN_FILE)
+}
+
+/// A token from a file of the state folder, where it is made at the first start (32 random bytes in hex, readable by
+/// its owner only).
+///
+/// # Errors
+/// The file can't be read or written, or holds no token.
+pub fn token(state_dir: &Path, file: &str) -> Result<String, TlsError> {
     make_dir(state_dir)?;
-    let path = state_dir.join(TOKEN_FILE);
+    let path = state_dir.join(file);
     let token = read_or_create(&path, || Ok(hex::encode(rand::random::<[u8; TOKEN_BYTES]>())))?;
     let token = token.trim().to_owned();
     match token.len() {

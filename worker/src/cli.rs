@@ -6,16 +6,18 @@ use crate::backend::plonky2::InProcess;
 use crate::backend::process::{Process, ProcessSettings};
 use crate::connection::Login;
 use crate::machine;
+use crate::manual::{self, CompletionsArgs, ManArgs};
 use crate::verify::{Verdict, verify};
 use crate::worker::{Exit, Settings, run};
 use anyhow::Context;
+use arborist_system::private;
 use arborist_core::circuit::{Circuit, KindSet};
 use arborist_core::ids::TaskId;
 use arborist_core::text::one_line;
 use arborist_core::wire::Hello;
 use arborist_system::output::Complaints;
 use arborist_system::{errln, outln};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,7 +26,7 @@ use std::time::Duration;
 
 /// Takes leases from an Arborist dispatcher, proves them and stores the proofs.
 ///
-/// Exit codes: 0 drained after SIGTERM or SIGINT; 1 a second signal, or it could not start; 2 wrong
+/// Exit codes: 0 drained after SIGTERM, SIGINT or SIGHUP; 1 a second signal, or it could not start; 2 wrong
 /// usage; 3 the dispatcher refused it for good (token, protocol, circuits).
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
@@ -43,6 +45,10 @@ enum Command {
     Verify(VerifyArgs),
     /// Print in JSON what this backend's proofs are proofs of: backend, circuits, and the keys of a plug-in.
     Describe(DescribeArgs),
+    /// Print completions for a shell.
+    Completions(CompletionsArgs),
+    /// Print the man page, or write all pages into a folder.
+    Man(ManArgs),
 }
 
 #[derive(Debug, Args)]
@@ -255,9 +261,19 @@ fn start_logging(format: LogFormat) {
 /// The program.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    let told = |told: std::io::Result<()>| match told {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(1, &error.to_string()),
+    };
+    private::keep_others_out();
     match cli.command {
         Some(Command::Verify(args)) => verify_command(&args),
         Some(Command::Describe(args)) => describe_command(&args.backend),
+        Some(Command::Completions(args)) => {
+            manual::completions(&args, Cli::command());
+            ExitCode::SUCCESS
+        }
+        Some(Command::Man(args)) => told(manual::man(&args, Cli::command())),
         None => run_command(cli.run, &cli.backend),
     }
 }
@@ -318,7 +334,6 @@ fn complain(code: u8, text: &str) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -15,6 +15,7 @@ pub mod cli;
 pub mod connection;
 pub mod health;
 pub mod machine;
+mod manual;
 pub mod parent;
 pub mod plugin;
 mod reach;

@@ -8,6 +8,7 @@ use crate::health;
 use crate::session::Wires;
 use crate::slots::{Share, Slots};
 use crate::tasks::Tasks;
+use arborist_system::hang_up::hang_up_is_ignored;
 use arborist_system::watchdog::Watchdog;
 use ed25519_dalek::SigningKey;
 use std::io;
@@ -58,8 +59,7 @@ pub enum Exit {
 pub fn run(settings: Settings, prover: Arc<dyn Prover>) -> io::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let exit = runtime.block_on(async {
-        let (term, int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let mut signals = Signals { term, int };
+        let mut signals = Signals::listen()?;
         let worker = Worker::start(settings, prover)?;
         Ok(worker.live(&mut signals).await)
     });
@@ -69,16 +69,34 @@ pub fn run(settings: Settings, prover: Arc<dyn Prover>) -> io::Result<Exit> {
     exit
 }
 
+/// What asks a worker to leave: SIGTERM, SIGINT, and SIGHUP when its terminal closes, unless that is ignored.
 struct Signals {
     term: Signal,
     int: Signal,
+    hang_up: Option<Signal>,
 }
 
 impl Signals {
+    fn listen() -> io::Result<Self> {
+        let hang_up = (!hang_up_is_ignored()).then(|| signal(SignalKind::hangup()));
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+            hang_up: hang_up.transpose()?,
+        })
+    }
+
     async fn next(&mut self) {
+        let hang_up = async {
+            match &mut self.hang_up {
+                Some(signal) => _ = signal.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = self.term.recv() => {}
             _ = self.int.recv() => {}
+            () = hang_up => {}
         }
     }
 }

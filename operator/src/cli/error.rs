@@ -15,6 +15,9 @@ pub enum CliError {
         /// What it is and what is allowed.
         problem: String,
     },
+    /// Options or files that the workers were started with are not what they should be.
+    #[error("{0}")]
+    Options(String),
     /// A file from the user is not what it should be.
     #[error("{}: {source}", file.display())]
     Block {
@@ -58,7 +61,7 @@ impl CliError {
     pub const fn exit_code(&self) -> u8 {
         match self {
             Self::Invalid { .. } | Self::NotNow(_) | Self::Failed(_) => 1,
-            Self::Usage { .. } | Self::Block { .. } | Self::Input { .. } => 2,
+            Self::Usage { .. } | Self::Options(_) | Self::Block { .. } | Self::Input { .. } => 2,
             Self::Stopped(_) => 3,
             Self::Deadline(_) => 4,
         }

@@ -3,7 +3,7 @@
 use super::CliError;
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Reads a file of at most `max_bytes`; a longer one is refused before a byte of it is read.
 /// `what` says for people what is expected there, e.g. `a block file`.
@@ -36,10 +36,18 @@ pub fn read_bounded(path: &Path, what: &str, max_bytes: u64) -> Result<Vec<u8>, 
 /// # Errors
 /// The folder can't be written or the disk is full.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
-    let fail = |e: std::io::Error| CliError::failed(format!("write {}", path.display()), e);
+    let part = part_of(path);
+    let written = std::fs::write(&part, bytes).and_then(|()| std::fs::rename(&part, path));
+    written.map_err(|error| {
+        // of a full disk it would keep what is left
+        let _ = std::fs::remove_file(&part);
+        CliError::failed(format!("write {}", path.display()), error)
+    })
+}
+
+/// Where a file is written before it gets its name.
+pub fn part_of(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".part");
-    let part = path.with_file_name(name);
-    std::fs::write(&part, bytes).map_err(fail)?;
-    std::fs::rename(&part, path).map_err(fail)
+    path.with_file_name(name)
 }

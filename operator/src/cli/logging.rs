@@ -2,8 +2,8 @@
 
 use super::CliError;
 use arborist_system::output::Complaints;
+use arborist_system::private;
 use clap::ValueEnum;
-use std::fs::File;
 use std::path::Path;
 use std::sync::Mutex;
 use tracing_subscriber::EnvFilter;
@@ -36,11 +36,8 @@ pub fn to_stderr(args: &LogArgs) {
 /// # Errors
 /// The file can't be opened.
 pub fn to_file(args: &LogArgs, path: &Path) -> Result<(), CliError> {
-    let file = File::options()
-        .create(true)
-        .append(true)
-        .open(path)
-        .map_err(|e| CliError::failed(format!("open the log {}", path.display()), e))?;
+    let file =
+        private::append(path).map_err(|e| CliError::failed(format!("open the log {}", path.display()), e))?;
     install(args.log_format, Mutex::new(file), false);
     Ok(())
 }

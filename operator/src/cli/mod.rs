@@ -10,15 +10,20 @@ mod healthcheck;
 mod input;
 mod jobs_http;
 mod logging;
+mod manual;
 mod memory;
 mod needs;
 mod operator;
 pub mod outputs;
+mod pace;
 mod progress;
 mod prove;
 mod run;
+mod screen;
 mod serve;
 mod signals;
+mod state_folder;
+mod store_watch;
 mod submit;
 mod tenants;
 mod verify;
@@ -56,6 +61,10 @@ enum Command {
     Operator(Box<operator::Args>),
     /// Get a URL of /healthz or /readyz; for probes, since the image has no other client
     Healthcheck(healthcheck::Args),
+    /// Print completions for a shell
+    Completions(manual::CompletionsArgs),
+    /// Print the man page, or write one for each command
+    Man(manual::ManArgs),
 }
 
 impl Cli {
@@ -72,6 +81,11 @@ impl Cli {
             Command::Run(args) => run::run(&args),
             Command::Operator(args) => operator::run(&args),
             Command::Healthcheck(args) => healthcheck::run(&args),
+            Command::Completions(args) => {
+                manual::completions(&args);
+                Ok(())
+            }
+            Command::Man(args) => manual::man(&args),
         }
     }
 }

@@ -1,10 +1,10 @@
 //! What a proven block leaves for others: `root.proof` and `public.json`. All a verifier needs.
 
 use super::CliError;
-use super::input::{read_bounded, write_whole};
-use arborist_circuits::Published;
+use super::input::{part_of, read_bounded, write_whole};
+use arborist_circuits::{Prover, Published};
 use arborist_core::ids::{ArtifactHash, TaskId};
-use arborist_core::text::{echo, one_line};
+use arborist_core::text::echo;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::Write;
@@ -71,10 +71,25 @@ impl Files {
         let public: PublicFile =
             serde_json::from_slice(&json).map_err(|e| malformed(format!("file: {e}")))?;
         if let Some(prover) = public.prover.as_deref().filter(|name| !is_name(name)) {
-            let problem = format!("prover: `{}`, allowed are 1 to 128 printable characters", echo(prover));
+            let problem = format!("prover: `{}`, allowed are 1 to 128 printable ASCII characters", echo(prover));
             return Err(malformed(problem));
         }
         Ok((read_bounded(&self.proof, "a root proof", MAX_PROOF_BYTES)?, public))
+    }
+
+    /// Removes what was being written when the process that wrote it was killed.
+    pub fn remove_unfinished(&self) {
+        for file in [self.unchecked(), part_of(&self.public)] {
+            // what can't be removed is written over
+            let _ = std::fs::remove_file(file);
+        }
+    }
+
+    /// Where a proof lies until it is checked.
+    fn unchecked(&self) -> PathBuf {
+        let mut name = self.proof.file_name().unwrap_or_default().to_owned();
+        name.push(".unchecked");
+        self.proof.with_file_name(name)
     }
 
     /// Writes the proof beside its place and reads it back, to be checked before [`Draft::publish`].
@@ -82,9 +97,7 @@ impl Files {
     /// # Errors
     /// The folder can't be written.
     pub fn draft(&self, proof: &[u8]) -> Result<Draft<'_>, CliError> {
-        let mut name = self.proof.file_name().unwrap_or_default().to_owned();
-        name.push(".unchecked");
-        let path = self.proof.with_file_name(name);
+        let path = self.unchecked();
         let fail = |e: std::io::Error| CliError::failed(format!("write {}", path.display()), e);
         let written = File::create(&path).and_then(|mut file| {
             file.write_all(proof)?;
@@ -134,9 +147,9 @@ impl Drop for Draft<'_> {
     }
 }
 
-/// Whether a text can be a prover's name: 1 to 128 characters, none of which steers a terminal.
+/// Whether a text is a prover's name, read as everywhere.
 fn is_name(text: &str) -> bool {
-    (1..=128).contains(&text.chars().count()) && one_line(text) == text
+    text.parse::<Prover>().is_ok_and(|prover| prover.name.is_some())
 }
 
 #[derive(Deserialize)]

@@ -8,17 +8,20 @@ use super::jobs_http;
 use super::logging::{self, LogArgs};
 use super::memory;
 use super::needs::NeedsArgs;
-use super::prove::{parse_duration, parse_prover};
-use super::serve::{BackendName, Plan, PluginArgs, ProfileName, Served, WorkerStore};
+use super::prove::parse_duration;
+use super::serve::{BackendName, LEAVE, Plan, PluginArgs, ProfileName, Served, WorkerStore};
 use super::signals::Signals;
-use super::submit::{now_millis, request};
+use super::state_folder::{ADMIN_TOKEN_FILE, StateFolder};
+use super::store_watch;
+use super::submit::{now_millis, refused, request};
 use super::tenants::TenantArgs;
-use crate::dispatch::{SubmitRequest, SubmitSource};
+use crate::dispatch::{Dispatcher, SubmitRequest, SubmitSource};
+use crate::tls::token;
+use arborist_system::private;
+use arborist_circuits::Prover;
 use serde_json::json;
-use std::io::Write;
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Options of `arborist run`.
@@ -75,8 +78,8 @@ pub struct Args {
     #[command(flatten)]
     shape: ShapeArgs,
     /// The prover's name for the block submitted at the start
-    #[arg(long, default_value = "local", value_parser = parse_prover)]
-    prover: String,
+    #[arg(long, default_value = "local")]
+    prover: Prover,
     /// Deadline of the block submitted at the start, e.g. 10m
     #[arg(long, value_parser = parse_duration)]
     deadline: Option<Duration>,
@@ -89,34 +92,38 @@ pub struct Args {
     log: LogArgs,
 }
 
-/// The file of the token for `/jobs` in the state folder.
-const ADMIN_TOKEN_FILE: &str = "admin-token";
-
-/// Runs until SIGTERM, SIGINT, or until another operator takes over the journal.
+/// Runs until SIGTERM, SIGINT or SIGHUP, or until another operator takes over the journal.
 ///
 /// # Errors
-/// It could not start, or was fenced.
+/// It could not start, was fenced, or could not write the journal's end.
 pub fn run(args: &Args) -> Result<(), CliError> {
     logging::to_stderr(&args.log);
     memory::small_pages();
     crashes::end_with_network_threads();
+    private::keep_others_out();
+    let request = args.request()?;
+    let _folder = StateFolder::open(&args.state)?;
+    let token = token(&args.state, ADMIN_TOKEN_FILE).map_err(|e| CliError::failed("the admin token", e))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|e| CliError::failed("start the runtime", e))?;
-    let result = runtime.block_on(serve(args));
-    // a check of a root that hangs in a plug-in does not hold the process
+    let result = runtime.block_on(serve(args, request, &token));
+    // a check of a root that hangs in a plug-in, or a call of a disk that hangs, does not hold the process
     runtime.shutdown_timeout(Duration::from_secs(2));
     result
 }
 
-async fn serve(args: &Args) -> Result<(), CliError> {
+async fn serve(args: &Args, request: Option<SubmitRequest>, token: &str) -> Result<(), CliError> {
     let mut signals = Signals::listen()?;
-    let token = admin_token(&args.state)?;
-    // before anything is served
-    let request = args.request()?;
+    signals.leave_within(LEAVE);
     let plan = args.plan();
-    let start = Served::start(&plan, |dispatcher| jobs_http::router(dispatcher.clone(), &token));
+    let store = plan.open_store()?;
+    let _watch = store_watch::watch(store.clone(), |text| tracing::warn!("{text}"));
+    let start = async {
+        let routes = |dispatcher: &Dispatcher| jobs_http::router(dispatcher.clone(), &plan, token);
+        Served::start_over(&plan, store, routes).await
+    };
     let served = tokio::select! {
         served = start => served?,
         name = signals.next() => {
@@ -125,32 +132,30 @@ async fn serve(args: &Args) -> Result<(), CliError> {
             return Ok(());
         }
     };
-    if let Some(request) = request {
-        let job = served.dispatcher.submit(request).await.map_err(|e| CliError::failed("submit", e))?;
-        tracing::info!(job = job.0, "submitted");
-    }
-    let addresses = json!({
-        "listen": served.dispatcher.address().to_string(),
-        "http": served.http.map(|a| a.to_string()),
-    });
-    tracing::info!(%addresses, "serving");
-    if let Some(file) = &args.ready_file {
-        write_whole(file, addresses.to_string().as_bytes())?;
-    }
-    let fenced = tokio::select! {
+    let ended = tokio::select! {
+        ended = work(args, &served, request) => ended,
         name = signals.next() => {
             tracing::info!(signal = name, "stopping: workers keep what they do and come back");
-            None
+            Ok(())
         }
-        fenced = served.dispatcher.stopped() => fenced,
     };
-    tokio::select! {
-        () = served.shutdown() => {}
-        name = signals.next() => {
-            tracing::warn!(signal = name, "leaving at once: the journal's last records are looked up at the next start");
-        }
+    let left = tokio::select! {
+        left = served.shutdown() => left,
+        name = signals.next() => Err(CliError::Stopped(format!(
+            "at once, by a second signal ({name}): the journal's last records are looked up at the next start"
+        ))),
+    };
+    ended.and(left)
+}
+
+/// Submits the block of the options, if there is one, and serves until another operator takes over.
+async fn work(args: &Args, served: &Served, request: Option<SubmitRequest>) -> Result<(), CliError> {
+    if let Some(request) = request {
+        let job = served.dispatcher.submit(request).await.map_err(refused)?;
+        tracing::info!(job = job.0, "submitted");
     }
-    match fenced {
+    args.tell_ready(served)?;
+    match served.dispatcher.stopped().await {
         Some(epoch) => Err(CliError::Failed(format!(
             "another operator has taken over the journal (epoch {epoch}); this one has stopped"
         ))),
@@ -182,6 +187,18 @@ impl Args {
         }
     }
 
+    fn tell_ready(&self, served: &Served) -> Result<(), CliError> {
+        let addresses = json!({
+            "listen": served.dispatcher.address().to_string(),
+            "http": served.http.map(|a| a.to_string()),
+        });
+        tracing::info!(%addresses, "serving");
+        match &self.ready_file {
+            Some(file) => write_whole(file, addresses.to_string().as_bytes()),
+            None => Ok(()),
+        }
+    }
+
     fn request(&self) -> Result<Option<SubmitRequest>, CliError> {
         let deadline = self.deadline.map(|d| now_millis() + d.as_millis() as u64);
         let request = match &self.block {
@@ -204,36 +221,5 @@ impl Args {
             None => return Ok(None),
         };
         Ok(Some(SubmitRequest { deadline, ..request }))
-    }
-}
-
-/// The token for `/jobs`: from the state folder, where it is made at the first start, readable by its owner only.
-fn admin_token(state: &Path) -> Result<String, CliError> {
-    let path = state.join(ADMIN_TOKEN_FILE);
-    let fail = |e: std::io::Error| CliError::failed(path.display(), e);
-    std::fs::create_dir_all(state).map_err(fail)?;
-    if !path.exists() {
-        // of two that start at once the first one's file stays; both read that
-        let draft = path.with_extension(format!("{}-{:08x}", std::process::id(), rand::random::<u32>()));
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&draft)
-            .map_err(fail)?;
-        file.write_all(hex::encode(rand::random::<[u8; 32]>()).as_bytes()).map_err(fail)?;
-        let linked = std::fs::hard_link(&draft, &path);
-        std::fs::remove_file(&draft).map_err(fail)?;
-        match linked {
-            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(fail(e)),
-            _ => {}
-        }
-    }
-    let token = std::fs::read_to_string(&path).map_err(fail)?.trim().to_owned();
-    match token.len() {
-        16.. => Ok(token),
-        length => {
-            Err(CliError::input(&path, format!("a token of {length} characters, at least 16 are needed")))
-        }
     }
 }

@@ -1,6 +1,8 @@
 //! A dispatcher with all it needs around it: artifact store, TLS, tokens, metrics. Shared by `run` and `prove`.
 
 use super::CliError;
+use super::jobs_http::with_json_errors;
+use super::state_folder::STORE;
 use super::tenants::TenantArgs;
 use super::worker_program;
 use crate::dispatch::{
@@ -24,6 +26,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -129,6 +132,13 @@ impl PluginArgs {
     }
 }
 
+/// How long writing the journal's end may take at the end.
+const SHUTDOWN: Duration = Duration::from_secs(10);
+/// The same when the store is known not to work.
+const SHUTDOWN_TROUBLED: Duration = Duration::from_secs(3);
+/// Longer than all of [`Served::shutdown`] takes.
+pub const LEAVE: Duration = Duration::from_secs(25);
+
 /// What to serve, and where.
 pub struct Plan {
     /// Journal, artifacts, CA and tokens.
@@ -192,10 +202,20 @@ impl Served {
     /// # Errors
     /// A folder, port, store or journal can't be used.
     pub async fn start(plan: &Plan, more: impl FnOnce(&Dispatcher) -> Router) -> Result<Self, CliError> {
-        let state = std::fs::create_dir_all(&plan.state)
-            .and_then(|()| plan.state.canonicalize())
-            .map_err(|e| CliError::failed(format!("make the folder {}", plan.state.display()), e))?;
-        let store = open_store(plan, &state)?;
+        let store = plan.open_store()?;
+        Self::start_over(plan, store, more).await
+    }
+
+    /// Starts everything over the plan's store, opened before so that it can be watched meanwhile.
+    ///
+    /// # Errors
+    /// A folder, port or journal can't be used, or the store does not do.
+    pub async fn start_over(
+        plan: &Plan,
+        store: ArtifactStore,
+        more: impl FnOnce(&Dispatcher) -> Router,
+    ) -> Result<Self, CliError> {
+        let state = plan.state_folder()?;
         let store_door = match plan.serves_store() {
             true => Some(bind(plan.store_listen).await?),
             false => None,
@@ -223,7 +243,7 @@ impl Served {
         let mut http = None;
         if let Some(address) = plan.http {
             let (listener, address) = bind(address).await?;
-            let router = metrics::router(dispatcher.clone()).merge(more(&dispatcher));
+            let router = with_json_errors(metrics::router(dispatcher.clone()).merge(more(&dispatcher)));
             let most = Shares::now().http;
             servers.spawn(tls_serve::serve_at_most(most, listener, None, router, stop.clone()));
             http = Some(address);
@@ -239,11 +259,24 @@ impl Served {
         self.servers.wait().await;
     }
 
-    /// Writes what has to be written and closes everything.
-    pub async fn shutdown(self) {
-        self.dispatcher.shutdown().await;
+    /// Writes what has to be written and closes everything, in bounded time: a store that hangs is not waited for.
+    ///
+    /// # Errors
+    /// The journal's end could not be written in time.
+    pub async fn shutdown(self) -> Result<(), CliError> {
+        let store = self.dispatcher.store().clone();
+        let limit = if store.trouble().is_some() { SHUTDOWN_TROUBLED } else { SHUTDOWN };
+        let written = timeout(limit, self.dispatcher.shutdown()).await;
         self.stop.cancel();
-        self.servers.wait().await;
+        let _cut_off = timeout(SHUTDOWN, self.servers.wait()).await;
+        written.map_err(|_| {
+            let said = store.trouble().map_or_else(|| format!("{} is too slow", store.name()), |t| t.to_string());
+            CliError::NotNow(format!(
+                "the journal's end could not be written within {} s: {said}; finished proofs are in the store, and \
+                 the next start finds them",
+                limit.as_secs()
+            ))
+        })
     }
 }
 
@@ -275,23 +308,35 @@ pub async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), CliE
     Ok((listener, bound))
 }
 
-/// The store that the operator itself reads and writes.
-fn open_store(plan: &Plan, state: &Path) -> Result<ArtifactStore, CliError> {
-    let url = match &plan.store {
-        Some(url) if url.starts_with("http") => {
-            let problem = format!("`{url}`, allowed are file://, s3://, gs:// and az://");
-            return Err(CliError::Usage { option: "--store", problem });
-        }
-        Some(url) => url.clone(),
-        None => {
-            let folder = state.join("store");
-            let url = url::Url::from_file_path(&folder)
-                .map_err(|()| CliError::Failed(format!("{} is no folder for a store", folder.display())))?;
-            url.to_string()
-        }
-    };
-    ArtifactStore::open(&url, &StoreOptions::default())
-        .map_err(|e| CliError::Usage { option: "--store", problem: e.to_string() })
+impl Plan {
+    fn state_folder(&self) -> Result<PathBuf, CliError> {
+        std::fs::create_dir_all(&self.state)
+            .and_then(|()| self.state.canonicalize())
+            .map_err(|e| CliError::failed(format!("make the folder {}", self.state.display()), e))
+    }
+
+    /// The store that the operator itself reads and writes.
+    ///
+    /// # Errors
+    /// The state folder can't be made, or the URL names no store.
+    pub fn open_store(&self) -> Result<ArtifactStore, CliError> {
+        let url = match &self.store {
+            Some(url) if url.starts_with("http") => {
+                let problem = format!("`{url}`, allowed are file://, s3://, gs:// and az://");
+                return Err(CliError::Usage { option: "--store", problem });
+            }
+            Some(url) => url.clone(),
+            None => {
+                let folder = self.state_folder()?.join(STORE);
+                let url = url::Url::from_file_path(&folder).map_err(|()| {
+                    CliError::Failed(format!("{} is no folder for a store", folder.display()))
+                })?;
+                url.to_string()
+            }
+        };
+        ArtifactStore::open(&url, &StoreOptions::default())
+            .map_err(|e| CliError::Usage { option: "--store", problem: e.to_string() })
+    }
 }
 
 fn options(

@@ -85,7 +85,11 @@ impl Leading<'_> {
                 self.process.health.follows();
                 served.abandon().await;
             }
-            _ => served.shutdown().await,
+            _ => {
+                if let Err(error) = served.shutdown().await {
+                    tracing::warn!(%error, "leaving all the same");
+                }
+            }
         }
         result
     }

@@ -38,7 +38,7 @@ struct BlockInfo<'a> {
     calls: usize,
     circuits: &'a str,
     backend: String,
-    prover: &'a str,
+    prover: String,
 }
 
 #[derive(Serialize)]
@@ -80,7 +80,7 @@ pub async fn finish(
         circuits: profile.circuits.clone(),
         keys: dispatcher.system().keys,
         task,
-        prover: Some(args.prover.clone()),
+        prover: args.prover.name.clone(),
         statement: subject.statement.clone(),
     };
     let files = Files::in_folder(&args.out);
@@ -115,7 +115,7 @@ fn report_file<'a>(
             calls: subject.calls.iter().map(|n| usize::from(*n)).sum(),
             circuits: &profile.circuits,
             backend: args.backend.to_string(),
-            prover: &args.prover,
+            prover: args.prover.to_string(),
         },
         report,
         lower_bound: bounds,

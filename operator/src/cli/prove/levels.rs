@@ -1,85 +1,77 @@
 //! Progress of a block by kind of proof: bars on a terminal, plain lines otherwise.
 
+use crate::cli::pace::{Pace, spent_and_left};
+use crate::cli::screen::Screen;
 use arborist_core::circuit::Kind;
 use arborist_core::engine::Counts;
-use arborist_system::errln;
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use std::io::IsTerminal;
+use indicatif::{ProgressBar, ProgressStyle};
 use std::time::{Duration, Instant};
-
-/// How often a plain line may be printed.
-const LINE_EVERY: Duration = Duration::from_secs(1);
 
 /// What is shown of a job.
 pub type Levels = [Counts; 5];
 
-/// Shows a job's counts on standard error.
-pub enum LevelProgress {
-    /// A bar for each kind.
-    Bars {
-        /// Keeps the bars together.
-        all: MultiProgress,
-        /// By [`Kind::index`].
-        bars: Vec<ProgressBar>,
-    },
-    /// A line when something has changed.
-    Lines {
-        /// What was printed last, and when.
-        last: Option<(Levels, Instant)>,
-    },
+/// Shows a job's counts, and the times spent and left, on standard error.
+pub struct LevelProgress<'a> {
+    screen: &'a Screen,
+    began: Instant,
+    look: Look,
 }
 
-impl LevelProgress {
+enum Look {
+    /// A bar for each kind by [`Kind::index`], and a line for the times.
+    Bars(Vec<ProgressBar>, ProgressBar),
+    /// A line now and then; what was shown last.
+    Lines(Pace, Levels),
+}
+
+impl<'a> LevelProgress<'a> {
     /// Bars on a terminal, lines otherwise.
-    pub fn start() -> Self {
-        if !std::io::stderr().is_terminal() {
-            return Self::Lines { last: None };
-        }
-        let style = ProgressStyle::with_template("{prefix:>6} [{bar:30}] {pos:>6}/{len:<6} {msg}")
-            .unwrap_or_else(|_| ProgressStyle::default_bar());
-        let all = MultiProgress::new();
-        let bars = Kind::ALL
-            .iter()
-            .map(|kind| all.add(ProgressBar::new(0).with_style(style.clone()).with_prefix(kind.name())))
-            .collect();
-        Self::Bars { all, bars }
+    pub fn start(screen: &'a Screen) -> Self {
+        let look = match screen.bars() {
+            Some(all) => {
+                let style = |template| {
+                    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+                };
+                let of_kind = style("{prefix:>6} [{bar:30}] {pos:>6}/{len:<6} {msg}");
+                let add = |kind: Kind| {
+                    all.add(ProgressBar::new(0).with_style(of_kind.clone()).with_prefix(kind.name()))
+                };
+                let bars = Kind::ALL.into_iter().map(add).collect();
+                Look::Bars(bars, all.add(ProgressBar::new(0).with_style(style("{msg}"))))
+            }
+            None => Look::Lines(Pace::default(), Levels::default()),
+        };
+        Self { screen, began: Instant::now(), look }
     }
 
-    /// Shows these counts; at the `end` in any case.
-    pub fn show(&mut self, levels: &Levels, end: bool) {
-        match self {
-            Self::Bars { bars, .. } => {
+    /// Shows these counts and how long the rest takes, if that is known; at the `end` in any case.
+    pub fn show(&mut self, levels: &Levels, left: Option<Duration>, end: bool) {
+        let times = spent_and_left(self.began.elapsed(), left);
+        match &mut self.look {
+            Look::Bars(bars, last) => {
                 for (bar, counts) in bars.iter().zip(levels) {
                     bar.set_length(u64::from(counts.total));
                     bar.set_position(u64::from(counts.done));
                     bar.set_message(message(counts));
                 }
+                last.set_message(times);
             }
-            Self::Lines { last } => {
-                let due =
-                    last.is_none_or(|(shown, at)| shown != *levels && (end || at.elapsed() >= LINE_EVERY));
-                if due {
-                    errln!("{}", line(levels));
-                    *last = Some((*levels, Instant::now()));
+            Look::Lines(pace, shown) => {
+                let sum = |of: fn(&Counts) -> u32| levels.iter().map(|c| u64::from(of(c))).sum();
+                let due = pace.is_due(Instant::now(), sum(|c| c.done), sum(|c| c.total));
+                if due || end && shown != levels {
+                    self.screen.tell(&format!("{}; {times}", line(levels)));
+                    *shown = *levels;
                 }
             }
         }
     }
 
-    /// Prints a line, above the bars if there are any.
-    pub fn tell(&self, text: &str) {
-        match self {
-            // a terminal that is gone shows nothing anyway
-            Self::Bars { all, .. } => drop(all.println(text)),
-            Self::Lines { .. } => errln!("{text}"),
-        }
-    }
-
     /// Leaves the bars as they are and ends their drawing.
     pub fn done(self) {
-        if let Self::Bars { bars, all } = self {
+        if let Look::Bars(bars, last) = self.look {
             bars.iter().for_each(ProgressBar::abandon);
-            drop(all);
+            last.abandon();
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `arborist prove`: a whole block on this machine, by the same dispatcher, journal, store and workers as in a cluster.
 
 mod args;
+mod eta;
 mod finish;
 mod levels;
 mod machine;
@@ -9,28 +10,39 @@ mod summary;
 mod watch;
 mod workers;
 
-pub use args::{Args, parse_duration, parse_prover};
+pub use args::{Args, parse_duration};
 
+use self::eta::Eta;
 use self::source::Subject;
 use self::watch::Outcome;
 use self::workers::{WorkerPlan, Workers, make_folder};
 use super::CliError;
 use super::logging;
-use super::serve::{Plan, Served, WorkerStore};
+use super::outputs::Files;
+use super::screen::Screen;
+use super::serve::{LEAVE, Plan, Served, WorkerStore};
 use super::signals::Signals;
-use super::submit::now_millis;
+use super::state_folder::StateFolder;
+use super::store_watch;
+use super::submit::{now_millis, refused};
 use super::tenants::TenantArgs;
 use super::worker_program;
-use crate::dispatch::{Dispatcher, Progress};
+use crate::dispatch::{Dispatcher, JobError, Progress, SubmitRequest};
 use crate::tls::{CA_FILE, TOKEN_FILE};
+use arborist_artifacts::ArtifactStore;
+use arborist_system::private;
 use arborist_core::engine::{JobId, JobState};
 use arborist_core::profile::Profile;
-use arborist_system::{errln, outln};
+use arborist_system::outln;
 use axum::Router;
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 /// Any free port of this machine.
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
+/// How much longer than the workers' grace period and the dispatcher's end leaving may take.
+const SLACK: Duration = Duration::from_secs(10);
 
 /// Proves a block and leaves its root proof, published inputs and report in the output folder.
 ///
@@ -38,7 +50,9 @@ const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4
 /// Wrong input, deadline passed, stopped by a signal, or a proof that nobody could make.
 pub fn run(args: &Args) -> Result<(), CliError> {
     args.check()?;
-    make_folder(&args.logs())?;
+    private::keep_others_out();
+    let until = args.deadline.map(|deadline| Instant::now() + deadline);
+    let _folder = prepare_folders(args)?;
     logging::to_file(&args.log, &args.logs().join("operator.log"))?;
     let program = worker_program::find()?;
     let subject = Subject::find(args)?;
@@ -46,41 +60,118 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         .enable_all()
         .build()
         .map_err(|e| CliError::failed("start the runtime", e))?;
-    let summary = runtime.block_on(prove(args, &subject, program))?;
-    outln!("\n{summary}\nroot proof: {}", args.out.join(super::outputs::ROOT_PROOF).display());
+    let result = runtime.block_on(prove(args, &subject, program, until));
+    // what a disk or a plug-in that hangs holds up does not hold the process
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    outln!("\n{}\nroot proof: {}", result?, args.out.join(super::outputs::ROOT_PROOF).display());
     Ok(())
 }
 
-async fn prove(args: &Args, subject: &Subject, program: std::path::PathBuf) -> Result<String, CliError> {
-    let mut signals = Signals::listen()?;
-    let profile = args.profile();
-    let served = Served::start(&args.plan(&profile), |_| Router::new()).await?;
-    let result = with_dispatcher(args, subject, program, &profile, &served.dispatcher, &mut signals).await;
-    tokio::select! {
-        () = served.shutdown() => result,
-        _ = signals.next() => Err(CliError::Stopped("at once, by a second signal".into())),
+/// Makes the folders for the owner alone. One that is there and given as `--out` may be needed by others: only what is
+/// made in it is private.
+fn prepare_folders(args: &Args) -> Result<StateFolder, CliError> {
+    make_folder(&args.logs())?;
+    let folder = StateFolder::open(&args.state())?;
+    if folder.alone {
+        Files::in_folder(&args.out).remove_unfinished();
     }
+    Ok(folder)
 }
 
-async fn with_dispatcher(
+async fn prove(
     args: &Args,
     subject: &Subject,
     program: std::path::PathBuf,
-    profile: &Profile,
-    dispatcher: &Dispatcher,
-    signals: &mut Signals,
+    until: Option<Instant>,
 ) -> Result<String, CliError> {
-    let job = submit(args, subject, dispatcher).await?;
-    tell_start(subject, dispatcher, job);
-    let finished = dispatcher.job(job).is_some_and(|view| view.state == JobState::Complete);
-    if !finished {
-        let mut workers = Workers::start(&args.workers(program, profile, dispatcher)?)?;
-        let outcome = watch::watch(dispatcher, job, &mut workers, signals).await;
-        drain(workers, &outcome, signals).await;
-        let outcome = last_look(dispatcher, job, outcome);
-        outcome.into_result(dispatcher, job)?;
+    let mut signals = Signals::listen()?;
+    signals.leave_within(args.grace + LEAVE + SLACK);
+    let (profile, screen) = (args.profile(), Screen::new());
+    let plan = args.plan(&profile);
+    let store = plan.open_store()?;
+    let above = screen.clone();
+    let _watch = store_watch::watch(store.clone(), move |text| above.tell(text));
+    let served = tokio::select! {
+        served = Served::start_over(&plan, store.clone(), |_| Router::new()) => served?,
+        early = ended_early(&mut signals, until, &store) => return Err(early),
+    };
+    let running =
+        Running { args, subject, profile: &profile, screen: &screen, dispatcher: &served.dispatcher };
+    let result = running.to_its_end(program, &mut signals, until).await;
+    if let Err(error) = &result {
+        signals.leaving(LEAVE, error.exit_code());
     }
-    finish::finish(args, subject, profile, dispatcher, job).await
+    let left = tokio::select! {
+        left = served.shutdown() => left,
+        _ = signals.next() => Err(CliError::Stopped("at once, by a second signal".into())),
+    };
+    match (result, left) {
+        (Ok(summary), Err(late)) => {
+            screen.tell(&late.one_line());
+            Ok(summary)
+        }
+        (result, _) => result,
+    }
+}
+
+/// Ends when the user wants it or the deadline passes before the block is in the books.
+async fn ended_early(signals: &mut Signals, until: Option<Instant>, store: &ArtifactStore) -> CliError {
+    let passed = async {
+        match until {
+            Some(until) => tokio::time::sleep_until(until.into()).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        name = signals.next() => {
+            let text = format!("by {name} before the block was taken in; the same command starts again");
+            CliError::Stopped(text)
+        }
+        () = passed => {
+            let why = store.trouble().map(|trouble| format!(": {trouble}")).unwrap_or_default();
+            CliError::Deadline(format!("the block was not even taken in{why}"))
+        }
+    }
+}
+
+/// A block on its way.
+struct Running<'a> {
+    args: &'a Args,
+    subject: &'a Subject,
+    profile: &'a Profile,
+    screen: &'a Screen,
+    dispatcher: &'a Dispatcher,
+}
+
+impl Running<'_> {
+    async fn to_its_end(
+        &self,
+        program: std::path::PathBuf,
+        signals: &mut Signals,
+        until: Option<Instant>,
+    ) -> Result<String, CliError> {
+        let Running { args, subject, profile, screen, dispatcher } = *self;
+        let job = tokio::select! {
+            job = submit(subject, dispatcher, until, screen) => job?,
+            early = ended_early(signals, until, dispatcher.store()) => return Err(early),
+        };
+        tell_start(subject, dispatcher, job, screen);
+        let finished = dispatcher.job(job).is_some_and(|view| view.state == JobState::Complete);
+        if !finished {
+            let mut workers = Workers::start(&args.workers(program, profile, dispatcher)?, screen)?;
+            let cores = f64::from(args.workers) * f64::from(args.cores_of_each());
+            let eta = Eta { cores, profile, calls: &subject.calls };
+            let outcome = watch::watch(dispatcher, job, &mut workers, signals, (screen, &eta)).await;
+            drain(workers, &outcome, signals, screen).await;
+            last_look(dispatcher, job, outcome).into_result(dispatcher, job)?;
+        }
+        tokio::select! {
+            summary = finish::finish(args, subject, profile, dispatcher, job) => summary,
+            name = signals.next() => Err(CliError::Stopped(format!(
+                "by {name} before the proven block was written out; the same command writes it"
+            ))),
+        }
+    }
 }
 
 /// The block may have been finished by what the workers handed in while they left.
@@ -91,12 +182,15 @@ fn last_look(dispatcher: &Dispatcher, job: JobId, outcome: Outcome) -> Outcome {
     }
 }
 
-async fn drain(workers: Workers, outcome: &Outcome, signals: &mut Signals) {
+async fn drain(workers: Workers, outcome: &Outcome, signals: &mut Signals, screen: &Screen) {
+    let grace = matches!(outcome, Outcome::Signal(_));
     if let Outcome::Signal(name) = outcome {
-        errln!("{name}: letting the workers finish or hand back what they do; once more ends at once");
+        let text =
+            format!("{name}: letting the workers finish or hand back what they do; once more ends at once");
+        screen.tell(&text);
     }
     tokio::select! {
-        () = workers.drain() => {}
+        () = workers.drain(grace) => {}
         // dropped workers are killed
         _ = signals.next() => {}
     }
@@ -104,42 +198,47 @@ async fn drain(workers: Workers, outcome: &Outcome, signals: &mut Signals) {
 
 /// Submits the block; a deadline given now counts from now. Blocks left unfinished by other runs over this state don't
 /// take the workers' time: they are cancelled, and taken up again when they are asked for.
-async fn submit(args: &Args, subject: &Subject, dispatcher: &Dispatcher) -> Result<JobId, CliError> {
-    let mut request = subject.request.clone();
-    request.deadline = args.deadline.map(|d| now_millis() + d.as_millis() as u64);
-    let deadline = request.deadline;
-    let failed = |e: &dyn std::fmt::Display| CliError::failed("submit the block", e);
+async fn submit(
+    subject: &Subject,
+    dispatcher: &Dispatcher,
+    until: Option<Instant>,
+    screen: &Screen,
+) -> Result<JobId, CliError> {
+    let left = |until: Instant| until.saturating_duration_since(Instant::now()).as_millis() as u64;
+    let deadline = until.map(|until| now_millis() + left(until));
+    let request = SubmitRequest { deadline, ..subject.request.clone() };
+    let failed = |e: JobError| CliError::failed("submit the block", e);
     let mut progress = dispatcher.subscribe();
-    let job = dispatcher.submit(request).await.map_err(|e| failed(&e))?;
+    let job = dispatcher.submit(request).await.map_err(refused)?;
     while let Ok(news) = progress.try_recv() {
         if let Progress::RootLost(_, why) = news {
-            arborist_system::errln!("the root proof made before is made again: {why}");
+            screen.tell(&format!("the root proof made before is made again: {why}"));
         }
     }
     for other in dispatcher.jobs() {
         let open = matches!(other.state, JobState::Proving | JobState::Checking);
         if other.spec.id != job && open {
-            dispatcher.cancel(other.spec.id).await.map_err(|e| failed(&e))?;
+            dispatcher.cancel(other.spec.id).await.map_err(failed)?;
         }
     }
     if dispatcher.job(job).is_some_and(|view| view.state == JobState::Proving) {
-        dispatcher.deadline(job, deadline).await.map_err(|e| failed(&e))?;
+        dispatcher.deadline(job, deadline).await.map_err(failed)?;
     }
     Ok(job)
 }
 
-fn tell_start(subject: &Subject, dispatcher: &Dispatcher, job: JobId) {
+fn tell_start(subject: &Subject, dispatcher: &Dispatcher, job: JobId, screen: &Screen) {
     let Some(view) = dispatcher.job(job) else { return };
     let total: u32 = view.counts.iter().map(|counts| counts.total).sum();
     let done: u32 = view.counts.iter().map(|counts| counts.done).sum();
     let calls: usize = subject.calls.iter().map(|n| usize::from(*n)).sum();
-    errln!(
+    screen.tell(&format!(
         "block {} of chain {}: {} transactions, {calls} public calls, {total} proofs{}",
         subject.request.block_number,
         subject.request.chain_id,
         subject.calls.len(),
         if done > 0 { format!("; {done} of them are there already") } else { String::new() },
-    );
+    ));
 }
 
 impl Args {

@@ -7,7 +7,7 @@ use crate::cli::input::write_whole;
 use crate::cli::serve::BackendName;
 use crate::cli::submit::request;
 use crate::dispatch::{SubmitRequest, SubmitSource};
-use arborist_circuits::Published;
+use arborist_circuits::{Published, Statements};
 use arborist_core::block::Block;
 use arborist_system::errln;
 use std::path::PathBuf;
@@ -48,8 +48,8 @@ impl Subject {
     }
 
     fn of_block(args: &Args, json: Vec<u8>, block: &Block) -> Result<Self, CliError> {
-        let statement =
-            Published::of(block, &args.prover).map_err(|e| CliError::failed("the block's statement", e))?;
+        let statements = Statements::new(block, args.prover.word)
+            .map_err(|e| CliError::failed("the block's statement", e))?;
         Ok(Self {
             calls: block.transactions.iter().map(|t| t.calls.len() as u8).collect(),
             request: request(
@@ -58,7 +58,7 @@ impl Subject {
                 block.block_number,
                 &args.prover,
             ),
-            statement: Some(statement),
+            statement: Some(statements.published()),
         })
     }
 }

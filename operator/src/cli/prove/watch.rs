@@ -1,8 +1,10 @@
 //! Watching a block until it is over, one way or another.
 
+use super::eta::Eta;
 use super::levels::LevelProgress;
-use super::workers::Workers;
+use super::workers::{Hopeless, Workers};
 use crate::cli::CliError;
+use crate::cli::screen::Screen;
 use crate::cli::signals::Signals;
 use crate::dispatch::{Dispatcher, JobError, Progress};
 use arborist_core::engine::{JobId, JobState, JobView, Notice};
@@ -29,7 +31,7 @@ pub enum Outcome {
     /// A task that nobody could prove, and nothing else is left to do.
     GaveUp(String),
     /// No worker can run.
-    Workers(String),
+    Workers(Hopeless),
     /// The dispatcher stopped; `Some` is the epoch of the operator that took over.
     Stopped(Option<u64>),
 }
@@ -51,7 +53,8 @@ impl Outcome {
                 )))
             }
             Self::GaveUp(why) => Err(CliError::Failed(why)),
-            Self::Workers(why) => Err(CliError::Failed(why)),
+            Self::Workers(Hopeless { why, usage: true }) => Err(CliError::Options(why)),
+            Self::Workers(Hopeless { why, usage: false }) => Err(CliError::Failed(why)),
             Self::Stopped(Some(epoch)) => {
                 Err(CliError::Failed(format!("another operator has taken over the journal (epoch {epoch})")))
             }
@@ -70,8 +73,14 @@ pub async fn watch(
     job: JobId,
     workers: &mut Workers,
     signals: &mut Signals,
+    (screen, eta): (&Screen, &Eta<'_>),
 ) -> Outcome {
-    let mut shown = LevelProgress::start();
+    let mut shown = LevelProgress::start(screen);
+    // of a store that does not work nobody knows when it will
+    let left = |view: &JobView| match dispatcher.store().trouble() {
+        None => eta.left(&view.counts, &dispatcher.learned()),
+        Some(_) => None,
+    };
     let mut notices = dispatcher.subscribe();
     let (mut given_up, mut still_since) = (Vec::new(), None);
     let mut look = tokio::time::interval(LOOK_EVERY);
@@ -83,9 +92,9 @@ pub async fn watch(
             name = signals.next() => break Outcome::Signal(name),
             why = workers.hopeless() => break Outcome::Workers(why),
             _ = look.tick() => {
-                collect(&mut notices, job, &mut given_up, &shown);
+                collect(&mut notices, job, &mut given_up, screen);
                 let Some(view) = dispatcher.job(job) else { continue };
-                shown.show(&view.counts, false);
+                shown.show(&view.counts, left(&view), false);
                 let since = *still_since.get_or_insert_with(Instant::now);
                 match stuck(&view, &given_up) {
                     None => still_since = None,
@@ -96,7 +105,7 @@ pub async fn watch(
         }
     };
     if let Some(view) = dispatcher.job(job) {
-        shown.show(&view.counts, true);
+        shown.show(&view.counts, left(&view), true);
     }
     shown.done();
     outcome
@@ -112,20 +121,20 @@ fn ended(dispatcher: &Dispatcher, over: Result<JobState, JobError>) -> Outcome {
 }
 
 /// Remembers which tasks gave up, and tells of it.
-fn collect(notices: &mut Receiver<Progress>, job: JobId, given_up: &mut Vec<String>, shown: &LevelProgress) {
+fn collect(notices: &mut Receiver<Progress>, job: JobId, given_up: &mut Vec<String>, screen: &Screen) {
     while let Ok(progress) = notices.try_recv() {
         match progress {
             Progress::Notice(Notice::Quarantined { task, circuit, job: of, attempts, why }) if of == job => {
                 let text = format!("{circuit} {} gave up after {attempts} attempts: {why}", task.short());
                 // a worker said why
                 let text = one_line(&text);
-                shown.tell(&text);
+                screen.tell(&text);
                 given_up.push(text);
             }
             Progress::Notice(Notice::AtRisk(of, true)) if of == job => {
-                shown.tell("at this speed the deadline will be missed");
+                screen.tell("at this speed the deadline will be missed");
             }
-            Progress::Notice(Notice::NoFittingWorker { kind, needs, ready }) => shown.tell(&format!(
+            Progress::Notice(Notice::NoFittingWorker { kind, needs, ready }) => screen.tell(&format!(
                 "{ready} {kind} proofs wait: none of the workers that take them has {} cores and {} MiB",
                 needs.cores, needs.memory_mib
             )),
@@ -141,7 +150,7 @@ fn stuck(view: &JobView, given_up: &[String]) -> Option<String> {
     if failed == 0 || moving {
         return None;
     }
-    let first = given_up.first().map_or("see the log", String::as_str);
+    let first = given_up.first().map_or("in an earlier run; see its log", String::as_str);
     let more = if failed > 1 { format!(" (and {} more)", failed - 1) } else { String::new() };
     Some(format!("{failed} proofs could not be made: {first}{more}"))
 }

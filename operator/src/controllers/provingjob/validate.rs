@@ -3,8 +3,7 @@
 use super::deadline;
 use crate::api::conditions::reason;
 use crate::api::{ConfigMapSource, ProvingJob, ReportTarget, Source, SyntheticSource, UriSource};
-use arborist_circuits::{MAX_CALLS, Published, prover_word};
-use arborist_core::block::Word;
+use arborist_circuits::{MAX_CALLS, Prover};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use std::time::Duration;
@@ -61,15 +60,6 @@ pub(super) fn what_is_fetched(source: &CheckedSource) -> String {
     }
 }
 
-/// Who is to be credited.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Prover {
-    /// As the root proof states it.
-    pub word: Word,
-    /// The name it is the hash of, if it was given so.
-    pub name: Option<String>,
-}
-
 /// Where a block comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum CheckedSource {
@@ -114,7 +104,7 @@ pub(super) fn validate(job: &ProvingJob, served: &Served<'_>) -> Result<Validate
         generation: job.metadata.generation.unwrap_or_default(),
         chain_id: number("chainId", spec.chain_id)?,
         block_number: number("blockNumber", spec.block_number)?,
-        prover: prover(&spec.prover_id)?,
+        prover: spec.prover_id.parse().map_err(|e| invalid(format!("proverId: {e}")))?,
         source: source(&spec.source, served)?,
         deadline: deadline::of(job).map_err(invalid)?,
         priority: spec.priority,
@@ -125,32 +115,6 @@ pub(super) fn validate(job: &ProvingJob, served: &Served<'_>) -> Result<Validate
         },
         targets: spec.report_to.clone(),
     })
-}
-
-/// `0x` and 64 hex digits are the word itself; anything else is a name, of which the hash is taken.
-fn prover(text: &str) -> Result<Prover, Invalid> {
-    let Some(digits) = text.strip_prefix("0x") else {
-        return Ok(Prover { word: prover_word(text), name: Some(text.to_owned()) });
-    };
-    let word = Word::try_from(digits.to_ascii_lowercase()).map_err(|_| {
-        invalid("proverId begins with 0x, so 64 hexadecimal digits must follow and nothing else")
-    })?;
-    let stated = Published {
-        chain_id: 0,
-        block_number: 0,
-        state_before: Word([0; 32]),
-        state_after: Word([0; 32]),
-        transactions_commitment: Word([0; 32]),
-        transactions: 1,
-        prover_id: word,
-    };
-    // a word that no proof can state would fail only at the root, after all other proofs were made
-    match stated.public_inputs() {
-        Ok(_) => Ok(Prover { word, name: None }),
-        Err(_) => Err(invalid(
-            "proverId: each 8 bytes, little endian, must be below 2^64 - 2^32 + 1, the order of the circuits' field",
-        )),
-    }
 }
 
 fn source(source: &Source, served: &Served<'_>) -> Result<CheckedSource, Invalid> {
@@ -209,6 +173,8 @@ fn checked_synthetic(source: &SyntheticSource, served: &Served<'_>) -> Result<Ch
 mod tests {
     use super::*;
     use crate::controllers::provingjob::fixtures::job;
+    use arborist_circuits::prover_word;
+    use arborist_core::block::Word;
     use serde_json::{Value, json};
 
     const PLONKY2: Served<'_> = Served { circuits: "mini-rollup-v1", backend: "plonky2" };
@@ -251,7 +217,8 @@ mod tests {
             ("circuitProfile", json!("mini-rollup-v2"), "circuitProfile is `mini-rollup-v2`"),
             ("chainId", json!(-1), "chainId is -1"),
             ("blockNumber", json!(-1), "blockNumber is -1"),
-            ("proverId", json!("0x12"), "proverId begins with 0x"),
+            ("proverId", json!("Bj\u{f6}rn"), "proverId: a name has 1 to 128 printable ASCII characters"),
+            ("proverId", json!("0x12"), "proverId: it begins with 0x"),
             ("proverId", json!(format!("0x{}", "f".repeat(64))), "the order of the circuits' field"),
             ("source", json!({}), "exactly one of"),
             ("source", uri("file:///etc/passwd"), "allowed are http://"),

@@ -2,6 +2,7 @@
 
 use super::Dispatcher;
 use arborist_circuits::Published;
+use arborist_core::durations::Durations;
 use arborist_core::engine::{ClassView, JobId};
 
 impl Dispatcher {
@@ -10,6 +11,11 @@ impl Dispatcher {
     pub fn published(&self, id: JobId) -> Option<Published> {
         let statements = self.inner.room.look(|core| core.jobs.get(&id)?.statements.clone())?;
         Some(statements.published())
+    }
+
+    /// What was learned about durations of proofs.
+    pub fn learned(&self) -> Durations {
+        self.inner.room.look(|core| core.engine.learned().clone())
     }
 
     /// Workers that take leases and serve a namespace, by capacity, smallest first. Looks at every worker.

@@ -10,6 +10,7 @@ mod front;
 mod inputs;
 mod lease;
 mod lookup;
+mod open_jobs;
 mod order;
 mod quotas;
 mod recheck;
@@ -173,6 +174,14 @@ pub enum JobError {
     /// Its root proof could not be checked, or what it is made of could not be had.
     #[error("{0}")]
     NotNow(String),
+    /// The job is over, and what was asked for is for jobs that go on.
+    #[error("job {} is {state}, and stays so", .job.0)]
+    Ended {
+        /// The job.
+        job: JobId,
+        /// Its state.
+        state: &'static str,
+    },
     /// The dispatcher has stopped, or was fenced.
     #[error("the dispatcher has stopped")]
     Stopped,

@@ -5,6 +5,7 @@ use super::contract::{
     read_public_inputs, write_public_inputs,
 };
 use crate::backend::Job;
+use arborist_system::private;
 use arborist_core::backend::Proof;
 use arborist_core::circuit::Circuit;
 use serde::Serialize;
@@ -22,23 +23,20 @@ const MAX_RESULT_BYTES: u64 = 1 << 20;
 pub(super) struct Folder(TempDir);
 
 impl Folder {
-    fn new(work_dir: Option<&Path>) -> io::Result<Self> {
-        let mut builder = tempfile::Builder::new();
-        builder.prefix("arborist-job-");
-        Ok(Self(match work_dir {
-            Some(dir) => builder.tempdir_in(dir)?,
-            None => builder.tempdir()?,
-        }))
+    /// In the scratch folder, for this user alone; one that was cleaned away meanwhile is made again.
+    fn new(scratch: &Path) -> io::Result<Self> {
+        private::make_folder(scratch)?;
+        tempfile::Builder::new().prefix("job-").tempdir_in(scratch).map(Self)
     }
 
     /// A folder with everything that `prove` needs.
     pub fn for_prove(
-        work_dir: Option<&Path>,
+        scratch: &Path,
         circuits: &str,
         job: &Job,
         pinned: Option<[u8; 32]>,
     ) -> io::Result<Self> {
-        let folder = Self::new(work_dir)?;
+        let folder = Self::new(scratch)?;
         let request = &job.request;
         for name in ["inputs", "children", OUTPUT] {
             fs::create_dir(folder.path().join(name))?;
@@ -75,13 +73,13 @@ impl Folder {
 
     /// A folder with everything that `verify` needs.
     pub fn for_verify(
-        work_dir: Option<&Path>,
+        scratch: &Path,
         circuits: &str,
         circuit: Circuit,
         proof: &Proof,
         pinned: Option<[u8; 32]>,
     ) -> io::Result<Self> {
-        let folder = Self::new(work_dir)?;
+        let folder = Self::new(scratch)?;
         let proof = folder.proof("proof".into(), circuit, proof)?;
         folder.request(&VerifyRequest {
             contract: CONTRACT,

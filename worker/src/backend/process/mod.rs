@@ -6,6 +6,7 @@ mod group;
 mod job;
 
 use super::{CheckError, Job, Made, Prover, Usage};
+use arborist_system::private::Scratch;
 use arborist_core::backend::{Cancel, Proof, ProveError, VerifyError};
 use arborist_core::circuit::Circuit;
 use arborist_core::ids::ArtifactHash;
@@ -45,6 +46,14 @@ pub enum PluginError {
         /// What is wrong.
         problem: String,
     },
+    /// No job folders can be made.
+    #[error("the folder for job folders, {folder}: {error}")]
+    Folder {
+        /// Its path.
+        folder: String,
+        /// What the system said.
+        error: io::Error,
+    },
 }
 
 /// Which plug-in to use and how.
@@ -66,6 +75,8 @@ pub struct Process {
     settings: ProcessSettings,
     info: Info,
     keys: BTreeMap<String, [u8; 32]>,
+    /// Job folders are made in it; it goes with this process, however that ends.
+    scratch: Scratch,
 }
 
 impl Process {
@@ -99,8 +110,11 @@ impl Process {
                 .map_err(|problem| PluginError::Keys { file: file.display().to_string(), problem })?,
             None => BTreeMap::new(),
         };
+        let parent = settings.work_dir.clone().unwrap_or_else(std::env::temp_dir);
+        let scratch = Scratch::make(&parent)
+            .map_err(|error| PluginError::Folder { folder: parent.display().to_string(), error })?;
         tracing::info!(name = info.name, version = info.version, circuits = info.circuits, "plug-in");
-        Ok(Self { settings, info, keys })
+        Ok(Self { settings, info, keys, scratch })
     }
 
     /// The key hash that proofs of a circuit must carry, where one is pinned.
@@ -135,9 +149,8 @@ impl Prover for Process {
     fn prove(&self, job: &Job) -> Result<Made, ProveError> {
         let failed = |what: &str, error: String| ProveError::Failed(format!("{what}: {error}"));
         let pinned = self.pinned(job.request.circuit);
-        let folder =
-            job::Folder::for_prove(self.settings.work_dir.as_deref(), &self.info.circuits, job, pinned)
-                .map_err(|error| failed("the job folder", error.to_string()))?;
+        let folder = job::Folder::for_prove(self.scratch.path(), &self.info.circuits, job, pinned)
+            .map_err(|error| failed("the job folder", error.to_string()))?;
         let limits = Limits {
             deadline: job.limit.and_then(|limit| Instant::now().checked_add(limit)),
             memory_mib: job.memory_mib,
@@ -166,14 +179,9 @@ impl Prover for Process {
         if pinned.is_some_and(|pinned| pinned != proof.vk_hash) {
             return Err(VerifyError::WrongKey { circuit }.into());
         }
-        let folder = job::Folder::for_verify(
-            self.settings.work_dir.as_deref(),
-            &self.info.circuits,
-            circuit,
-            proof,
-            pinned,
-        )
-        .map_err(|error| unable("the job folder", error.to_string()))?;
+        let folder =
+            job::Folder::for_verify(self.scratch.path(), &self.info.circuits, circuit, proof, pinned)
+                .map_err(|error| unable("the job folder", error.to_string()))?;
         let limits = Limits { deadline: Some(Instant::now() + VERIFY_LIMIT), memory_mib: 0, cancel };
         let ran =
             self.run("verify", &folder, &limits).map_err(|error| unable("the plug-in", error.to_string()))?;
