@@ -23,6 +23,16 @@ check-tools-%:
 build: check-tools ## Build both programs, optimised, into target/release
 	$(CARGO) build --release --locked -p arborist-operator -p arborist-worker
 
+.PHONY: share
+share: build ## Shell completions and man pages of both programs into out/share
+	@for program in arborist arborist-worker; do \
+	  mkdir -p out/share/bash-completion/completions out/share/zsh/site-functions out/share/fish/vendor_completions.d; \
+	  $(RELEASE)/$$program completions bash > out/share/bash-completion/completions/$$program; \
+	  $(RELEASE)/$$program completions zsh > out/share/zsh/site-functions/_$$program; \
+	  $(RELEASE)/$$program completions fish > out/share/fish/vendor_completions.d/$$program.fish; \
+	  $(RELEASE)/$$program man --dir out/share/man/man1; \
+	done
+
 .PHONY: demo
 demo: build ## Prove a real block with 0, 1, 2 and 3 calls on this machine, then verify it
 	@echo; echo '$$ arborist block new --transactions 4 --calls 0,1,2,3 --out $(DEMO)/block.json'

@@ -28,7 +28,11 @@ pub fn now_millis() -> u64 {
 /// Why a submit failed: exit code 2 when the block or the options are to blame.
 pub fn refused(error: SubmitError) -> CliError {
     match error {
-        SubmitError::BadBlock(_) | SubmitError::BadShape(_) | SubmitError::Differs { .. } => {
+        SubmitError::BadBlock(_)
+        | SubmitError::BadShape(_)
+        | SubmitError::BadNamespace(_)
+        | SubmitError::Unprovable(_)
+        | SubmitError::Differs { .. } => {
             CliError::Usage { option: "the block", problem: error.to_string() }
         }
         SubmitError::Store(ref store) if store.is_retryable() => {

@@ -1,10 +1,8 @@
 //! An artifact store that is gone, full, or holds garbage: the block completes, each task counts once, and no finished
 //! proof is made again. Real operators and workers, fake proofs.
 
-use crate::kit::{Lab, OperatorOptions, Process, arborist, assert_books_balance, sum, wait_for};
+use crate::kit::{Lab, OperatorOptions, Process, arborist, assert_books_balance, small_disk, sum, wait_for};
 use nix::sys::signal::Signal;
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 fn lab() -> Lab {
@@ -37,46 +35,10 @@ fn the_store_is_gone_for_ten_seconds() {
     assert_eq!(sum(&report, "retries"), 0, "a store that does not answer is charged to nobody: {report}");
 }
 
-/// Mounts a small memory disk; `None`, with the reason printed, where that is not allowed.
-fn small_disk(folder: &Path) -> Option<Mounted> {
-    std::fs::create_dir_all(folder).unwrap();
-    let mut mount = Command::new("mount");
-    let mount = mount.args(["-t", "tmpfs", "-o", "size=128k", "arborist-test"]).arg(folder);
-    match mount.output() {
-        Ok(output) if output.status.success() => Some(Mounted(folder.to_owned())),
-        Ok(output) => {
-            println!("skipped, no disk to fill: {}", String::from_utf8_lossy(&output.stderr).trim());
-            None
-        }
-        Err(error) => {
-            println!("skipped, no disk to fill: mount: {error}");
-            None
-        }
-    }
-}
-
-struct Mounted(std::path::PathBuf);
-
-impl Mounted {
-    fn enlarge(&self) {
-        let status = Command::new("mount").args(["-o", "remount,size=64m"]).arg(&self.0).status().unwrap();
-        assert!(status.success());
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let gone = Command::new("umount").arg("-l").arg(&self.0).status();
-        if !gone.is_ok_and(|status| status.success()) {
-            eprintln!("{} stays mounted", self.0.display());
-        }
-    }
-}
-
 #[test]
 fn the_disk_is_full_and_gets_room_again() {
     let mut lab = Lab::prepare(OperatorOptions { args: vec!["--lease=2s".into()], ..Default::default() });
-    let Some(disk) = small_disk(&lab.store()) else { return };
+    let Some(disk) = small_disk(&lab.store(), "128k") else { return };
     lab.start_operator();
     let workers = ["a", "b"].map(|name| lab.worker(name, &["--fake-millis=20"]));
     let job = lab.submit(TRANSACTIONS, &[2], 2);

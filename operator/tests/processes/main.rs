@@ -1,11 +1,16 @@
 //! Tests with real operators and real worker processes, in one program to be linked once.
 
+mod exit_codes;
 mod faults_network;
 mod faults_processes;
 mod faults_store;
 mod first_process;
+mod jobs_http;
 mod kit;
+mod leaving;
 mod machine;
+mod private;
 mod prove;
+mod store_trouble;
 mod unread;
 mod reruns;

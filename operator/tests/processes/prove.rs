@@ -8,23 +8,23 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tempfile::TempDir;
 
-fn prove(out: &Path, args: &[&str]) -> Command {
+pub fn prove(out: &Path, args: &[&str]) -> Command {
     let mut command = arborist();
     command.args(["prove", "--worker-cores=1", "--out"]).arg(out).args(args);
     command
 }
 
-fn fake(out: &Path, args: &[&str]) -> Command {
+pub fn fake(out: &Path, args: &[&str]) -> Command {
     let mut command = prove(out, &["--backend=fake"]);
     command.args(args);
     command
 }
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn run(mut command: Command) -> (i32, String, String) {
+pub fn run(mut command: Command) -> (i32, String, String) {
     let Output { status, stdout, stderr } = command.output().unwrap();
     (status.code().unwrap(), text(&stdout), text(&stderr))
 }
@@ -98,7 +98,7 @@ fn a_finished_block_is_not_proven_again_and_another_prover_gets_only_another_roo
 }
 
 /// Starts a slow block and gives its process back once some proofs are made.
-fn half_way(out: &Path) -> kit::Process {
+pub fn half_way(out: &Path) -> kit::Process {
     let log = out.with_extension("log");
     let command = fake(out, &["--transactions=8", "--calls=2", "--fake-millis=150", "--grace=1s"]);
     let process = kit::Process::spawn(command, log);
@@ -113,7 +113,7 @@ fn half_way(out: &Path) -> kit::Process {
     process
 }
 
-fn go_on(out: &Path) {
+pub fn go_on(out: &Path) {
     let before = kit::Records::read(&out.join("state/store"), &out.join("logs"));
     let (code, stdout, stderr) = run(fake(out, &["--transactions=8", "--calls=2", "--log-format=text"]));
     assert_eq!(code, 0, "{stdout}{stderr}");
@@ -214,7 +214,39 @@ fn wrong_options_and_blocks_are_one_line_and_exit_code_2() {
         let errors: Vec<&str> = stderr.lines().filter(|line| line.starts_with("error: ")).collect();
         assert_eq!(errors.len(), 1, "{args:?}: {stderr}");
         assert!(errors[0].contains(expected), "{args:?}: {stderr}");
-        assert!(code == 2 || (code == 1 && errors[0].contains("can't run")), "{args:?}: {code} {stderr}");
+        assert_eq!(code, 2, "{args:?}: {stderr}");
         assert_eq!(stdout, "");
     }
+}
+
+#[test]
+fn an_error_of_an_earlier_run_is_not_this_runs() {
+    let folder = TempDir::new().unwrap();
+    let out = folder.path().join("out");
+    let (code, _, stderr) = run(fake(&out, &["--transactions=2", "--calls=0", "--fake-faults=foo=3"]));
+    assert_eq!(code, 2, "{stderr}");
+    assert!(stderr.contains("foo"), "{stderr}");
+    let (code, _, stderr) = run(fake(&out, &["--transactions=2", "--calls=0", "--fake-bytes-file=x"]));
+    assert_eq!(code, 2, "{stderr}");
+    let block = folder.path().join("block.json");
+    let mut new = arborist();
+    new.args(["block", "new", "--transactions=1", "--calls=0", "--out"]).arg(&block);
+    assert_eq!(run(new).0, 0);
+    let block = format!("--block={}", block.display());
+    let (code, _, stderr) = run(prove(&out, &["--backend=process", "--plugin=/nope", &block]));
+    assert_eq!(code, 2, "{stderr}");
+    let last = stderr.lines().last().unwrap();
+    assert!(last.contains("/nope") && !stderr.contains("foo"), "{stderr}");
+}
+
+#[test]
+fn progress_says_how_long_it_took_and_will_take_once_that_is_known() {
+    let folder = TempDir::new().unwrap();
+    let args = ["--transactions=8", "--calls=1", "--fake-millis=100", "--workers=1"];
+    let (code, _, stderr) = run(fake(&folder.path().join("out"), &args));
+    assert_eq!(code, 0, "{stderr}");
+    let lines: Vec<&str> = stderr.lines().filter(|line| line.starts_with("vm ")).collect();
+    assert!(lines[0].ends_with(" s, time left not known yet"), "{stderr}");
+    assert!(lines.iter().skip(1).any(|line| line.contains(" s, about ")), "{stderr}");
+    assert!(lines.last().unwrap().ends_with("about 0 s left"), "{stderr}");
 }

@@ -78,6 +78,8 @@ impl From<SubmitError> for Refusal {
             }
             SubmitError::Quota { .. } => Self::of(StatusCode::TOO_MANY_REQUESTS, "namespace", error),
             SubmitError::Crashed => Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+            SubmitError::BadNamespace(_) => Self::of(StatusCode::BAD_REQUEST, "namespace", error),
+            SubmitError::Unprovable(_) => Self::of(StatusCode::BAD_REQUEST, "synthetic", error),
             error => Self::of(StatusCode::BAD_REQUEST, "block", error),
         }
     }

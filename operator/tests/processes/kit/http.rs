@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-const TIMEOUT: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The JSON body of a good answer; `None` when there is none.
 pub fn request(address: &str, method: &str, path: &str, token: &str, body: Option<&Value>) -> Option<Value> {
@@ -16,6 +16,34 @@ pub fn request(address: &str, method: &str, path: &str, token: &str, body: Optio
         body.len()
     );
     serde_json::from_str(&exchange(address, &(head + &body))?).ok()
+}
+
+/// A whole answer: status, head, body.
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// The body as JSON; `null` when it is none.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+}
+
+/// Sends a request as it is, bad or good.
+pub fn raw(address: &str, request: &[u8]) -> Answer {
+    let mut stream = TcpStream::connect(address).expect("the server listens");
+    stream.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
+    // a server that has seen enough may hang up before all is sent
+    let _ = stream.write_all(request);
+    let mut answer = vec![];
+    let _ = stream.read_to_end(&mut answer);
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("an answer with a head");
+    let head = String::from_utf8_lossy(&answer[..end]).into_owned();
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+    Answer { status, head, body: answer[end + 4..].to_vec() }
 }
 
 /// The body of a good answer as text.

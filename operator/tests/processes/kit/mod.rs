@@ -1,15 +1,17 @@
 //! Real operators and workers for the fault tests: started, hurt, watched, and cleaned up.
 
 mod api_server;
-mod http;
+mod disk;
+pub mod http;
 mod process;
 mod proxy;
 mod records;
 pub mod wire;
 
 pub use api_server::ApiServer;
-pub use process::{Process, Reader, arborist, worker_program};
+pub use disk::small_disk;
 pub use http::text;
+pub use process::{Process, Reader, arborist, worker_program};
 pub use proxy::Proxy;
 pub use records::Records;
 
@@ -225,6 +227,23 @@ impl Lab {
     pub fn post(&self, path: &str, body: &Value) -> Value {
         http::request(&self.http, "POST", path, &self.token(), Some(body))
             .unwrap_or_else(|| panic!("POST {path} failed\n{}", self.logs()))
+    }
+
+    /// Sends a request with these headers beside the usual ones, whatever comes of it.
+    pub fn ask(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> http::Answer {
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nAuthorization: Bearer {}\r\n\
+             Content-Length: {}\r\n{headers}\r\n",
+            self.http,
+            self.token(),
+            body.len()
+        );
+        http::raw(&self.http, &[head.as_bytes(), body].concat())
+    }
+
+    /// Where jobs are served.
+    pub fn http(&self) -> &str {
+        &self.http
     }
 
     fn token(&self) -> String {

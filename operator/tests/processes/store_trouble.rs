@@ -1,0 +1,224 @@
+//! `prove` and `run` over a store or state disk that is full or hangs: it is said on the terminal at once, the deadline
+//! holds, signals end the process, and the exit code is the documented one. Real processes, fake proofs.
+
+use crate::kit::{Lab, OperatorOptions, Process, arborist, small_disk, wait_for};
+use crate::prove::{fake, run};
+use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tempfile::TempDir;
+
+fn started(command: Command, folder: &Path) -> Process {
+    Process::spawn(command, folder.join("log"))
+}
+
+fn wait_said(process: &Process, text: &str) {
+    let ended = || assert!(!process.has_ended(), "it ended before it said `{text}`:\n{}", process.log());
+    wait_for(
+        &format!("it says `{text}`"),
+        || process.log(),
+        || process.log().contains(text).then_some(()).or_else(|| Some(ended()).and(None)),
+    );
+}
+
+/// More proofs than the disk holds.
+const TOO_MANY: [&str; 5] =
+    ["--transactions=60", "--calls=2", "--fake-millis=2", "--workers=1", "--grace=1s"];
+
+#[test]
+fn a_full_state_disk_is_told_and_the_deadline_holds() {
+    let folder = TempDir::new().unwrap();
+    let disk = folder.path().join("small");
+    let Some(_mounted) = small_disk(&disk, "256k") else { return };
+    let state = format!("--state={}", disk.join("state").display());
+    let command = fake(&folder.path().join("out"), &[&TOO_MANY[..], &[&state, "--deadline=4s"]].concat());
+    let process = started(command, folder.path());
+    wait_said(&process, "the artifact store is full");
+    wait_said(&process, "make room there");
+    assert_eq!(process.wait_end("its deadline passes").code(), Some(4), "{}", process.log());
+    assert!(
+        process.log().lines().last().unwrap().starts_with("error: deadline passed: "),
+        "{}",
+        process.log()
+    );
+}
+
+#[test]
+fn with_a_full_state_disk_a_signal_ends_it_and_with_room_it_goes_on() {
+    let folder = TempDir::new().unwrap();
+    let disk = folder.path().join("small");
+    let Some(mounted) = small_disk(&disk, "256k") else { return };
+    let out = folder.path().join("out");
+    let state = format!("--state={}", disk.join("state").display());
+    let args = [&TOO_MANY[..], &[&state]].concat();
+    let process = started(fake(&out, &args), folder.path());
+    wait_said(&process, "the artifact store is full");
+    process.signal(Signal::SIGINT);
+    assert_eq!(process.wait_end("it leaves").code(), Some(3), "{}", process.log());
+    mounted.enlarge();
+    let (code, _, stderr) = run(fake(&out, &args));
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stderr.contains("of them are there already"), "{stderr}");
+}
+
+/// A bucket whose server takes connections and never answers.
+struct Silent(TcpListener);
+
+impl Silent {
+    fn start() -> Self {
+        Self(TcpListener::bind("127.0.0.1:0").unwrap())
+    }
+
+    fn serves(&self, mut command: Command) -> Command {
+        command
+            .arg("--store=s3://silent")
+            .env("AWS_ENDPOINT", format!("http://{}", self.0.local_addr().unwrap()))
+            .envs([("AWS_ALLOW_HTTP", "true"), ("AWS_REGION", "here")])
+            .envs([("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b")]);
+        command
+    }
+}
+
+#[test]
+fn a_store_that_never_answers_is_told_before_anything_is_proven() {
+    let (folder, silent) = (TempDir::new().unwrap(), Silent::start());
+    let command = fake(&folder.path().join("out"), &["--transactions=2", "--deadline=8s"]);
+    let process = started(silent.serves(command), folder.path());
+    wait_said(&process, "the artifact store has not answered for");
+    assert_eq!(process.wait_end("its deadline passes").code(), Some(4), "{}", process.log());
+    assert!(process.log().contains("the block was not even taken in"), "{}", process.log());
+}
+
+#[test]
+fn a_signal_ends_a_prove_whose_store_never_answers() {
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        let (folder, silent) = (TempDir::new().unwrap(), Silent::start());
+        let process =
+            started(silent.serves(fake(&folder.path().join("out"), &["--transactions=2"])), folder.path());
+        silent.0.set_nonblocking(true).unwrap();
+        let _asked = wait_for("it asks the store", || process.log(), || silent.0.accept().ok());
+        process.signal(signal);
+        assert_eq!(process.wait_end("it leaves").code(), Some(3), "{signal}: {}", process.log());
+    }
+}
+
+fn pipe_at(path: &Path) {
+    let _ = std::fs::remove_file(path);
+    mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+}
+
+fn proofs(state: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(state.join("store/proofs")).unwrap().flatten().map(|entry| entry.path()).collect()
+}
+
+/// A pipe that nobody writes to hangs whoever reads it, as a dead disk does.
+#[test]
+fn proofs_that_hang_when_they_are_read_are_told_and_a_signal_ends_it() {
+    let folder = TempDir::new().unwrap();
+    let out = folder.path().join("out");
+    let args = ["--transactions=2", "--calls=0"];
+    assert_eq!(run(fake(&out, &args)).0, 0);
+    proofs(&out.join("state")).iter().for_each(|proof| pipe_at(proof));
+    let process = started(fake(&out, &args), folder.path());
+    wait_said(&process, "the artifact store has not answered for");
+    wait_said(&process, "see to it that it answers");
+    process.signal(Signal::SIGTERM);
+    assert_eq!(process.wait_end("it leaves").code(), Some(3), "{}", process.log());
+}
+
+fn newest_segment(journal: &Path) -> Option<(PathBuf, u64, usize)> {
+    let mut found: Option<(PathBuf, u64, usize)> = None;
+    let mut folders = vec![journal.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).ok()?.flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let name = entry.file_name().into_string().ok()?;
+            let digits: String = name.chars().take_while(char::is_ascii_digit).collect();
+            let Ok(number) = digits.parse() else { continue };
+            if found.as_ref().is_none_or(|(_, newest, _)| number > *newest) {
+                found = Some((path, number, digits.len()));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn run_says_that_its_journal_hangs_and_leaves_in_bounded_time() {
+    let lab = Lab::start(OperatorOptions::default());
+    let operator = lab.operator.as_ref().unwrap();
+    let _job = lab.submit(2, &[0], 1);
+    let (newest, number, digits) =
+        newest_segment(&lab.store().join("journal")).expect("the journal has a segment");
+    // the places of the next segments are taken by what can't be read
+    for next in number + 1..number + 40 {
+        let name = newest.file_name().unwrap().to_str().unwrap();
+        let next = format!("{next:0digits$}{}", &name[digits..]);
+        let path = newest.with_file_name(next);
+        if !path.exists() {
+            pipe_at(&path);
+        }
+    }
+    let refused = lab.ask("POST", "/jobs/1/suspend", "", b"");
+    assert_eq!(refused.status, 503, "{}", refused.json());
+    assert!(refused.json()["error"].as_str().unwrap().contains("not durable"), "{}", refused.json());
+    wait_said(operator, "the artifact store has not answered for");
+    operator.signal(Signal::SIGTERM);
+    assert_eq!(operator.wait_end("it leaves").code(), Some(1), "{}", operator.log());
+    assert!(operator.log().contains("the journal's end could not be written"), "{}", operator.log());
+}
+
+#[test]
+fn a_second_signal_ends_run_at_once_with_its_own_code() {
+    let lab = Lab::start(OperatorOptions::default());
+    let operator = lab.operator.as_ref().unwrap();
+    let _job = lab.submit(2, &[0], 1);
+    let (newest, number, digits) =
+        newest_segment(&lab.store().join("journal")).expect("the journal has a segment");
+    for next in number + 1..number + 40 {
+        let name = newest.file_name().unwrap().to_str().unwrap();
+        let path = newest.with_file_name(format!("{next:0digits$}{}", &name[digits..]));
+        if !path.exists() {
+            pipe_at(&path);
+        }
+    }
+    let _refused = lab.ask("POST", "/jobs/1/suspend", "", b"");
+    operator.signal(Signal::SIGTERM);
+    wait_said(operator, "stopping: workers keep what they do");
+    operator.signal(Signal::SIGINT);
+    assert_eq!(operator.wait_end("it leaves").code(), Some(3), "{}", operator.log());
+}
+
+#[test]
+fn a_disk_that_fills_under_run_is_told_on_its_terminal() {
+    let mut lab = Lab::prepare(OperatorOptions::default());
+    let Some(_disk) = small_disk(&lab.store(), "128k") else { return };
+    lab.start_operator();
+    let operator = lab.operator.as_ref().unwrap();
+    let _worker = lab.worker("a", &["--fake-millis=5"]);
+    let _job = lab.submit(60, &[2], 1);
+    wait_said(operator, "make room there");
+    operator.signal(Signal::SIGTERM);
+    let code = operator.wait_end("it leaves").code();
+    assert!(code == Some(0) || code == Some(1), "{code:?}: {}", operator.log());
+}
+
+/// Only the rest of a command line has to be said here: what runs is told by `arborist run`'s own options.
+#[test]
+fn run_over_a_store_that_never_answers_leaves_at_a_signal() {
+    let (folder, silent) = (TempDir::new().unwrap(), Silent::start());
+    let mut command = arborist();
+    command.arg("run").arg(format!("--state={}", folder.path().join("state").display()));
+    command.args(["--listen=127.0.0.1:0", "--http=127.0.0.1:0"]);
+    let process = started(silent.serves(command), folder.path());
+    wait_said(&process, "the artifact store has not answered for");
+    process.signal(Signal::SIGHUP);
+    assert_eq!(process.wait_end("it leaves").code(), Some(0), "{}", process.log());
+}
