@@ -216,3 +216,42 @@ fn files_that_are_missing_or_malformed_are_wrong_input() {
         assert_eq!(run(args).0, 2, "{args:?}");
     }
 }
+
+#[test]
+fn a_proof_of_another_prover_or_block_than_expected_is_invalid_and_json_says_so() {
+    let folder = TempDir::new().unwrap();
+    let (code, ..) = verify(folder.path(), &seal(&PROVEN.proof), &public());
+    assert_eq!(code, 0);
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let write = |name: &str, number: u64| {
+        let block = sample_block(&[0], 5, number, 1, |_| {}).unwrap();
+        std::fs::write(file(name), serde_json::to_vec(&block).unwrap()).unwrap();
+        format!("--block={}", file(name))
+    };
+    let (own, other) = (write("own.json", 9), write("other.json", 10));
+    std::fs::write(file("bad.json"), "{}").unwrap();
+    let bad = format!("--block={}", file("bad.json"));
+    let id = format!("--prover=0x{}", prover_word("tester"));
+    let cases: [(&[&str], i32, Value, &str); 7] = [
+        (&["--prover=tester"], 0, json!(true), ""),
+        (&[&id], 0, json!(true), ""),
+        (&["--prover=thief"], 1, json!(false), "prover"),
+        (&[&own], 0, json!(true), ""),
+        (&[&own, "--prover=tester"], 0, json!(true), ""),
+        (&[&other], 1, json!(false), "block"),
+        (&[&bad], 2, Value::Null, ""),
+    ];
+    for (args, expected, valid, check) in cases {
+        let mut all = vec![folder.path().to_str().unwrap(), "--json"];
+        all.extend(args);
+        let (code, stdout, stderr) = run(&all);
+        assert_eq!(code, expected, "{args:?}: {stdout}{stderr}");
+        let answer: Value = serde_json::from_str(&stdout).unwrap_or_else(|e| panic!("{args:?}: {e}: {stdout}"));
+        assert_eq!(answer["valid"], valid, "{args:?}: {answer}");
+        assert_eq!(answer["check"].as_str().unwrap_or_default(), check, "{args:?}: {answer}");
+        match code {
+            0 => assert_eq!(answer["statement"]["block_number"], 9, "{answer}"),
+            _ => assert!(stderr.starts_with("error: "), "{args:?}: {stderr}"),
+        }
+    }
+}

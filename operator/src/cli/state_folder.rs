@@ -1,6 +1,7 @@
 //! The state folder: for its owner alone, and free of what a killed process left in it.
 
 use super::CliError;
+use crate::operator_key::KEY_FILE;
 use crate::tls::{CA_FILE, CA_KEY_FILE, TOKEN_FILE};
 use arborist_system::private;
 use nix::unistd::geteuid;
@@ -17,7 +18,7 @@ pub const STORE: &str = "store";
 /// Whoever works in the folder holds this lock, shared; who has it alone may clean up.
 const LOCK_FILE: &str = "lock";
 /// What a state folder holds, by the beginnings of the names.
-const OURS: [&str; 6] = [LOCK_FILE, STORE, ADMIN_TOKEN_FILE, CA_FILE, CA_KEY_FILE, TOKEN_FILE];
+const OURS: [&str; 7] = [LOCK_FILE, STORE, ADMIN_TOKEN_FILE, CA_FILE, CA_KEY_FILE, TOKEN_FILE, KEY_FILE];
 /// How long another process may take to clean up.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How deep the store's folders lie.

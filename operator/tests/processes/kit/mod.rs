@@ -241,11 +241,6 @@ impl Lab {
         http::raw(&self.http, &[head.as_bytes(), body].concat())
     }
 
-    /// Where jobs are served.
-    pub fn http(&self) -> &str {
-        &self.http
-    }
-
     fn token(&self) -> String {
         std::fs::read_to_string(self.state().join("admin-token")).unwrap_or_default().trim().to_owned()
     }
