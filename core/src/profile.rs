@@ -35,12 +35,11 @@ pub struct Profile {
 pub const MINI_ROLLUP: &str = "mini-rollup-v1";
 
 impl Profile {
-    /// The machines of Aztec's request for proposals: `vm` on 32 cores / 64 GB, all else on 8 cores / 16 GB, about 30 s a
-    /// proof. A proof gets what such a machine has left when system and kubelet have taken theirs; how much that is on
-    /// which cloud: `docs/install.md`. Four small ones go on a `vm` machine.
+    /// The machine classes of Aztec's request for proposals: `vm` on 32 cores / 64 GB, all else on
+    /// 8 cores / 16 GB, about 30 s a proof.
     pub fn rfp() -> Self {
-        let small = Needs { cores: 7, memory_mib: 12 << 10 };
-        let vm = Needs { cores: 30, memory_mib: 52 << 10 };
+        let small = Needs { cores: 8, memory_mib: 16 << 10 };
+        let vm = Needs { cores: 32, memory_mib: 64 << 10 };
         Self {
             circuits: MINI_ROLLUP.to_owned(),
             backend: PLONKY2.to_owned(),
@@ -49,6 +48,14 @@ impl Profile {
             needs: [vm, small, small, small, small],
             first_millis: [30_000; 5],
         }
+    }
+
+    /// As [`Profile::rfp`], with what a pod can have of such a machine: system and kubelet keep some, how much on which
+    /// cloud says `docs/install.md`. Four small ones go on a machine for `vm`.
+    pub fn rfp_pods() -> Self {
+        let small = Needs { cores: 7, memory_mib: 12 << 10 };
+        let vm = Needs { cores: 30, memory_mib: 52 << 10 };
+        Self { needs: [vm, small, small, small, small], ..Self::rfp() }
     }
 
     /// The embedded circuits on one small machine: a core and 1 GiB a proof (measured: below 0.8 GiB).

@@ -5,18 +5,17 @@ pub const MAX_ECHO: usize = 200;
 
 /// The text with control and other unprintable characters escaped, cut so that at most [`MAX_ECHO`] bytes are left.
 pub fn echo(text: &str) -> String {
-    let mut out = String::new();
-    for (at, character) in text.char_indices() {
-        let start = out.len();
-        match character {
-            '"' | '\'' | '\\' => out.push(character),
-            _ => out.extend(character.escape_debug()),
-        }
-        let rest = if at + character.len_utf8() < text.len() { CUT.len() } else { 0 };
-        if out.len() + rest > MAX_ECHO {
-            out.truncate(start);
+    // so much of it stays if it has to be cut
+    let (mut out, mut kept) = (String::new(), 0);
+    for character in text.chars() {
+        push(&mut out, character);
+        if out.len() > MAX_ECHO {
+            out.truncate(kept);
             out.push_str(CUT);
             break;
+        }
+        if out.len() + CUT.len() <= MAX_ECHO {
+            kept = out.len();
         }
     }
     out
@@ -25,13 +24,15 @@ pub fn echo(text: &str) -> String {
 /// The whole text in one line: control and other unprintable characters are escaped. What was escaped before stays as it is.
 pub fn one_line(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '"' | '\'' | '\\' => out.push(character),
-            _ => out.extend(character.escape_debug()),
-        }
-    }
+    text.chars().for_each(|character| push(&mut out, character));
     out
+}
+
+fn push(out: &mut String, character: char) {
+    match character {
+        '"' | '\'' | '\\' => out.push(character),
+        _ => out.extend(character.escape_debug()),
+    }
 }
 
 /// Stands for what was cut off.

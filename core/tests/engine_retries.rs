@@ -141,7 +141,7 @@ fn larger_machines_have_twice_and_four_times_the_memory() {
     let mib = |cores, gib: u32| Needs { cores, memory_mib: gib << 10 };
     for (profile, classes) in [
         (Profile::local(), vec![mib(1, 1), mib(1, 2), mib(1, 4)]),
-        (Profile::rfp(), vec![mib(7, 12), mib(7, 24), mib(7, 48), mib(30, 52), mib(30, 104), mib(30, 208)]),
+        (Profile::rfp(), vec![mib(8, 16), mib(8, 32), mib(8, 64), mib(32, 64), mib(32, 128), mib(32, 256)]),
     ] {
         assert_eq!(Config::new(profile).with_larger_classes().classes, classes);
     }
@@ -150,7 +150,7 @@ fn larger_machines_have_twice_and_four_times_the_memory() {
     let lease = assigned(&world.join(1, LARGE, 0))[0].1;
     assert_eq!(lease.circuit.kind(), Kind::Vm);
     world.fail(1, &lease, Reason::OutOfMemory);
-    assert_eq!(world.view(1, 0).waits, Some(Waits::NoFittingWorker(mib(30, 104))));
+    assert_eq!(world.view(1, 0).waits, Some(Waits::NoFittingWorker(mib(32, 128))));
 }
 
 #[test]

@@ -7,9 +7,8 @@ use arborist_core::ids::TaskId;
 use arborist_core::profile::{Needs, Profile};
 use arborist_core::tree::{Leaves, NodeId};
 
-/// What the RFP's profile asks for.
-pub const SMALL: Needs = Needs { cores: 7, memory_mib: 12 << 10 };
-pub const LARGE: Needs = Needs { cores: 30, memory_mib: 52 << 10 };
+pub const SMALL: Needs = Needs { cores: 8, memory_mib: 16 << 10 };
+pub const LARGE: Needs = Needs { cores: 32, memory_mib: 64 << 10 };
 
 pub fn spec(id: u32, calls: &[u8], seed: u64) -> JobSpec {
     JobSpec {

@@ -104,6 +104,23 @@ mod tests {
         assert_eq!((set.first_millis[0], &set.first_millis[1..]), (90_000, &local.first_millis[1..]));
     }
 
+    /// 64 GB are 59.6 GiB. The steepest rule reserves a quarter of the first 4 GiB, a fifth of the next 4, a tenth of the next 8 and
+    /// 6 % of the rest, and 0.1 GiB against eviction; of cores 0.42 of 32 and 0.18 of 8.
+    #[test]
+    fn proofs_of_the_rfp_fit_its_machines_after_the_nodes_own_share() {
+        let of = |gigabytes: f64, reserved_cores: f64, cores: f64| {
+            let gib = gigabytes * 1e9 / f64::from(1 << 30);
+            let reserved = 1.0 + 0.8 + 0.1 * (gib - 8.0).min(8.0) + 0.06 * (gib - 16.0).max(0.0) + 0.1;
+            (cores - reserved_cores, (gib - reserved) * 1024.0)
+        };
+        let profile = super::super::serve::ProfileName::Rfp.profile();
+        for (kind, (cores, mib)) in [(Kind::Vm, of(64.0, 0.42, 32.0)), (Kind::Root, of(16.0, 0.18, 8.0))] {
+            let Needs { cores: asked, memory_mib } = profile.needs(kind);
+            assert!(f64::from(asked) + 0.5 <= cores, "{kind}: {asked} cores, {cores} are left");
+            assert!(f64::from(memory_mib) + 256.0 <= mib, "{kind}: {memory_mib} MiB, {mib} are left");
+        }
+    }
+
     #[test]
     fn nonsense_is_refused_and_says_what_is_allowed() {
         for (arg, said) in [

@@ -15,9 +15,9 @@ use crate::{metrics, tls_serve};
 use arborist_artifacts::{ArtifactStore, StoreOptions};
 use arborist_core::ids::ArtifactHash;
 use arborist_core::profile::Profile;
-use arborist_system::descriptors::Shares;
 use arborist_core::system::ProofSystem;
 use arborist_core::text::echo;
+use arborist_system::descriptors::Shares;
 use axum::Router;
 use clap::ValueEnum;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -65,7 +65,7 @@ pub enum WorkerStore {
 pub enum ProfileName {
     /// A core and a GiB for any proof
     Local,
-    /// The sizes of the RFP
+    /// What the RFP's machines have for a pod
     Rfp,
 }
 
@@ -74,7 +74,7 @@ impl ProfileName {
     pub fn profile(self) -> Profile {
         match self {
             Self::Local => Profile::local(),
-            Self::Rfp => Profile::rfp(),
+            Self::Rfp => Profile::rfp_pods(),
         }
     }
 }

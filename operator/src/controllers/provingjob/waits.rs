@@ -75,13 +75,13 @@ mod tests {
         let said = |message: &str, all| Some(Unfit { message: message.into(), all });
         assert_eq!(found([0; 5], 0, &[]), None);
         assert_eq!(found([3, 0, 2, 0, 0], 0, &[LARGE]), None, "a large worker takes small proofs");
-        let vm = "3 vm proofs wait: no worker with 30 cores and 52 GiB is connected; see kubectl get pp";
+        let vm = "3 vm proofs wait: no worker with 32 cores and 64 GiB is connected; see kubectl get pp";
         assert_eq!(found([3, 0, 0, 0, 0], 0, &[]), said(vm, true));
         assert_eq!(found([3, 0, 0, 0, 0], 1, &[SMALL]), said(vm, false), "something runs");
         assert_eq!(found([3, 0, 1, 0, 0], 0, &[SMALL]), said(vm, false), "a base can start");
-        let small = "1 base proof waits: no worker with 7 cores and 12 GiB is connected; see kubectl get pp";
+        let small = "1 base proof waits: no worker with 8 cores and 16 GiB is connected; see kubectl get pp";
         assert_eq!(found([0, 0, 1, 0, 0], 0, &[]), said(small, true));
-        let both = "2 kernel and 1 base proofs wait: no worker with 7 cores and 12 GiB is connected; see kubectl get pp";
+        let both = "2 kernel and 1 base proofs wait: no worker with 8 cores and 16 GiB is connected; see kubectl get pp";
         assert_eq!(found([0, 2, 1, 0, 0], 0, &[]), said(both, true));
     }
 
@@ -93,9 +93,9 @@ mod tests {
         let found = |ready| unfit(&counts(ready, 0), &profile, &shapes);
         let said = |message: &str, all| Some(Unfit { message: message.into(), all });
         assert_eq!(found([3, 1, 0, 2, 0]), None);
-        let base = "1 base proof waits: no worker with 7 cores and 12 GiB that takes it is connected; see kubectl get pp";
+        let base = "1 base proof waits: no worker with 8 cores and 16 GiB that takes it is connected; see kubectl get pp";
         assert_eq!(found([0, 0, 1, 0, 0]), said(base, true));
-        let both = "4 base and 1 root proofs wait: no worker with 7 cores and 12 GiB that takes them is connected; \
+        let both = "4 base and 1 root proofs wait: no worker with 8 cores and 16 GiB that takes them is connected; \
                     see kubectl get pp";
         assert_eq!(found([0, 2, 4, 0, 1]), said(both, false));
     }

@@ -30,11 +30,11 @@ fn what_can_not_be_built_is_refused_with_what_is_allowed() {
     let cases: [(Value, &str); 14] = [
         (
             json!({"circuits": ["kernel", "vm"], "template": {"resources": small}}),
-            "spec.circuits: vm needs 30 cores and 52Gi, the pool's pods have 8 cores and 16Gi",
+            "spec.circuits: vm needs 32 cores and 64Gi, the pool's pods have 8 cores and 16Gi",
         ),
         (
             json!({"circuits": [], "template": {"resources": {"cpu": "2", "memory": "4Gi"}}}),
-            "spec.template.resources: 2 cores and 4Gi are too small for every circuit; the least is 7 cores and 12Gi",
+            "spec.template.resources: 2 cores and 4Gi are too small for every circuit; the least is 8 cores and 16Gi",
         ),
         (
             json!({"backend": {"type": "Fake"}}),

@@ -48,7 +48,7 @@ async fn first_visit_submits_and_says_what_it_waits_for() {
     assert_eq!((status.root_task, status.progress.as_deref()), (Some(root), Some("0/11")));
     assert_eq!(lab.condition("a", condition::PROVING), "False WaitingForWorkers");
     let message = lab.message("a", condition::PROVING);
-    assert!(message.starts_with("4 vm proofs wait: no worker with 30 cores and 52 GiB"), "{message}");
+    assert!(message.starts_with("4 vm proofs wait: no worker with 32 cores and 64 GiB"), "{message}");
     let tree = lab.dispatcher.jobs().remove(0);
     assert_eq!(tree.spec.name, "ProvingJob rollup/a");
     assert_eq!(tree.spec.priority, 4);
