@@ -125,7 +125,10 @@ impl HttpBackend {
 }
 
 /// What comes next, if it comes in time.
-async fn heard<T>(action: String, part: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+async fn heard<T>(
+    action: String,
+    part: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
     timeout(SILENCE, part).await.unwrap_or_else(|_| {
         let reason = format!("nothing came for {} s", SILENCE.as_secs());
         Err(StoreError::Unavailable { action, reason })

@@ -1,5 +1,5 @@
 //! A small S3 in memory that fails as a test says: conditional puts, lists in pages, faults by rules.
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, reason = "each of the tests that share it uses a part")]
 
 use arborist_artifacts::{ArtifactStore, StoreOptions};
 use axum::body::{Body, to_bytes};

@@ -48,7 +48,11 @@ impl Inner {
         match self.try_restore(job, given).await {
             Ok(0) => {}
             Ok(restored) => {
-                tracing::warn!(job = job.0, restored, "inputs were lost from the store: they are there again");
+                tracing::warn!(
+                    job = job.0,
+                    restored,
+                    "inputs were lost from the store: they are there again"
+                );
             }
             Err(error) => tracing::warn!(job = job.0, %error, "lost inputs can't be put again"),
         }
@@ -144,9 +148,8 @@ impl Inner {
     /// After a start, and beside it: what open jobs need.
     pub(super) async fn restore_all_inputs(self: Arc<Self>) {
         let open = |core: &super::core::Core| -> Vec<JobId> {
-            let proving = |id: &JobId| {
-                core.engine.counts(*id).is_some_and(|(_, state)| *state == JobState::Proving)
-            };
+            let proving =
+                |id: &JobId| core.engine.counts(*id).is_some_and(|(_, state)| *state == JobState::Proving);
             core.engine.jobs().filter(proving).collect()
         };
         for job in self.room.look(open) {
