@@ -22,8 +22,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::ServiceExt;
-use tower_http::timeout::RequestBodyTimeoutLayer;
+use tower::{BoxError, ServiceExt};
+use tower_http::timeout::TimeoutBody;
 use tracing::{debug, warn};
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -60,7 +60,6 @@ pub async fn serve_at_most(
     router: Router,
     stop: CancellationToken,
 ) {
-    let router = router.layer(RequestBodyTimeoutLayer::new(NEXT_PART));
     let acceptor = tls.map(TlsAcceptor::from);
     let connections = TaskTracker::new();
     let places = Arc::new(Places::new(most));
@@ -144,6 +143,41 @@ impl Drop for Asking {
     }
 }
 
+/// A request's body, whose parts have to come in time.
+struct Arriving {
+    body: Pin<Box<TimeoutBody<Incoming>>>,
+    /// Bytes that are still to come, where the request says so: the timeout does not know.
+    left: Option<u64>,
+}
+
+impl Arriving {
+    fn new(body: Incoming) -> Self {
+        let left = body.size_hint().exact();
+        Self { body: Box::pin(TimeoutBody::new(NEXT_PART, body)), left }
+    }
+}
+
+impl HttpBody for Arriving {
+    type Data = bytes::Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let frame = std::task::ready!(self.body.as_mut().poll_frame(context));
+        if let (Some(Ok(frame)), Some(left)) = (&frame, self.left) {
+            let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+            self.left = Some(left.saturating_sub(length));
+        }
+        Poll::Ready(frame)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
 /// An answer's body: who asked is not idle until it is sent.
 struct Sending {
     body: Body,
@@ -202,7 +236,7 @@ where
     let service = service_fn(move |request: Request<Incoming>| {
         let (router, asking) = (router.clone(), guest.asks());
         async move {
-            let answer = router.oneshot(request.map(Body::new)).await?;
+            let answer = router.oneshot(request.map(|body| Body::new(Arriving::new(body)))).await?;
             Ok::<_, Infallible>(answer.map(|body| Sending { body, _asking: asking }))
         }
     });

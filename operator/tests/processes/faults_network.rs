@@ -93,7 +93,7 @@ fn a_list_of_pods_that_stalls_is_asked_for_again() {
     assert!(operator.log().contains("the watch of worker pods was interrupted"), "{}", operator.log());
     let mut healthcheck: Command = arborist();
     healthcheck.args(["healthcheck", &format!("http://127.0.0.1:{port}/healthz")]);
-    assert!(healthcheck.status().unwrap().success(), "{}", operator.log());
+    assert!(healthcheck.output().unwrap().status.success(), "{}", operator.log());
 }
 
 /// Connects again and again and says nothing, until dropped.
@@ -203,7 +203,7 @@ fn everything_runs_over_ipv6() {
     assert!(!worker.log().contains("127.0.0.1"), "{}", worker.log());
     let mut healthcheck = arborist();
     healthcheck.args(["healthcheck", &format!("http://{}/readyz", lab.http())]);
-    assert!(healthcheck.status().unwrap().success(), "{}", lab.logs());
+    assert!(healthcheck.output().unwrap().status.success(), "{}", lab.logs());
 }
 
 #[test]
