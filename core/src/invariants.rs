@@ -233,7 +233,7 @@ fn check_heaps(c: &mut Checker, job: &Job) {
     let picky: BTreeSet<(u8, u32)> = job.picky.iter().map(|(class, entry)| (*class, *entry as u32)).collect();
     for node in 0..job.shape().total() {
         let class = job.class(node);
-        let avoids = job.extra(node).is_some_and(|e| !e.nodes.is_empty());
+        let avoids = job.extra(node).is_some_and(crate::engine::Extra::is_picky);
         let listed = if avoids {
             picky.contains(&(class, node))
         } else {

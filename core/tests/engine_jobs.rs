@@ -145,7 +145,7 @@ fn what_is_queued_of_a_suspended_job_is_not_started() {
     assert_eq!(assigned(&commands), []);
     assert_eq!(world.view(1, leases[1].1.node.0).waits, Some(Waits::Suspended));
     // Other jobs get the place, and a worker that comes back does not bring the queued ones along.
-    let held = Held { task: leases[1].1.task, fence: leases[1].1.fence, running: None };
+    let held = held(&leases[1].1, None);
     let again = worker("w1", "n1", SMALL, 2);
     world.on(Event::Joined { session: Session(2), worker: again, held: vec![held] });
     assert_eq!(world.engine.leased(), 0);
@@ -168,7 +168,9 @@ fn a_cancelled_job_stops_and_can_be_revived() {
     assert_eq!(world.view(1, leases[1].1.node.0).waits, Some(Waits::JobEnded));
     assert_eq!(world.restored(None, &world.journal).job(JobId(1)).unwrap().state, JobState::Cancelled);
     // A result that was under way still counts.
-    let commands = world.complete(1, &leases[1].1);
+    let task = leases[1].1.task;
+    assert_eq!(checks(&world.complete(1, &leases[1].1)), [task]);
+    let commands = world.checked(task, Finding::Valid(proof_of(task, "w1")));
     assert!(matches!(notices(&commands)[0], Notice::LateResult { counted: true, .. }));
     let commands = world.on(Event::Revive(JobId(1)));
     assert_eq!(world.done(1), 2);

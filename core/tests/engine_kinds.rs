@@ -271,7 +271,7 @@ fn a_worker_that_comes_back_for_other_kinds_keeps_what_it_takes() {
         let vms = assigned(&join(&mut world, 1, "all", times(2), 0));
         let kernel = assigned(&world.complete(1, &vms[0].1)).remove(0).1;
         let leases = [vms[1].1, kernel];
-        let held = leases.map(|lease| Held { task: lease.task, fence: lease.fence, running: Some(1) });
+        let held = leases.map(|lease| held(&lease, Some(1)));
         let commands = world.on(login(2, 1, kinds, times(2), 0, held.into()));
         let stopped: Vec<Fence> = revoked(&commands).into_iter().map(|(_, fence)| fence).collect();
         for (lease, kept) in leases.iter().zip(kept) {
@@ -281,6 +281,7 @@ fn a_worker_that_comes_back_for_other_kinds_keeps_what_it_takes() {
         }
         // What was proven all the same counts.
         world.complete(2, &leases[0]);
+        world.checked(leases[0].task, Finding::Valid(proof_of(leases[0].task, "w1")));
         assert_eq!(world.view(1, leases[0].node.0).state, TaskState::Done, "{kinds}");
     }
 }

@@ -12,10 +12,6 @@ fn rejoin(world: &mut World, session: u64, name: u64, prefetch: u16, held: Vec<H
     world.on(Event::Joined { session: Session(session), worker, held })
 }
 
-fn held(lease: &Assignment, running: Option<Millis>) -> Held {
-    Held { task: lease.task, fence: lease.fence, running }
-}
-
 #[test]
 fn a_worker_runs_what_fits_and_no_more() {
     let cases = [
@@ -97,7 +93,10 @@ fn queued_leases_move_to_a_worker_that_becomes_idle() {
     assert_eq!((moved[0].0, moved[0].1.task), (2, leases[1].1.task));
     // The first worker had started it meanwhile: its result counts once, the other stops.
     assert!(world.engine.holds(Session(1), &leases[1].1.task));
-    let commands = world.complete(1, &leases[1].1);
+    let task = leases[1].1.task;
+    assert_eq!(checks(&world.complete(1, &leases[1].1)), [task]);
+    assert_eq!(world.done(1), 0, "not before the proof was seen");
+    let commands = world.checked(task, Finding::Valid(proof_of(task, "w1")));
     assert_eq!(revoked(&commands), [(2, moved[0].1.fence)]);
     assert!(matches!(notices(&commands)[0], Notice::LateResult { counted: true, .. }));
     let commands = world.complete(2, &moved[0].1);
@@ -293,7 +292,7 @@ fn after_a_restart_leases_are_adopted_and_the_earlier_start_wins() {
     assert_eq!(revoked(&commands), [(2, other.fence)]);
     assert_eq!(world.view(1, 0).workers, ["w1"]);
     // A third says it has it too, but started later.
-    let late = Held { task: lease.task, fence: Fence(lease.fence.0 + 1), running: Some(10) };
+    let late = Held { task: lease.task, fence: Fence(lease.fence.0 + 1), running: Some(10), mac: lease.mac };
     let commands = rejoin(&mut world, 4, 4, 0, vec![late]);
     assert_eq!(revoked(&commands), [(4, late.fence)]);
     world.complete(3, &lease);
@@ -306,7 +305,7 @@ fn what_is_held_of_a_finished_or_unknown_task_is_revoked() {
     world.submit(spec(1, &[1, 1], 1));
     let lease = assigned(&world.join(1, SMALL, 0))[0].1;
     world.complete(1, &lease);
-    let strange = Held { task: arborist_core::ids::TaskId([9; 32]), fence: Fence(5_000_000), running: None };
+    let strange = Held { task: arborist_core::ids::TaskId([9; 32]), fence: Fence(5_000_000), running: None, mac: Mac::default() };
     let commands = rejoin(&mut world, 2, 7, 0, vec![held(&lease, Some(1)), strange]);
     assert_eq!(revoked(&commands), [(2, lease.fence), (2, strange.fence)]);
 }

@@ -115,7 +115,11 @@ fn an_oom_asks_for_the_next_larger_class() {
     world.submit(spec(1, &[0], 1));
     let lease = assigned(&world.join(1, SMALL, 0))[0].1;
     assert_eq!(lease.needs, SMALL);
-    world.fail(1, &lease, Reason::OutOfMemory);
+    world.join(2, SMALL, 0);
+    let (session, again) = assigned(&world.fail(1, &lease, Reason::OutOfMemory))[0];
+    assert_eq!((session, again.needs), (2, SMALL), "the machine may be to blame");
+    assert_eq!(world.view(1, lease.node.0).attempts, 0);
+    world.fail(2, &again, Reason::OutOfMemory);
     let commands = world.after(0);
     assert!(notices(&commands).contains(&Notice::NoFittingWorker {
         kind: Kind::Base,
@@ -124,14 +128,16 @@ fn an_oom_asks_for_the_next_larger_class() {
     }));
     assert_eq!(world.view(1, 0).waits, Some(Waits::NoFittingWorker(LARGE)));
     assert_eq!(notices(&world.after(1)), [], "said once");
-    let lease = assigned(&world.join(2, LARGE, 0))[0].1;
+    let lease = assigned(&world.join(3, LARGE, 0))[0].1;
     assert_eq!(lease.needs, LARGE);
-    world.fail(2, &lease, Reason::OutOfMemory);
+    world.join(4, LARGE, 0);
+    let again = assigned(&world.fail(3, &lease, Reason::OutOfMemory))[0].1;
+    world.fail(4, &again, Reason::OutOfMemory);
     let restored = world.restored(None, &world.journal);
     assert_eq!(restored.task(JobId(1), lease.node).unwrap().waits, Some(Waits::NoFittingWorker(huge)));
-    let lease = assigned(&world.join(3, huge, 0))[0].1;
+    let lease = assigned(&world.join(5, huge, 0))[0].1;
     // There is no larger one: an error like any other.
-    world.fail(3, &lease, Reason::OutOfMemory);
+    world.fail(5, &lease, Reason::OutOfMemory);
     assert_eq!(world.view(1, 0).state, TaskState::Delayed);
     assert_eq!(world.view(1, 0).attempts, 3);
 }
@@ -149,17 +155,24 @@ fn larger_machines_have_twice_and_four_times_the_memory() {
     world.submit(spec(1, &[1], 1));
     let lease = assigned(&world.join(1, LARGE, 0))[0].1;
     assert_eq!(lease.circuit.kind(), Kind::Vm);
-    world.fail(1, &lease, Reason::OutOfMemory);
+    world.join(2, LARGE, 0);
+    let again = assigned(&world.fail(1, &lease, Reason::OutOfMemory))[0].1;
+    world.fail(2, &again, Reason::OutOfMemory);
     assert_eq!(world.view(1, 0).waits, Some(Waits::NoFittingWorker(mib(32, 128))));
 }
 
 #[test]
-fn a_bad_input_is_given_up_at_once() {
+fn a_bad_input_is_given_up_when_two_machines_say_so() {
     let (mut world, session, lease) = one_task(2);
-    let commands = world.fail(session, &lease, Reason::BadInput);
-    assert!(matches!(&notices(&commands)[0], Notice::Quarantined { attempts: 1, .. }));
+    assert_eq!(notices(&world.fail(session, &lease, Reason::BadInput)), []);
+    let (other, again) = world.alive(2_000)[0];
+    assert_eq!((other, again.task), (2, lease.task));
+    let commands = world.fail(2, &again, Reason::BadInput);
+    assert!(matches!(&notices(&commands)[0], Notice::Quarantined { attempts: 2, .. }));
     assert_eq!(world.view(1, 0).state, TaskState::Failed);
-    let Some(Waits::Quarantined(1, why)) = world.view(1, 0).waits else { panic!("no reason") };
+    let restored = world.restored(None, &world.journal);
+    assert_eq!(restored.task(JobId(1), lease.node).unwrap().state, TaskState::Failed);
+    let Some(Waits::Quarantined(2, why)) = world.view(1, 0).waits else { panic!("no reason") };
     assert_eq!(why, "bad input: on purpose");
 }
 
@@ -179,7 +192,10 @@ fn kernel_on_another() -> (World, Assignment, Assignment) {
 fn a_bad_child_is_made_again_and_its_maker_suspected() {
     let (mut world, vm, kernel) = kernel_on_another();
     world.join(3, SMALL, 0);
-    let commands = world.fail(2, &kernel, Reason::BadChild(vm.task));
+    let asked = world.fail(2, &kernel, Reason::BadChild(vm.task));
+    assert_eq!((checks(&asked), notices(&asked)), (vec![vm.task], vec![]));
+    assert_eq!((world.view(1, 0).state, world.done(1)), (TaskState::Done, 1), "nothing before it is looked at");
+    let commands = world.checked(vm.task, Finding::Bad("does not verify".into()));
     let quarantine = |c: &&Command| matches!(c, Command::Quarantine { task, worker: Some(worker), .. } if *task == vm.task && worker == "w1");
     assert_eq!(commands.iter().filter(quarantine).count(), 1);
     assert!(notices(&commands).contains(&Notice::Suspected { worker: "w1".into(), times: 1 }));
@@ -204,12 +220,12 @@ fn blaming_what_is_no_child_is_an_error_of_the_one_who_blames() {
 #[test]
 fn garbage_at_a_tasks_own_key_is_moved_aside_and_charged_to_nobody() {
     let (mut world, _, kernel) = kernel_on_another();
-    let commands = world.fail(2, &kernel, Reason::BadChild(kernel.task));
+    world.fail(2, &kernel, Reason::BadChild(kernel.task));
+    let commands = world.checked(kernel.task, Finding::Bad("cut off".into()));
     let quarantine =
         |c: &&Command| matches!(c, Command::Quarantine { task, worker: None, .. } if *task == kernel.task);
     assert_eq!(commands.iter().filter(quarantine).count(), 1);
     assert_eq!((world.done(1), world.view(1, kernel.node.0).attempts), (1, 0));
-    let commands = world.after(1_000);
     assert_eq!(assigned(&commands)[0].1.task, kernel.task);
 }
 
@@ -234,6 +250,7 @@ fn a_worker_suspected_three_times_gets_no_more() {
     let (mut world, vms, kernels) = four_kernels_on_others();
     for ((session, kernel), (_, vm)) in kernels.iter().zip(&vms).take(3) {
         world.fail(*session, kernel, Reason::BadChild(vm.task));
+        world.checked(vm.task, Finding::Bad("bad".into()));
     }
     assert_eq!(world.engine.worker_state(Session(1)), Some(WorkerState::Barred));
     world.on(Event::Left(Session(1), Gone::Dead));
@@ -244,29 +261,6 @@ fn a_worker_suspected_three_times_gets_no_more() {
     assert_eq!(assigned(&commands), [], "a new login does not help");
 }
 
-#[test]
-fn one_machine_that_always_blames_bars_nobody() {
-    let mut world = World::flat();
-    world.join(1, LARGE, 0);
-    let vms = assigned(&world.submit(spec(1, &[1; 4], 1)));
-    world.on(Event::Draining(Session(1)));
-    let machine = |n: u64| worker(&format!("b{n}"), "bad", SMALL, 0);
-    (2..6)
-        .for_each(|n| _ = world.on(Event::Joined { session: Session(n), worker: machine(n), held: vec![] }));
-    let mut kernels = vec![];
-    for (_, vm) in &vms {
-        kernels.extend(assigned(&world.complete(1, vm)));
-    }
-    let mut suspected = vec![];
-    for ((session, kernel), (_, vm)) in kernels.iter().zip(&vms) {
-        let commands = world.fail(*session, kernel, Reason::BadChild(vm.task));
-        let is = |n: &Notice| matches!(n, Notice::Suspected { .. });
-        suspected.extend(notices(&commands).into_iter().filter(is));
-    }
-    assert_eq!(suspected, [Notice::Suspected { worker: "w1".into(), times: 1 }]);
-    assert_eq!(world.engine.worker_state(Session(1)), Some(WorkerState::Draining));
-}
-
 #[rstest]
 #[case::its_journal(false)]
 #[case::its_snapshot(true)]
@@ -274,6 +268,7 @@ fn a_revived_job_trusts_all_workers_again(#[case] snapshot: bool) {
     let (mut world, vms, kernels) = four_kernels_on_others();
     for ((session, kernel), (_, vm)) in kernels.iter().zip(&vms).take(3) {
         world.fail(*session, kernel, Reason::BadChild(vm.task));
+        world.checked(vm.task, Finding::Bad("bad".into()));
     }
     assert_eq!(world.engine.worker_state(Session(1)), Some(WorkerState::Barred));
     let joins = |engine: &mut Engine| {
@@ -315,13 +310,15 @@ fn a_barred_worker_that_stays_works_again_when_a_job_is_revived() {
 #[test]
 fn a_lost_child_is_made_again_and_nobody_suspected() {
     let (mut world, vm, kernel) = kernel_on_another();
-    let commands = world.fail(2, &kernel, Reason::MissingChild(vm.task));
+    world.on(Event::Known(vec![proof_of(vm.task, "w1")]));
+    world.fail(2, &kernel, Reason::MissingChild(vm.task));
+    let commands = world.checked(vm.task, Finding::Missing);
     assert!(!commands.iter().any(|c| matches!(c, Command::Quarantine { .. })));
     assert_eq!(notices(&commands), []);
     let again = assigned(&commands);
     assert_eq!((again[0].0, again[0].1.task), (2, vm.task), "at once");
     assert_eq!((world.view(1, 0).attempts, world.done(1)), (0, 0));
-    assert_eq!(world.view(1, kernel.node.0).attempts, 1, "or one that never finds it would go on for ever");
+    assert_eq!(world.view(1, kernel.node.0).attempts, 0);
     assert_eq!(world.restored(None, &world.journal).open_tasks(JobId(1)).len(), 4);
     world.join(3, SMALL, 0);
     drain(&mut world, commands);
@@ -459,10 +456,12 @@ fn a_worker_that_fails_three_times_rests_longer_each_time() {
         assert_eq!(world.engine.worker_state(Session(1)), Some(WorkerState::Live));
         commands = world.fail(1, &lease, Reason::Error);
     }
-    // A new login starts anew.
-    let again = worker("w1", "n1", SMALL, 0);
-    let commands = world.on(Event::Joined { session: Session(2), worker: again, held: vec![] });
-    assert_eq!(assigned(&commands).len(), 1);
+    // A new login changes nothing, under another name either.
+    for (session, name) in [(2, "w1"), (3, "another")] {
+        let again = worker(name, "n1", SMALL, 0);
+        let commands = world.on(Event::Joined { session: Session(session), worker: again, held: vec![] });
+        assert_eq!(assigned(&commands), [], "{name}");
+    }
 }
 
 /// A job of high priority that nobody can prove, and one that anybody can: what the only worker tries after each rest.

@@ -89,7 +89,7 @@ fn back_offs_last_as_long_as_they_should() {
         let now = world.now.saturating_add_signed(change);
         restart(&mut world, now, false);
         let lease = leases[0].1;
-        let held = vec![Held { task: lease.task, fence: lease.fence, running: Some(500) }];
+        let held = vec![held(&lease, Some(500))];
         let worker = worker("w1", "n1", SMALL, 0);
         world.on(Event::Joined { session: Session(2), worker, held });
         world.fail(2, &lease, Reason::Error);

@@ -41,6 +41,8 @@ pub struct Metrics {
     pub quarantined: IntCounter,
     /// Checks of root proofs, by result.
     pub root_checks: IntCounterVec,
+    /// Looks at proofs that workers reported or complained about, by what was found.
+    pub proof_checks: IntCounterVec,
     /// Workers logged in.
     pub workers: IntGauge,
     /// Open connections, logged in or not.
@@ -129,6 +131,11 @@ impl Metrics {
             backups: counter("backups_total", "Second copies of slow tasks")?,
             quarantined: counter("quarantined_total", "Proofs moved aside as bad")?,
             root_checks: counters("root_checks_total", "Root proofs checked", &["result"])?,
+            proof_checks: counters(
+                "proof_checks_total",
+                "Looks at proofs that workers reported or complained about",
+                &["result"],
+            )?,
             workers: gauge("workers_connected", "Workers logged in")?,
             connections: gauge("connections", "Open connections")?,
             ended: counters("connections_ended_total", "Connections ended", &["cause"])?,

@@ -4,7 +4,7 @@
 use arborist_core::backend::Cancel;
 use arborist_core::ids::TaskId;
 use arborist_core::wire::{Completed, Draining, Failed, FromWorker, Heartbeat, Held, Reason};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::sync::Notify;
@@ -79,6 +79,8 @@ struct Entry {
 #[derive(Default)]
 struct State {
     held: BTreeMap<u64, Entry>,
+    /// What came with leases that are held or not acknowledged, to be shown at the next login.
+    macs: BTreeMap<u64, Vec<u8>>,
     ready: VecDeque<Outcome>,
     sent: VecDeque<(u64, Vec<Outcome>)>,
     last_seq: u64,
@@ -92,6 +94,17 @@ impl State {
             entry.stop.stop();
             self.ready.push_back(Outcome::failed(fence, entry.task, Reason::HandedBack, text, None));
         }
+    }
+
+    /// Forgets the codes of leases that are not answered for any more.
+    fn forget_macs(&mut self) {
+        let mut kept: BTreeSet<u64> = self.unacknowledged().map(Outcome::fence).collect();
+        kept.extend(self.held.keys());
+        self.macs.retain(|fence, _| kept.contains(fence));
+    }
+
+    fn mac(&self, fence: u64) -> Vec<u8> {
+        self.macs.get(&fence).cloned().unwrap_or_default()
     }
 
     fn unacknowledged(&self) -> impl Iterator<Item = &Outcome> {
@@ -113,8 +126,8 @@ impl Book {
     }
 
     /// Takes a lease in. `None` when there is nothing to do for it: its fence is known already, or the
-    /// worker is draining and has handed it back.
-    pub fn add(&self, fence: u64, task: TaskId) -> Option<Stop> {
+    /// worker is draining and has handed it back. `mac` is shown when the worker logs in with it.
+    pub fn add(&self, fence: u64, task: TaskId, mac: &[u8]) -> Option<Stop> {
         let mut state = self.state();
         let known = state.held.contains_key(&fence) || state.unacknowledged().any(|o| o.fence() == fence);
         if known {
@@ -122,6 +135,7 @@ impl Book {
         }
         let stop = Stop::default();
         state.held.insert(fence, Entry { task, started: None, stop: stop.clone() });
+        state.macs.insert(fence, mac.to_vec());
         if state.draining {
             state.hand_back(fence, "the worker leaves");
             self.to_say.notify_one();
@@ -168,6 +182,7 @@ impl Book {
         for (_, outcomes) in &mut state.sent {
             outcomes.retain(keep);
         }
+        state.forget_macs();
         self.settled.notify_waiters();
     }
 
@@ -178,6 +193,7 @@ impl Book {
             task: o.task().to_vec(),
             fence: o.fence(),
             running_millis: 0,
+            mac: state.mac(o.fence()),
         });
         let open = state.held.iter().map(|(&fence, entry)| {
             let millis = entry.started.map_or(0, |s| now.saturating_duration_since(s).as_millis().max(1));
@@ -185,6 +201,7 @@ impl Book {
                 task: entry.task.0.to_vec(),
                 fence,
                 running_millis: u32::try_from(millis).unwrap_or(u32::MAX),
+                mac: state.mac(fence),
             }
         });
         open.chain(finished).collect()
@@ -225,8 +242,10 @@ impl Book {
     /// The dispatcher has dealt with all frames up to this one.
     pub fn acknowledge(&self, seq: u64) {
         let mut state = self.state();
-        while state.sent.front().is_some_and(|(sent, _)| *sent <= seq) {
-            state.sent.pop_front();
+        while state.sent.front().is_some_and(|(sent, _)| *sent <= seq)
+            && let Some((_, outcomes)) = state.sent.pop_front()
+        {
+            outcomes.iter().for_each(|outcome| _ = state.macs.remove(&outcome.fence()));
         }
         self.settled.notify_waiters();
     }

@@ -289,7 +289,7 @@ impl<'a> Session<'a> {
         }
         for lease in &message.leases {
             let task = TaskId::from_slice(&lease.task).unwrap_or(TaskId([0; 32]));
-            if let Some(stop) = book.add(lease.fence, task) {
+            if let Some(stop) = book.add(lease.fence, task, &lease.mac) {
                 // the tasks end only after this thread
                 let _ended = self.wires.leases.send(NewLease { lease: lease.clone(), stop });
             }

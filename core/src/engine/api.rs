@@ -2,6 +2,7 @@
 
 use super::WorkerSpec;
 use super::index::IdIndex;
+use super::{Depth, Done, Finding, Held, KnownProof, Mac, Reason};
 use crate::circuit::{Circuit, Kind};
 use crate::ids::{ArtifactHash, TaskId};
 use crate::profile::{Needs, Profile};
@@ -111,62 +112,6 @@ impl PreparedJob {
     }
 }
 
-/// A lease that a worker says it holds, at login.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Held {
-    /// The task.
-    pub task: TaskId,
-    /// The fence it was leased under.
-    pub fence: Fence,
-    /// How long it has been running; `None` if not started.
-    pub running: Option<Millis>,
-}
-
-/// A finished proof as its worker reports it. The proof lies in the store already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Done {
-    /// The task.
-    pub task: TaskId,
-    /// The fence it was leased under.
-    pub fence: Fence,
-    /// Wall time of the proof.
-    pub millis: u32,
-    /// CPU time of the proof, all threads.
-    pub cpu_millis: u32,
-    /// Peak memory of the proof; 0 if not known.
-    pub peak_mib: u32,
-    /// Size of the proof.
-    pub proof_bytes: u32,
-    /// The proof was in the store already: nothing was proven, so nothing is learned from it.
-    pub found: bool,
-}
-
-/// Why a lease ended without a proof.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Reason {
-    /// The backend failed.
-    Error,
-    /// Out of memory: asks for the next larger class of machine.
-    OutOfMemory,
-    /// Ran longer than it may.
-    TimedOut,
-    /// A child's proof is bad: the child is ready again, its maker is suspected. With the task's own id:
-    /// what lies at its key in the store is no proof of it; charged to nobody.
-    BadChild(TaskId),
-    /// A child's proof is not in the store: the child is ready again, and nobody is suspected.
-    MissingChild(TaskId),
-    /// An input is bad; another worker would fail likewise.
-    BadInput,
-    /// The proof did not verify.
-    BadProof,
-    /// The proof is larger than allowed.
-    Oversize,
-    /// The artifact store did not answer: charged to nobody.
-    StoreUnavailable,
-    /// Given back: the worker leaves. Charged to nobody.
-    HandedBack,
-}
-
 /// Why a worker is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gone {
@@ -264,23 +209,15 @@ pub enum Event {
     Undelivered(Session, Fence),
     /// The root proof was checked by the operator; `Err` says why it is bad.
     RootChecked(JobId, Result<(), String>),
+    /// The operator looked at a proof, as [`Command::CheckProof`] asked.
+    ProofChecked {
+        /// The task.
+        task: TaskId,
+        /// What it found.
+        finding: Finding,
+    },
     /// Time passed.
     Tick,
-}
-
-/// A proof found in the artifact store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KnownProof {
-    /// The task.
-    pub task: TaskId,
-    /// Who made it.
-    pub worker: String,
-    /// Wall time of the proof.
-    pub millis: u32,
-    /// CPU time of the proof.
-    pub cpu_millis: u32,
-    /// Size of the proof.
-    pub proof_bytes: u32,
 }
 
 /// What the shell has to do.
@@ -305,6 +242,18 @@ pub enum Command {
     },
     /// All proofs are made; check the root's and answer with [`Event::RootChecked`].
     CheckRoot(JobId),
+    /// Look at a proof in the store and answer with [`Event::ProofChecked`], within some seconds: without an answer
+    /// it counts as one that can't be checked. So many are asked for at once, and no task twice.
+    CheckProof {
+        /// A job that has the task.
+        job: JobId,
+        /// Its node there.
+        node: NodeId,
+        /// The task.
+        task: TaskId,
+        /// How closely.
+        depth: Depth,
+    },
     /// A job came to an end.
     JobEnded(JobId, JobState),
     /// For logs and events.
@@ -328,6 +277,8 @@ pub struct Assignment {
     pub needs: Needs,
     /// Longest it may run.
     pub limit: Millis,
+    /// Shown again when the worker comes back with the lease.
+    pub mac: Mac,
 }
 
 /// What the journal keeps. Encoded by [`Record::encode`]; a few bytes a task.
@@ -417,6 +368,20 @@ pub enum Record {
         /// The wall clock's time less the engine's.
         ahead: i64,
     },
+    /// A task is tried no more until its job is revived.
+    GivenUp {
+        /// Job.
+        job: JobId,
+        /// Node.
+        node: u32,
+    },
+    /// How often a worker was found to say what is not so, or to make bad proofs, by now.
+    Suspected {
+        /// Number of its [`Record::Maker`].
+        maker: u32,
+        /// How often.
+        times: u8,
+    },
 }
 
 impl Record {
@@ -476,7 +441,8 @@ pub enum Notice {
         /// Who runs the copy.
         copy: String,
     },
-    /// A result came for a lease that is no longer the worker's. Counted if the task was open.
+    /// A result came for a lease that is not the worker's, or not any more. Counted if the task was open and
+    /// its proof is in the store.
     LateResult {
         /// The task.
         task: TaskId,
@@ -485,7 +451,7 @@ pub enum Notice {
         /// The task was open: it is done now.
         counted: bool,
     },
-    /// A worker made a bad proof.
+    /// A worker made a bad proof, or said what was found not to be so.
     Suspected {
         /// Who.
         worker: String,

@@ -234,10 +234,15 @@ impl Engine {
         })
     }
 
+    /// Machines that a task does not go to as long as there are others.
+    pub(crate) fn avoided(&self, at: At) -> Vec<u32> {
+        self.jobs[at.job].extra(at.node).map_or(vec![], |extra| extra.avoided(self.now))
+    }
+
     /// The worker that may run a ready task now that failed on some machines before.
     pub(crate) fn picky_worker(&self, at: At, class: u8) -> Option<u32> {
         let (needs, want) = (self.classes[usize::from(class)], self.want(at));
-        let avoid = self.jobs[at.job].extra(at.node).map_or(&[][..], |e| &e.nodes);
+        let avoid = &self.avoided(at)[..];
         // Not to those that fail everything: they are always idle, and would use up its attempts.
         let mut sound = avoid.to_vec();
         sound.extend(self.workers.nodes_on_trial());
@@ -309,7 +314,7 @@ impl Engine {
         // Another copy may have run out of memory: then this one needs a larger machine.
         let (needs, want) = (self.needs(lease.at), self.want(lease.at));
         let mut avoid = vec![self.workers[lease.worker].node];
-        avoid.extend(self.jobs[lease.at.job].extra(lease.at.node).iter().flat_map(|e| &e.nodes));
+        avoid.extend(self.avoided(lease.at));
         let other = self.workers.best(needs, want, &avoid);
         let same = || {
             let may = |w: u32| w != lease.worker && !avoid[1..].contains(&self.workers[w].node);

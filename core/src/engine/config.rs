@@ -30,6 +30,11 @@ pub struct Config {
     pub shares: BTreeMap<String, u32>,
     /// The first fence to give out.
     pub first_fence: Fence,
+    /// Leases carry a code made with it, by which a worker that comes back shows that they are its own. The
+    /// next engine on the same journal has to have the same, or nothing that runs is adopted.
+    pub lease_key: [u8; 32],
+    /// Of the results that workers report, so many a second are looked for in the store at once; 0 = none.
+    pub spot_checks: u32,
 }
 
 impl Config {
@@ -50,6 +55,8 @@ impl Config {
             classes,
             shares: BTreeMap::new(),
             first_fence: Fence(1),
+            lease_key: [0; 32],
+            spot_checks: 0,
         }
     }
 

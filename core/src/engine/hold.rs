@@ -47,7 +47,7 @@ impl Engine {
     /// Holds machines of these takers for a task and its like; says whether there were any to be held.
     fn hold_some(&mut self, at: At, class: u8, (kinds, serves): &(KindSet, Serves)) -> bool {
         let (needs, kind) = (self.classes[usize::from(class)], self.jobs[at.job].kind(at.node));
-        let avoid = self.jobs[at.job].extra(at.node).map_or(vec![], |extra| extra.nodes.clone());
+        let avoid = self.avoided(at);
         if class == 0 || self.workers.best(needs, self.want(at), &avoid).is_some() {
             return false;
         }

@@ -1,7 +1,8 @@
 //! What users do to jobs, and how jobs end.
 
 use super::leases::Tell;
-use super::table::{At, Extra, Job, Proven};
+use super::extra::Extra;
+use super::table::{At, Job, Proven};
 use super::{Command, Engine, JobId, JobSpec, JobState, Millis, Notice, PreparedJob, Record, TaskState};
 use crate::circuit::{Kind, KindSet};
 use crate::order::POLICIES;
@@ -130,13 +131,15 @@ impl Engine {
         }
     }
 
-    /// New attempts for a task, on any machine; that it needs a larger one stays known.
+    /// New attempts for a task, on any machine, of the class of its kind.
     pub(crate) fn renew(&mut self, at: At) {
         for copy in self.copies(at).as_slice() {
             let job = &mut self.jobs[copy.job];
-            let Some(class) = job.extra(copy.node).map(|e| e.class) else { continue };
+            if job.extra(copy.node).is_none() {
+                continue;
+            }
             let state = job.state_of(copy.node);
-            *job.extra_mut(copy.node) = Extra { class, ..Extra::default() };
+            *job.extra_mut(copy.node) = Extra::default();
             match state {
                 TaskState::Failed if job.pending(copy.node) > 0 => {
                     job.set_state(copy.node, TaskState::Waiting)
@@ -345,7 +348,7 @@ impl Engine {
         let (needs, namespace) = (self.classes[usize::from(class)], self.tenants.name(tenant));
         let taken = |kind: &Kind| {
             let want = (*kind, namespace);
-            self.workers.could(needs, want, &[]) || self.workers.could_later(needs, want)
+            self.workers.could(needs, want, &[]) || self.workers.could_later(needs, want, &[])
         };
         let unfit: KindSet = Kind::ALL.into_iter().filter(|kind| !taken(kind)).collect();
         let mut told = self.unfit.get(&(tenant, class)).copied().unwrap_or(KindSet::NONE).and(unfit);

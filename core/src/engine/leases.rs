@@ -1,5 +1,6 @@
 //! Leases: who has which task, since when, under which fence.
 
+use super::adoption::mac;
 use super::table::At;
 use super::workers::{Lost, fits};
 use super::{Assignment, Command, Engine, Fence, JobState, Millis, Notice, Reason, Record, TaskState};
@@ -140,6 +141,7 @@ impl Engine {
             circuit: job.shape().circuit(node),
             needs: self.classes[usize::from(lease.class)],
             limit: self.limit(kind, self.workers[worker].capacity.cores),
+            mac: mac(&self.workers[worker].key, fence, &job.tree.ids[node.index()]),
         };
         self.out.push(Command::Assign(self.workers[worker].session, assignment));
         slot
@@ -203,8 +205,8 @@ impl Engine {
         let (lease, needs) = (*lease, self.classes[usize::from(lease.class)]);
         let worker = &mut self.workers[lease.worker];
         worker.held_for = None;
-        worker.used.cores += needs.cores;
-        worker.used.memory_mib += needs.memory_mib;
+        worker.used.cores = worker.used.cores.saturating_add(needs.cores);
+        worker.used.memory_mib = worker.used.memory_mib.saturating_add(needs.memory_mib);
         worker.running.push(slot);
         worker.largest = worker.largest.max(lease.class);
         let cores = worker.capacity.cores;
@@ -222,8 +224,8 @@ impl Engine {
         let worker = &mut self.workers[lease.worker];
         if let Some(started) = lease.started {
             worker.running.retain(|s| *s != slot);
-            worker.used.cores -= needs.cores;
-            worker.used.memory_mib -= needs.memory_mib;
+            worker.used.cores = worker.used.cores.saturating_sub(needs.cores);
+            worker.used.memory_mib = worker.used.memory_mib.saturating_sub(needs.memory_mib);
             worker.largest = worker.running.iter().map(|s| self.leases[*s].class).max().unwrap_or(0);
             self.slow.remove(&(started, lease.fence, slot));
         } else {
@@ -274,14 +276,15 @@ impl Engine {
     }
 
     /// A lease ended without a result and without blame: its task is ready again.
-    pub(crate) fn lose(&mut self, slot: u32, why: &'static str) {
+    /// `ran`: it was not only queued.
+    pub(crate) fn lose(&mut self, slot: u32, ran: bool, why: &'static str) {
         let lease = self.leases[slot];
         let (task, worker) = (self.id(lease.at), self.workers[lease.worker].name.clone());
         self.out.push(Command::Notice(Notice::LeaseLost { task, worker, why }));
         if self.take_back(slot, Tell::Nothing) {
             return;
         }
-        if lease.started.is_some() && self.is_deadly(lease.at) {
+        if ran && self.is_deadly(lease.at) {
             let maker = self.workers[lease.worker].maker;
             let text = format!("{MAX_LOST} workers died or fell silent while they ran it");
             return self.charge_and_settle(lease.at, Reason::Error, maker, text, false);
@@ -293,7 +296,7 @@ impl Engine {
     /// is at fault itself, and would go on for ever.
     fn is_deadly(&mut self, at: At) -> bool {
         let extra = self.jobs[at.job].extra_mut(at.node);
-        extra.lost += 1;
+        extra.lost = extra.lost.saturating_add(1);
         if extra.lost < MAX_LOST {
             return false;
         }

@@ -1,13 +1,15 @@
 //! The engine: `handle(now, event, &mut commands)`, nothing else changes its state.
 //!
-//! Where to look: `api` has what goes in and out, `table` has a job's books, `jobs` what users do to jobs, `workers` the
-//! workers, `takers` their indexes, `serves` whose tasks a worker proves, `presence` their coming and going, `tenants`
-//! whose jobs there are, `shares` how much of the machines each has, `leases` who has what, `assign` who gets what,
-//! `queues` what waits at busy workers, `hold` what is kept free for large tasks, `seen` what is shown, `results` and
-//! `retries` how a lease ends, `stragglers` what takes too long, `ends` what is known of processes that died, `views`
-//! what can be seen, `demand` and `estimate` what is needed and how long, `risk` which jobs can make their deadlines,
+//! Where to look: `api` has what goes in and out, `said` what workers say, `table` has a job's books, `jobs` what users do to
+//! jobs, `workers` the workers, `takers` their indexes, `serves` whose tasks a worker proves, `presence` their coming and
+//! going, `adoption` what they bring back, `machines` how their machines behaved, `tenants` whose jobs there are, `shares` how
+//! much of the machines each has, `leases` who has what, `assign` who gets what, `queues` what waits at busy workers, `hold`
+//! what is kept free for large tasks, `seen` what is shown, `results` and `retries` how a lease ends, `evidence` what is looked
+//! at before it is believed, `stragglers` what takes too long, `ends` what is known of processes that died, `views` what can
+//! be seen, `demand` and `estimate` what is needed and how long, `risk` which jobs can make their deadlines,
 //! `report` what is left of a job, `record` and `snapshot` what a restart reads.
 
+mod adoption;
 mod api;
 mod assign;
 mod clock;
@@ -16,11 +18,14 @@ mod config;
 mod demand;
 mod ends;
 mod estimate;
+mod evidence;
+mod extra;
 mod hold;
 mod index;
 mod jobs;
 mod lanes;
 mod leases;
+mod machines;
 mod presence;
 mod queues;
 mod record;
@@ -28,6 +33,7 @@ mod report;
 mod results;
 mod retries;
 mod risk;
+mod said;
 mod seen;
 mod serves;
 mod shares;
@@ -43,7 +49,9 @@ pub use api::*;
 pub use codec::BadBytes;
 pub use config::Config;
 pub use demand::Demand;
+pub(crate) use extra::Extra;
 pub(crate) use leases::{Lease, Leases};
+pub use said::*;
 pub use seen::*;
 pub use serves::{Serves, WorkerSpec};
 pub(crate) use table::{At, Job};
@@ -104,11 +112,8 @@ pub(crate) struct Maker {
     pub(crate) name: String,
     pub(crate) node: u32,
     pub(crate) cores: u16,
-    /// Machines that found its proofs bad, and bad roots: each machine counts once, or one that
-    /// finds fault with everything would bar all others.
+    /// How often it was found to make bad proofs or to say what is not so.
     pub(crate) suspected: u8,
-    /// Numbers of these machines; forgotten at a restart.
-    pub(crate) blamers: Vec<u32>,
 }
 
 /// The places where a task's id stands.
@@ -155,13 +160,15 @@ pub struct Engine {
     other_durations: BTreeMap<String, Durations>,
     next_fence: u64,
     fences_to: u64,
+    /// The first fence that this engine gives out; those below are of engines before it.
+    first_fence: u64,
     out: Vec<Command>,
     /// Tasks that wait for their backoff to pass.
     delayed: BinaryHeap<Reverse<(Millis, At)>>,
     /// When silent workers lose their leases: checked against when they were last heard.
     expiries: BinaryHeap<Reverse<(Millis, u32, Session)>>,
-    /// When workers that failed too often have rested; may be stale.
-    resting: BinaryHeap<Reverse<(Millis, u32, Session)>>,
+    machines: machines::Machines,
+    checks: evidence::Checks,
     /// Leases queued at workers, by class: (since, slot, fence), oldest first; may be stale.
     queued: Vec<lanes::Lanes<(Millis, u32, u64)>>,
     /// Leases that run, by kind and the machine's cores, oldest first; may be stale.
@@ -205,10 +212,12 @@ impl Engine {
             system: config.profile.system(),
             next_fence: first_fence,
             fences_to: first_fence,
+            first_fence,
             out: vec![],
             delayed: BinaryHeap::new(),
             expiries: BinaryHeap::new(),
-            resting: BinaryHeap::new(),
+            machines: machines::Machines::default(),
+            checks: evidence::Checks::default(),
             queued: classes.iter().map(|_| lanes::Lanes::default()).collect(),
             watched: BTreeMap::new(),
             slow: BTreeSet::new(),
@@ -260,13 +269,16 @@ impl Engine {
             }
             Event::Undelivered(session, fence) => self.undelivered(session, fence),
             Event::RootChecked(job, result) => self.root_checked(job, result),
+            Event::ProofChecked { task, finding } => self.proof_checked(&task, finding),
             Event::Tick => self.tick(),
         }
         self.dispatch();
+        self.ask_for_checks();
         out.append(&mut self.out);
     }
 
     fn tick(&mut self) {
+        self.end_checks();
         self.end_backoffs();
         self.end_rests();
         self.expire();
@@ -283,11 +295,12 @@ impl Engine {
     pub fn next_deadline(&self) -> Option<Millis> {
         let backoff = self.delayed.peek().map(|Reverse((until, _))| *until);
         let expiry = self.expiries.peek().map(|Reverse((at, ..))| *at);
-        let rest = self.resting.peek().map(|Reverse((until, ..))| *until);
+        let rest = self.machines.next_rest();
         let jobs = self.jobs.iter().filter(|(_, job)| job.state == JobState::Proving);
         let deadline = jobs.filter_map(|(_, job)| job.spec.deadline).min();
         let deadline = deadline.map(|deadline| self.clock.of_wall(deadline));
-        let all = [backoff, expiry, rest, deadline, self.steal_at, self.next_slow()];
+        let check = self.checks.next_deadline();
+        let all = [backoff, expiry, rest, deadline, check, self.steal_at, self.next_slow()];
         all.into_iter().flatten().min().map(|at| self.clock.to_hand(at))
     }
 
@@ -355,7 +368,8 @@ impl Engine {
         let number = known.unwrap_or(self.makers.len() as u32);
         let node = match (node, known) {
             (None, Some(_)) => return number,
-            (node, _) => node.unwrap_or_default(),
+            // A worker of which no machine is known is one itself.
+            (node, _) => node.filter(|node| !node.is_empty()).unwrap_or(name),
         };
         let record = Record::Maker { number, name: name.to_owned(), node: node.to_owned(), cores };
         let node = self.node_number(node);
@@ -363,8 +377,8 @@ impl Engine {
             self.makers.push(Maker::default());
             self.maker_numbers.insert(name.to_owned(), number);
         }
-        let Maker { suspected, blamers, .. } = self.makers[number as usize].clone();
-        let maker = Maker { name: name.to_owned(), node, cores, suspected, blamers };
+        let suspected = self.makers[number as usize].suspected;
+        let maker = Maker { name: name.to_owned(), node, cores, suspected };
         if self.makers[number as usize] != maker {
             self.makers[number as usize] = maker;
             self.out.push(Command::Persist(record));

@@ -1,14 +1,9 @@
 //! Workers that come, are heard, fall silent, drain and go.
 
-use super::leases::Tell;
-use super::retries::SUSPICIONS;
-use super::table::At;
-use super::workers::{Lost, Worker, fits};
-use super::{
-    Command, Engine, Fence, Gone, Held, JobState, Millis, Session, TaskState, WorkerSpec, WorkerState,
-};
-use crate::ids::TaskId;
+use super::workers::Worker;
+use super::{Engine, Fence, Gone, Held, Session, WorkerSpec, WorkerState, adoption};
 use std::cmp::Reverse;
+use std::collections::HashSet;
 
 impl Engine {
     /// A login. What the worker holds from before goes on under its fences.
@@ -16,14 +11,16 @@ impl Engine {
         if self.workers.by_session(session).is_some() {
             return;
         }
+        // A worker of which no machine is known is one itself.
+        let machine = if spec.node.is_empty() { &spec.name } else { &spec.node };
         let before = self.workers.by_name(&spec.name);
         let same = before.filter(|w| {
             let worker = &self.workers[*w];
             let alike = worker.capacity == spec.capacity && worker.kinds == spec.kinds;
-            alike && worker.serves == spec.serves && self.nodes[worker.node as usize] == spec.node
+            alike && worker.serves == spec.serves && self.nodes[worker.node as usize] == *machine
         });
-        let node = self.node_number(&spec.node);
-        let maker = self.maker_number(&spec.name, Some(&spec.node), spec.capacity.cores);
+        let node = self.node_number(machine);
+        let maker = self.maker_number(&spec.name, Some(machine), spec.capacity.cores);
         let worker = if let Some(worker) = same {
             self.workers.rename(worker, session);
             self.workers[worker].prefetch = spec.prefetch;
@@ -36,16 +33,17 @@ impl Engine {
             worker
         } else {
             before.into_iter().for_each(|old| self.drop_worker(old, "replaced by another of its name"));
-            self.workers.insert(session, spec, node, maker, self.now)
+            let key = adoption::key_of(&self.config.lease_key, &spec.name, machine);
+            self.workers.insert(session, spec, (node, maker, key), self.now)
         };
         if !held.is_empty() {
             self.process_lives(&spec.name);
         }
-        let barred = self.makers[maker as usize].suspected >= SUSPICIONS;
-        self.workers[worker].state = if barred { WorkerState::Barred } else { WorkerState::Live };
-        self.workers[worker].heard = self.now;
-        (self.workers[worker].rests, self.workers[worker].drains) = (false, false);
-        self.workers.try_out(worker, false);
+        let state = if self.is_barred(worker) { WorkerState::Barred } else { WorkerState::Live };
+        let rests = self.machines.rests(node, self.now);
+        let Worker { heard, drains, .. } = &mut self.workers[worker];
+        (*heard, *drains) = (self.now, false);
+        (self.workers[worker].state, self.workers[worker].rests) = (state, rests);
         self.workers.reindex(worker);
         self.workers[worker].armed = false;
         self.arm(worker);
@@ -55,91 +53,21 @@ impl Engine {
 
     /// Leases that the worker does not name at login are lost: it is the one who knows.
     fn drop_unheld(&mut self, worker: u32, held: &[Held]) {
-        let mut lost: Vec<_> = self.leases_at(worker);
-        lost.retain(|(fence, _)| held.iter().all(|h| h.fence.0 != *fence));
-        for (fence, slot) in lost {
-            if self.leases.is(slot, fence) {
-                self.lose(slot, "forgotten by its worker");
+        let named: HashSet<u64> =
+            held.iter().filter(|held| self.was_given(worker, held)).map(|held| held.fence.0).collect();
+        let mut lost = self.leases_at(worker);
+        lost.retain(|(fence, ..)| !named.contains(fence));
+        self.lose_these(&lost, "forgotten by its worker");
+    }
+
+    /// Loses leases that are still there. What runs is told by the caller: what was queued behind it starts
+    /// in the books as room comes, and never ran.
+    fn lose_these(&mut self, lost: &[(u64, u32, bool)], why: &'static str) {
+        for (fence, slot, ran) in lost {
+            if self.leases.is(*slot, *fence) {
+                self.lose(*slot, *ran, why);
             }
         }
-    }
-
-    /// Leases of a worker, oldest first.
-    fn leases_at(&self, worker: u32) -> Vec<(u64, u32)> {
-        let worker = &self.workers[worker];
-        let slots = worker.running.iter().chain(&worker.queue);
-        let mut leases: Vec<_> = slots.map(|slot| (self.leases[*slot].fence, *slot)).collect();
-        leases.sort_unstable();
-        leases
-    }
-
-    /// A lease that a worker says it holds: it keeps it unless the task is done or someone else
-    /// started earlier.
-    fn adopt(&mut self, worker: u32, held: &Held) {
-        if held.fence.0 == 0 || held.fence.0 >= self.next_fence {
-            // Never given out.
-            return self.revoke_unknown(worker, held.fence);
-        }
-        let started = held.running.map(|millis| self.now.saturating_sub(millis));
-        if let Some(slot) = self.leases.by_fence(held.fence.0) {
-            let lease = self.leases[slot];
-            if lease.worker != worker || self.id(lease.at) != held.task {
-                self.revoke_unknown(worker, held.fence);
-            }
-            return;
-        }
-        let lost = Lost { fence: held.fence.0, task: held.task, started, revoked: false };
-        self.readopt(worker, lost);
-    }
-
-    fn revoke_unknown(&mut self, worker: u32, fence: Fence) {
-        self.out.push(Command::Revoke(self.workers[worker].session, fence));
-    }
-
-    /// Gives a lease that is not in the books back to the worker that still works on it. If it can't
-    /// have it the worker is told to stop; a result would count all the same.
-    fn readopt(&mut self, worker: u32, lost: Lost) {
-        let at = self.open_place(&lost.task);
-        let wanted = self.place_for(worker, &lost.task);
-        let taken = wanted.is_some_and(|at| self.may_adopt(worker, at, lost.started));
-        if let Some(at) = wanted.filter(|_| taken) {
-            self.take_back_all(at, Tell::Stop);
-            let slot = self.enter_lease(at, worker, lost.fence, lost.started, self.now);
-            self.own(at, slot);
-            return;
-        }
-        self.revoke_unknown(worker, Fence(lost.fence));
-        if at.is_some() {
-            self.workers[worker].remember(Lost { revoked: true, ..lost });
-        }
-    }
-
-    /// A place where this task is open, in a job that goes on and whose namespace the worker serves.
-    fn place_for(&self, worker: u32, task: &TaskId) -> Option<At> {
-        let serves = &self.workers[worker].serves;
-        self.places(task).into_iter().find(|at| {
-            let job = &self.jobs[at.job];
-            let goes_on = job.state == JobState::Proving && !job.is_done(at.node);
-            goes_on && serves.contains(&job.spec.namespace)
-        })
-    }
-
-    fn may_adopt(&self, worker: u32, at: At, started: Option<Millis>) -> bool {
-        let job = &self.jobs[at.job];
-        let open = match job.state_of(at.node) {
-            TaskState::Ready | TaskState::Delayed => true,
-            TaskState::Leased => self.leases_of(at).all(|slot| {
-                let other = self.leases[slot].started;
-                started.is_some_and(|own| other.is_none_or(|other| own < other))
-            }),
-            TaskState::Waiting | TaskState::Failed | TaskState::Done => false,
-        };
-        let worker = &self.workers[worker];
-        let room = match started {
-            Some(_) => fits(self.classes[usize::from(job.class(at.node))], worker.free()),
-            None => !job.spec.suspended && worker.queue.len() < usize::from(worker.prefetch),
-        };
-        open && room && worker.kinds.contains(job.kind(at.node)) && worker.state != WorkerState::Barred
     }
 
     /// Any sign of life.
@@ -172,13 +100,12 @@ impl Engine {
             return;
         }
         self.hear(worker);
-        for (fence, slot) in self.leases_at(worker) {
-            let delivered =
-                self.leases.is(slot, fence) && self.leases[slot].assigned + self.config.lease < self.now;
-            if delivered && !fences.contains(&Fence(fence)) {
-                self.lose(slot, "forgotten by its worker");
-            }
-        }
+        let mut lost = self.leases_at(worker);
+        lost.retain(|(fence, slot, _)| {
+            let delivered = self.leases[*slot].assigned + self.config.lease < self.now;
+            delivered && !fences.contains(&Fence(*fence))
+        });
+        self.lose_these(&lost, "forgotten by its worker");
         for fence in fences {
             let own = self.leases.by_fence(fence.0).is_some_and(|slot| self.leases[slot].worker == worker);
             if own {
@@ -240,11 +167,8 @@ impl Engine {
     }
 
     fn lose_all(&mut self, worker: u32, why: &'static str) {
-        for (fence, slot) in self.leases_at(worker) {
-            if self.leases.is(slot, fence) {
-                self.lose(slot, why);
-            }
-        }
+        let all = self.leases_at(worker);
+        self.lose_these(&all, why);
     }
 
     /// Workers not heard for a lease's time lose their leases.

@@ -17,6 +17,8 @@ const STATE: u8 = 8;
 const FORGOTTEN: u8 = 9;
 const FENCES: u8 = 10;
 const CLOCK: u8 = 50;
+const GIVEN_UP: u8 = 30;
+const SUSPECTED: u8 = 31;
 
 /// Makers are written one higher, so that "unknown" takes one byte.
 pub(super) fn put_maker(w: &mut Writer, maker: u32) {
@@ -177,6 +179,15 @@ impl Record {
                 w.varint(*from);
                 w.signed(*ahead);
             }
+            Self::GivenUp { job, node } => {
+                w.byte(GIVEN_UP);
+                put_place(&mut w, *job, *node);
+            }
+            Self::Suspected { maker, times } => {
+                w.byte(SUSPECTED);
+                w.varint(u64::from(*maker));
+                w.byte(*times);
+            }
         }
         w.0
     }
@@ -227,6 +238,8 @@ impl Record {
             FORGOTTEN => Self::Forgotten(job(r)?),
             FENCES => Self::FencesTo(Fence(r.varint()?)),
             CLOCK => Self::Clock { from: r.varint()?, ahead: r.signed()? },
+            GIVEN_UP => Self::GivenUp { job: job(r)?, node: r.number()? },
+            SUSPECTED => Self::Suspected { maker: r.number()?, times: r.byte()? },
             _ => return Err(BadBytes::Meaningless("kind of record")),
         };
         r.end()?;

@@ -4,7 +4,7 @@ use super::leases::Tell;
 use super::retries::BAD_PROOFS;
 use super::table::{At, NO_MAKER, Proven};
 use super::{
-    Command, Done, Engine, JobState, KnownProof, Millis, Notice, Reason, Record, Session, TaskState,
+    Command, Done, Engine, JobState, KnownProof, Millis, Reason, Record, Session, TaskState, Worker,
     WorkerState,
 };
 use crate::circuit::KindSet;
@@ -22,26 +22,12 @@ impl Engine {
             let lease = &self.leases[*slot];
             lease.worker == worker && self.id(lease.at) == done.task
         });
-        let Some(slot) = slot else { return self.late(worker, done) };
+        let Some(slot) = slot else { return self.claim(worker, done) };
         let at = self.leases[slot].at;
         if self.end_lease(slot) {
             self.take_back_all(at, Tell::Finished);
         }
         self.count(at, worker, done);
-    }
-
-    /// A result under a lease that is not the worker's any more: it is as good as any if the task is
-    /// open, and nothing if it is done.
-    fn late(&mut self, worker: u32, done: &Done) {
-        self.workers[worker].lost.retain(|lost| lost.fence != done.fence.0);
-        let open = self.open_place(&done.task);
-        let name = self.workers[worker].name.clone();
-        let notice = Notice::LateResult { task: done.task, worker: name, counted: open.is_some() };
-        self.out.push(Command::Notice(notice));
-        if let Some(at) = open {
-            self.take_back_all(at, Tell::Finished);
-            self.count(at, worker, done);
-        }
     }
 
     /// A place where this task is not done, in a job that goes on if there is one.
@@ -52,7 +38,7 @@ impl Engine {
     }
 
     fn count(&mut self, at: At, worker: u32, done: &Done) {
-        let (maker, cores) = (self.workers[worker].maker, self.workers[worker].capacity.cores);
+        let Worker { maker, node, capacity, .. } = self.workers[worker];
         let proven = Proven {
             maker: if done.found { NO_MAKER } else { maker },
             millis: done.millis,
@@ -62,19 +48,25 @@ impl Engine {
             at: self.now,
         };
         if !done.found {
-            self.workers.try_out(worker, false);
+            self.machine_proved(node);
             let kind = self.jobs[at.job].kind(at.node);
-            self.durations.learn(kind, cores, done.millis);
+            self.durations.learn(kind, capacity.cores, done.millis);
             let job = &mut self.jobs[at.job];
             job.in_trouble = job.in_trouble.without(KindSet::of(kind));
+            self.refute(at, node);
         }
         self.finish(at, &proven);
+        match done.found {
+            true => self.vouch(done.task, maker),
+            false => self.look_for(done.task),
+        }
     }
 
     /// Proofs that lie in the store already.
     pub(crate) fn known(&mut self, proofs: &[KnownProof]) {
         for proof in proofs {
             let places = self.places(&proof.task);
+            self.mark_seen(&proof.task);
             let open = places.iter().find(|at| !self.jobs[at.job].is_done(at.node)).copied();
             // Done without a maker: found by a worker, or only not needed any more.
             let is_nameless = |at: &At| {
@@ -96,6 +88,7 @@ impl Engine {
             if let Some(at) = open {
                 self.take_back_all(at, Tell::Finished);
                 self.finish(at, &proven);
+                self.mark_seen(&proof.task);
             }
             for at in nameless {
                 self.jobs[at.job].write(at.node, &proven);
@@ -136,6 +129,7 @@ impl Engine {
             return;
         }
         job.write(at.node, proven);
+        job.set_seen(at.node, false);
         job.set_state(at.node, TaskState::Done);
         if let Some(parent) = job.shape().parent(NodeId(at.node))
             && job.child_done(parent.0)
@@ -193,29 +187,43 @@ impl Engine {
     }
 
     /// A proof that had been counted is bad: wherever its parent is not done yet it is open again. `by`
-    /// is the machine that says so; `None` is the operator itself.
+    /// are the machines that say so; `None` is the operator itself.
     /// Returns false if there is no such place.
-    pub(crate) fn reopen(&mut self, at: At, text: &str, by: Option<u32>) -> bool {
-        let copies = self.copies(at);
-        let counted: Vec<_> = copies.as_slice().iter().copied().filter(|c| self.is_unsealed(*c)).collect();
-        let Some(first) = counted.first().copied() else { return false };
+    pub(crate) fn reopen(&mut self, at: At, text: &str, by: Option<&[u32]>) -> bool {
+        let Some((first, _)) = self.unsealed(at).first().copied() else { return false };
         let maker = self.jobs[first.job].proven(first.node).maker;
         let task = self.id(first);
         let worker = self.maker_name(maker).map(str::to_owned);
         self.out.push(Command::Quarantine { task, worker, text: text.to_owned() });
-        for copy in &counted {
-            self.reopen_copy(*copy);
-        }
-        self.charge_bad_proof(first, maker, text, by);
+        self.reopen_charged(at, text, by);
         true
     }
 
+    /// A proof that had been counted is not in the store. If it was seen there it is lost, which is charged to
+    /// nobody; else it was never made.
+    pub(crate) fn reopen_missing(&mut self, at: At, by: Option<&[u32]>) {
+        let counted = self.unsealed(at);
+        if counted.iter().any(|(_, seen)| *seen) {
+            return self.reopen_lost(at);
+        }
+        self.reopen_charged(at, "it is not in the store, where nobody has seen it", by);
+    }
+
+    fn reopen_charged(&mut self, at: At, text: &str, by: Option<&[u32]>) {
+        let counted = self.unsealed(at);
+        let Some((first, _)) = counted.first().copied() else { return };
+        let payer = self.answerable(first);
+        self.forget_words(&self.id(first));
+        counted.iter().for_each(|(copy, _)| self.reopen_copy(*copy));
+        self.charge_bad_proof(first, payer, text, by);
+    }
+
     /// A proof that had been counted is lost: it is open again as after a bad one, charged to nobody.
-    pub(crate) fn reopen_lost(&mut self, at: At) {
-        let copies = self.copies(at);
-        let counted: Vec<_> = copies.as_slice().iter().copied().filter(|c| self.is_unsealed(*c)).collect();
-        let Some(first) = counted.first().copied() else { return };
-        counted.iter().for_each(|copy| self.reopen_copy(*copy));
+    fn reopen_lost(&mut self, at: At) {
+        let counted = self.unsealed(at);
+        let Some((first, _)) = counted.first().copied() else { return };
+        self.forget_words(&self.id(first));
+        counted.iter().for_each(|(copy, _)| self.reopen_copy(*copy));
         self.out.push(Command::Persist(Record::Reopened {
             job: self.jobs[first.job].spec.id,
             node: first.node,
@@ -225,6 +233,13 @@ impl Engine {
             at: self.now,
         }));
         self.settle(first, Reason::MissingChild(self.id(first)));
+    }
+
+    /// The places where a proof is counted and what was made from it is not, and whether it was seen there.
+    fn unsealed(&self, at: At) -> Vec<(At, bool)> {
+        let copies = self.copies(at);
+        let unsealed = copies.as_slice().iter().copied().filter(|copy| self.is_unsealed(*copy));
+        unsealed.map(|copy| (copy, self.jobs[copy.job].is_seen(copy.node))).collect()
     }
 
     /// Done, and what was made from it is not: nothing hides that its proof is bad.
@@ -248,6 +263,7 @@ impl Engine {
                 job.set_state(parent.0, TaskState::Waiting);
             }
         }
+        self.unsee(at);
         self.jobs[at.job].set_state(at.node, TaskState::Waiting);
         self.align_children(at);
         let job = &mut self.jobs[at.job];
@@ -257,6 +273,16 @@ impl Engine {
         if job.state == JobState::Checking {
             (job.state, job.asked) = (JobState::Proving, false);
             self.rank();
+        }
+    }
+
+    /// A proof that was seen was made from its children's: these were there, too.
+    fn unsee(&mut self, at: At) {
+        let job = &mut self.jobs[at.job];
+        if job.is_seen(at.node) {
+            let children = job.shape().children(NodeId(at.node));
+            children.as_slice().iter().for_each(|child| job.set_seen(child.0, true));
+            job.set_seen(at.node, false);
         }
     }
 

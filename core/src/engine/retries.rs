@@ -1,10 +1,8 @@
 //! Leases that end without a proof: what is charged, what is tried again, when and where.
 
-use super::leases::Tell;
-use super::table::{At, Extra};
-use super::{
-    Command, Engine, Fence, Millis, Notice, Reason, Record, Session, TaskState, Worker, WorkerState,
-};
+use super::extra::Extra;
+use super::table::At;
+use super::{Command, Engine, Fence, Millis, Notice, Reason, Record, Session, TaskState, WorkerState};
 use crate::circuit::KindSet;
 use crate::ids::TaskId;
 use crate::profile::Needs;
@@ -17,15 +15,27 @@ pub(crate) const CHARGES: usize = 7;
 /// Where bad proofs are counted among them.
 pub(crate) const BAD_PROOFS: usize = 3;
 
+/// Where deaths for want of memory are.
+const OUT_OF_MEMORY: usize = 1;
+
+/// Where bad inputs are.
+const BAD_INPUT: usize = CHARGES - 1;
+
 /// A worker that made so many bad proofs gets no more leases.
 pub(crate) const SUSPICIONS: u8 = 3;
 
+/// Machines that have to say so before a task is given up, or gets a larger class.
+const WORDS: usize = 2;
+
+/// A machine that failed in a way that may not be the task's does not get it again for so long, in
+/// milliseconds, if others could have it.
+const SPARED: Millis = 60_000;
+
+/// Bytes of a failure's text that are kept.
+const MOST_TEXT: usize = 256;
+
 /// First and longest wait after a charged failure, in milliseconds; it doubles.
 const BACKOFF: (Millis, Millis) = (1_000, 30_000);
-
-/// A worker that failed so often in a row rests: one that fails at once is always idle, so it would get
-/// every task there is, while those that work are busy. Then it gets one task at a time, until it proves one.
-pub(crate) const FAILURES: u8 = 3;
 
 /// First and longest wait after a failure that nobody is charged for.
 const SOFT_BACKOFF: (Millis, Millis) = (250, 8_000);
@@ -34,12 +44,12 @@ const SOFT_BACKOFF: (Millis, Millis) = (250, 8_000);
 pub(crate) const fn charge_index(reason: Reason) -> Option<usize> {
     match reason {
         Reason::Error => Some(0),
-        Reason::OutOfMemory => Some(1),
+        Reason::OutOfMemory => Some(OUT_OF_MEMORY),
         Reason::TimedOut => Some(2),
         Reason::BadProof => Some(BAD_PROOFS),
         Reason::Oversize => Some(4),
         Reason::BadChild(_) | Reason::MissingChild(_) => Some(5),
-        Reason::BadInput => Some(6),
+        Reason::BadInput => Some(BAD_INPUT),
         Reason::StoreUnavailable | Reason::HandedBack => None,
     }
 }
@@ -79,11 +89,9 @@ impl Engine {
         // Of a lease that was lost before the failure is of no more interest.
         let Some(slot) = slot else { return };
         let (at, maker) = (self.leases[slot].at, self.workers[worker].maker);
-        let leaves = self.workers[worker].drains;
-        let at_own_key = [Reason::BadChild(*task), Reason::MissingChild(*task)].contains(&reason);
-        if !at_own_key {
-            self.count_failure(worker, reason);
-        }
+        let (leaves, node) = (self.workers[worker].drains, self.workers[worker].node);
+        let barred = self.workers[worker].state == WorkerState::Barred;
+        self.count_failure(worker, reason);
         let known = reason == Reason::OutOfMemory && self.asks_for_more(at, self.leases[slot].class);
         let goes_on = if self.leases.is(slot, fence.0) {
             self.end_lease(slot)
@@ -94,60 +102,21 @@ impl Engine {
         match reason {
             Reason::HandedBack | Reason::StoreUnavailable if goes_on => {}
             Reason::HandedBack if leaves => self.set_open(at, TaskState::Ready),
-            Reason::HandedBack | Reason::StoreUnavailable => self.delay_softly(at, text),
-            Reason::BadChild(own) if own == *task => self.garbage_at_own_key(at, text, goes_on),
+            Reason::HandedBack | Reason::StoreUnavailable => self.delay_softly(at, node, reason),
             Reason::MissingChild(own) if own == *task && goes_on => {}
-            Reason::MissingChild(own) if own == *task => self.delay_softly(at, text),
+            Reason::MissingChild(own) if own == *task => self.delay_softly(at, node, reason),
+            Reason::BadChild(_) | Reason::MissingChild(_) if barred => {
+                if !goes_on {
+                    self.delay_softly(at, node, reason);
+                }
+            }
             Reason::BadChild(child) | Reason::MissingChild(child) => {
                 self.blame(at, reason, &child, maker, text, goes_on);
             }
             _ if known && goes_on => {}
             _ if known => self.set_open(at, TaskState::Ready),
+            Reason::OutOfMemory => self.ran_out_of_memory(at, maker, text, goes_on),
             _ => self.charge_and_settle(at, reason, maker, text, goes_on),
-        }
-    }
-
-    /// Counts a failure against the worker itself. From the third in a row on it rests after each, longer
-    /// every time, and what is queued at it goes elsewhere. While it rests nothing is counted: what
-    /// ran when the rest began says nothing new.
-    pub(crate) fn count_failure(&mut self, worker: u32, reason: Reason) {
-        let own = !matches!(reason, Reason::OutOfMemory | Reason::StoreUnavailable | Reason::HandedBack);
-        if !own || self.workers[worker].rests {
-            return;
-        }
-        let failures = self.workers[worker].failures.saturating_add(1);
-        self.workers[worker].failures = failures;
-        if failures < FAILURES {
-            return;
-        }
-        let until = self.now + backoff(BACKOFF, u32::from(failures - FAILURES));
-        self.resting.push(Reverse((until, worker, self.workers[worker].session)));
-        self.workers[worker].rests = true;
-        self.workers.try_out(worker, true);
-        self.workers.reindex(worker);
-        self.empty_queue(worker);
-    }
-
-    /// What is queued at a worker goes elsewhere.
-    pub(crate) fn empty_queue(&mut self, worker: u32) {
-        for slot in self.workers[worker].queue.clone() {
-            let at = self.leases[slot].at;
-            if self.leases[slot].started.is_none() && !self.take_back(slot, Tell::Stop) {
-                self.set_open(at, TaskState::Ready);
-            }
-        }
-    }
-
-    /// Workers that have rested take leases again.
-    pub(crate) fn end_rests(&mut self) {
-        while let Some(&Reverse((until, worker, session))) = self.resting.peek()
-            && until <= self.now
-        {
-            self.resting.pop();
-            if self.workers.by_session(session) == Some(worker) {
-                self.workers[worker].rests = false;
-                self.workers.reindex(worker);
-            }
         }
     }
 
@@ -168,35 +137,51 @@ impl Engine {
         }
     }
 
-    /// Something lies at the task's own key that is no proof of it. It is moved aside and the task done
-    /// again; its finder did nothing wrong, and who put it there nobody knows.
-    fn garbage_at_own_key(&mut self, at: At, text: String, goes_on: bool) {
-        self.out.push(Command::Quarantine { task: self.id(at), worker: None, text: text.clone() });
-        if !goes_on {
-            self.delay_softly(at, text);
+    /// A child is said to be bad, or lost, or what lies at the task's own key to be no proof.
+    fn blame(&mut self, at: At, reason: Reason, child: &TaskId, maker: u32, text: String, goes_on: bool) {
+        let job = &self.jobs[at.job];
+        if job.tree.ids[at.node as usize] == *child {
+            return self.complain((at, at), reason, maker, text, goes_on);
+        }
+        let children = job.shape().children(NodeId(at.node));
+        let found = children.as_slice().iter().find(|c| job.tree.ids[c.index()] == *child).copied();
+        if let Some(found) = found {
+            let about = At { job: at.job, node: found.0 };
+            return self.complain((at, about), reason, maker, text, goes_on);
+        }
+        let text = format!("blamed a task that is no child of it: {text}");
+        self.count_own(self.machine_of(maker));
+        self.charge_and_settle(at, Reason::Error, maker, text, goes_on);
+    }
+
+    /// A worker says that a task ran out of memory. Another machine of its class is tried first; a larger class
+    /// is for what did so on two, or time after time on the only one there is.
+    fn ran_out_of_memory(&mut self, at: At, maker: u32, text: String, goes_on: bool) {
+        let node = self.machine_of(maker);
+        let larger = self.next_class(self.jobs[at.job].class(at.node)).is_some();
+        let mut times = 0;
+        for copy in self.copies(at).as_slice() {
+            times = self.jobs[copy.job].extra_mut(copy.node).said(OUT_OF_MEMORY, node);
+        }
+        let said = self.jobs[at.job].extra(at.node).map_or(0, |e| e.machines(Some(OUT_OF_MEMORY)));
+        let alone = !self.another_could(at, &[node]);
+        if !larger || said >= WORDS || (alone && times >= self.config.max_attempts) {
+            return self.charge_and_settle(at, Reason::OutOfMemory, maker, text, goes_on);
+        }
+        for copy in self.copies(at).as_slice() {
+            self.jobs[copy.job].extra_mut(copy.node).avoid(node);
+        }
+        match goes_on {
+            true => {}
+            false if alone => self.delay(at, backoff(BACKOFF, u32::from(times) - 1)),
+            false => self.set_open(at, TaskState::Ready),
         }
     }
 
-    /// A child is bad, or lost: it is made again.
-    fn blame(&mut self, at: At, reason: Reason, child: &TaskId, maker: u32, text: String, goes_on: bool) {
-        let job = &self.jobs[at.job];
-        let children = job.shape().children(NodeId(at.node));
-        let found = children.as_slice().iter().find(|c| job.tree.ids[c.index()] == *child).copied();
-        let Some(found) = found else {
-            let text = format!("blamed a task that is no child of it: {text}");
-            return self.charge_and_settle(at, Reason::Error, maker, text, goes_on);
-        };
-        if goes_on {
-            self.take_back_all(at, Tell::Stop);
-        }
-        // The one who blames is charged too: one that always blames gets this task once only.
-        self.charge_and_settle(at, reason, maker, text.clone(), false);
-        let child = At { job: at.job, node: found.0 };
-        if matches!(reason, Reason::MissingChild(_)) {
-            return self.reopen_lost(child);
-        }
-        let by = self.makers.get(maker as usize).map(|m| m.node);
-        self.reopen(child, &text, by);
+    /// Whether a machine other than these could have a task, now or when it has rested.
+    pub(crate) fn another_could(&self, at: At, nodes: &[u32]) -> bool {
+        let (needs, want) = (self.needs(at), self.want(at));
+        self.workers.could(needs, want, nodes) || self.workers.could_later(needs, want, nodes)
     }
 
     /// Counts a failure and decides what becomes of the task. `goes_on`: another copy of it runs.
@@ -214,8 +199,10 @@ impl Engine {
         let before = self.jobs[at.job].extra(at.node).map_or(0, |e| e.attempts[index]);
         let attempts = before.saturating_add(1);
         let node = self.makers.get(maker as usize).map(|m| m.node);
-        let why =
-            if text.is_empty() { text_of(reason).to_owned() } else { format!("{}: {text}", text_of(reason)) };
+        let why = match text.is_empty() {
+            true => text_of(reason).to_owned(),
+            false => format!("{}: {}", text_of(reason), cut(&text)),
+        };
         self.charge(at, reason, attempts, node, &why);
         self.out.push(Command::Persist(Record::Charged {
             job: self.jobs[at.job].spec.id,
@@ -238,11 +225,14 @@ impl Engine {
             let own = self.own_class(*copy);
             let extra = self.jobs[copy.job].extra_mut(copy.node);
             extra.attempts[index] = attempts;
-            if let Some(node) = node.filter(|n| !extra.nodes.contains(n)) {
-                extra.nodes.push(node);
+            if let Some(node) = node {
+                extra.avoid(node);
+                extra.said(index, node);
             }
             why.clone_into(&mut extra.why);
             if reason == Reason::OutOfMemory {
+                // What was said of the class before says nothing of the next.
+                extra.words.retain(|word| usize::from(word.index) != OUT_OF_MEMORY);
                 // From the count, not from the class before: a record may be read twice.
                 let class = (0..attempts).try_fold(own, |class, _| self.next_class(class).ok_or(class));
                 let class = class.unwrap_or_else(|largest| largest);
@@ -273,7 +263,8 @@ impl Engine {
     pub(crate) fn settle(&mut self, at: At, reason: Reason) {
         let job = &self.jobs[at.job];
         let extra = job.extra(at.node).cloned().unwrap_or_default();
-        if self.is_exhausted(&extra) {
+        if self.gives_up(at, &extra) {
+            let (id, node) = (job.spec.id, at.node);
             let notice = Notice::Quarantined {
                 task: self.id(at),
                 circuit: job.shape().circuit(NodeId(at.node)),
@@ -282,7 +273,8 @@ impl Engine {
                 why: extra.why,
             };
             self.out.push(Command::Notice(notice));
-            return self.set_open(at, TaskState::Failed);
+            self.out.push(Command::Persist(Record::GivenUp { job: id, node }));
+            return self.give_up(at);
         }
         match reason {
             Reason::OutOfMemory | Reason::BadChild(_) | Reason::MissingChild(_) => {
@@ -292,20 +284,42 @@ impl Engine {
         }
     }
 
-    /// Whether a task has used up its attempts.
-    pub(crate) fn is_exhausted(&self, extra: &Extra) -> bool {
-        let bad_input = extra.attempts[CHARGES - 1] > 0;
-        bad_input || extra.attempts.iter().any(|n| *n >= self.config.max_attempts)
+    /// Whether a task has used up its attempts: on two machines at least, or on the only one there is.
+    fn gives_up(&self, at: At, extra: &Extra) -> bool {
+        if extra.machines(Some(BAD_INPUT)) >= WORDS {
+            return true;
+        }
+        let used_up = extra.attempts.iter().any(|n| *n >= self.config.max_attempts);
+        let nodes = || extra.words.iter().map(|word| word.node).collect::<Vec<_>>();
+        used_up && (extra.machines(None) >= WORDS || !self.another_could(at, &nodes()))
     }
 
-    fn delay_softly(&mut self, at: At, why: String) {
+    /// A task is tried no more until it is renewed.
+    fn give_up(&mut self, at: At) {
+        for copy in self.open_copies(at).as_slice() {
+            self.jobs[copy.job].extra_mut(copy.node).given_up = true;
+        }
+        self.set_open(at, TaskState::Failed);
+    }
+
+    /// A failure that may not be the task's: it waits a little, and goes to another machine if there is one.
+    fn delay_softly(&mut self, at: At, node: u32, reason: Reason) {
         let soft = self.jobs[at.job].extra(at.node).map_or(0, |e| e.soft);
         for copy in self.open_copies(at).as_slice() {
             let extra = self.jobs[copy.job].extra_mut(copy.node);
             extra.soft = soft.saturating_add(1);
-            extra.why.clone_from(&why);
+            text_of(reason).clone_into(&mut extra.why);
         }
+        self.spare(at, node);
         self.delay(at, backoff(SOFT_BACKOFF, u32::from(soft)));
+    }
+
+    /// A machine does not get a task again for a while if others could have it.
+    pub(crate) fn spare(&mut self, at: At, node: u32) {
+        let until = self.now + SPARED;
+        for copy in self.open_copies(at).as_slice() {
+            self.jobs[copy.job].extra_mut(copy.node).spare(node, until);
+        }
     }
 
     /// Ready again after a while, spread by up to as much again so that tasks that failed together
@@ -314,6 +328,10 @@ impl Engine {
         let id = self.id(at).0;
         let random = u64::from_le_bytes([id[8], id[9], id[10], id[11], id[12], id[13], id[14], id[15]]);
         let until = self.now + wait + random.wrapping_add(self.now) % (wait + 1);
+        self.delay_until(at, until);
+    }
+
+    pub(crate) fn delay_until(&mut self, at: At, until: Millis) {
         for copy in self.open_copies(at).as_slice() {
             let job = &mut self.jobs[copy.job];
             job.extra_mut(copy.node).until = until;
@@ -340,72 +358,38 @@ impl Engine {
         }
     }
 
-    /// A counted proof turned out bad: its maker is suspected, once by each machine that says so, and
-    /// the task may be made only so often.
-    pub(crate) fn charge_bad_proof(&mut self, at: At, maker: u32, text: &str, by: Option<u32>) {
+    /// A counted proof turned out bad: who answers for it is suspected, once by each machine that says so or
+    /// by the operator, and the task may be made only so often.
+    pub(crate) fn charge_bad_proof(&mut self, at: At, maker: u32, text: &str, by: Option<&[u32]>) {
         let before = self.jobs[at.job].extra(at.node).map_or(0, |e| e.attempts[BAD_PROOFS]);
         let attempts = before.saturating_add(1);
-        let mut counts = false;
-        let known = self.makers.get_mut(maker as usize).map(|made| {
-            counts = by.is_none_or(|by| !made.blamers.contains(&by));
-            made.blamers.extend(by.filter(|_| counts));
-            (made.node, made.suspected.saturating_add(u8::from(counts)))
-        });
-        self.charge(
-            at,
-            Reason::BadProof,
-            attempts,
-            known.map(|(node, _)| node),
-            &format!("bad proof: {text}"),
-        );
+        let known = self.makers.get(maker as usize).map(|made| made.node);
+        let counts = match by {
+            None => self.pay(maker, None),
+            Some(machines) => machines.iter().filter_map(|by| self.pay(maker, Some(*by))).last(),
+        };
+        self.charge(at, Reason::BadProof, attempts, known, &format!("bad proof: {}", cut(text)));
         self.out.push(Command::Persist(Record::Reopened {
             job: self.jobs[at.job].spec.id,
             node: at.node,
             attempts,
             maker: known.map(|_| maker),
-            suspected: known.map_or(0, |(_, times)| times),
+            suspected: self.makers.get(maker as usize).map_or(0, |made| made.suspected),
             at: self.now,
         }));
         self.settle(at, Reason::BadProof);
-        if let Some((_, times)) = known.filter(|_| counts) {
-            self.suspect(maker, times);
-            let worker = self.makers[maker as usize].name.clone();
-            self.out.push(Command::Notice(Notice::Suspected { worker, times: u32::from(times) }));
-        }
-    }
-
-    /// Writes down how often a worker was suspected; beyond a few times it gets no more leases.
-    pub(crate) fn suspect(&mut self, maker: u32, times: u8) {
-        let Some(made) = self.makers.get_mut(maker as usize) else { return };
-        made.suspected = times;
-        let worker = self.workers.by_name(&made.name);
-        if let Some(worker) = worker.filter(|_| times >= SUSPICIONS) {
-            if self.workers[worker].state != WorkerState::Disconnected {
-                self.workers[worker].state = WorkerState::Barred;
-            }
-            self.workers.reindex(worker);
-        }
-    }
-
-    /// Nobody is suspected any more: workers that were barred take leases again.
-    pub(crate) fn trust_all(&mut self) {
-        for maker in &mut self.makers {
-            (maker.suspected, maker.blamers) = (0, vec![]);
-        }
-        let barred = self.workers.iter().filter(|(_, w)| w.state == WorkerState::Barred);
-        for worker in barred.map(|(index, _)| index).collect::<Vec<_>>() {
-            let Worker { state, drains, armed, .. } = &mut self.workers[worker];
-            *state = match (*drains, *armed) {
-                (true, _) => WorkerState::Draining,
-                (false, true) => WorkerState::Live,
-                // It lost its leases to silence; nobody waits for it until it is heard.
-                (false, false) => WorkerState::Silent,
-            };
-            self.workers.reindex(worker);
+        if let Some(times) = counts {
+            self.tell_suspected(maker, times);
         }
     }
 }
 
-fn backoff((first, longest): (Millis, Millis), times: u32) -> Millis {
+/// As much of a text as is kept.
+fn cut(text: &str) -> &str {
+    let end = (0..=text.len().min(MOST_TEXT)).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
+}
+
+pub(crate) fn backoff((first, longest): (Millis, Millis), times: u32) -> Millis {
     first.saturating_mul(1 << times.min(20)).min(longest)
 }

@@ -2,8 +2,9 @@
 
 use super::Engine;
 use super::codec::{BadBytes, Reader, Writer};
+use super::extra::{Extra, Word};
 use super::record::{get_maker, get_spec, get_state, get_system, put_maker, put_spec, put_state, put_system};
-use super::table::{At, Extra, Job, NO_MAKER, Proven};
+use super::table::{At, Job, NO_MAKER, Proven};
 use super::{
     Command, Config, Fence, JobId, JobSpec, JobState, Millis, Notice, PreparedJob, Record, RestoreError,
     TaskState, Unresolved,
@@ -15,7 +16,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Version of the snapshot's bytes.
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 
 /// Other proof systems of which is kept what was learned.
 const OTHER_SYSTEMS: usize = 16;
@@ -140,21 +141,35 @@ impl Engine {
         let mut before = 0;
         for node in (0..job.shape().total()).filter(done) {
             let p = job.proven(node);
-            w.varint(u64::from(node - before) << 1 | u64::from(p.found));
+            let flags = u64::from(p.found) | u64::from(job.is_seen(node)) << 1;
+            w.varint(u64::from(node - before) << 2 | flags);
             before = node;
             put_maker(w, p.maker);
             [p.millis, p.cpu_millis, p.proof_bytes].into_iter().for_each(|n| w.varint(u64::from(n)));
             w.varint(p.at - job.submitted);
         }
-        w.varint(job.extra.len() as u64);
-        for (node, extra) in &job.extra {
+        // What passes by itself is not kept.
+        let lasts = |extra: &Extra| extra.charged() > 0 || extra.class.is_some() || extra.given_up;
+        let lasting = || job.extra.iter().filter(|(_, extra)| lasts(extra));
+        w.varint(lasting().count() as u64);
+        for (node, extra) in lasting() {
             w.varint(u64::from(*node));
-            w.0.extend_from_slice(&extra.attempts);
-            w.option(extra.class.map(u64::from));
-            w.varint(extra.nodes.len() as u64);
-            extra.nodes.iter().for_each(|n| w.text(&self.nodes[*n as usize]));
-            w.text(&extra.why);
+            self.put_extra(w, extra);
         }
+    }
+
+    fn put_extra(&self, w: &mut Writer, extra: &Extra) {
+        w.0.extend_from_slice(&extra.attempts);
+        w.option(extra.class.map(u64::from));
+        w.varint(extra.nodes.len() as u64);
+        extra.nodes.iter().for_each(|n| w.text(&self.nodes[*n as usize]));
+        w.varint(extra.words.len() as u64);
+        for word in &extra.words {
+            [word.index, word.times].into_iter().for_each(|n| w.byte(n));
+            w.text(&self.nodes[word.node as usize]);
+        }
+        w.byte(u8::from(extra.given_up));
+        w.text(&extra.why);
     }
 
     /// The engine as it was when its last record was written; its time goes on from there. `resolve` finds a job's tree again:
@@ -205,6 +220,7 @@ impl Engine {
         }
         engine.clock.go_on_from(engine.now, now);
         engine.settle_restored();
+        engine.first_fence = engine.next_fence;
         engine.note_era();
         engine.out.extend(left_out);
         Ok(engine)
@@ -253,7 +269,7 @@ impl Engine {
         let mut node = 0u32;
         for _ in 0..r.number::<u32>()? {
             let head = r.varint()?;
-            node = u32::try_from(head >> 1)
+            node = u32::try_from(head >> 2)
                 .ok()
                 .and_then(|step| node.checked_add(step))
                 .filter(|n| *n < total)
@@ -265,6 +281,7 @@ impl Engine {
             if let Some(slot) = slot {
                 self.jobs[slot].write(node, &proven);
                 self.jobs[slot].set_raw(node, TaskState::Done);
+                self.jobs[slot].set_seen(node, head & 2 == 2);
             }
         }
         for _ in 0..r.number::<u32>()? {
@@ -287,8 +304,14 @@ impl Engine {
             let name = r.text()?;
             nodes.push(self.node_number(&name));
         }
+        let mut words = vec![];
+        for _ in 0..r.number::<u32>()? {
+            let (index, times, name) = (r.byte()?, r.byte()?, r.text()?);
+            words.push(Word { index, node: self.node_number(&name), times });
+        }
         let class = class.filter(|c| usize::from(*c) < self.classes.len());
-        Ok(Extra { attempts, class, nodes, why: r.text()?, ..Extra::default() })
+        let given_up = r.flag()?;
+        Ok(Extra { attempts, class, nodes, words, given_up, why: r.text()?, ..Extra::default() })
     }
 
     /// What was learned under the proof system of this name.
@@ -320,9 +343,9 @@ impl Engine {
             let others = self.open_copies(at);
             let other = others.as_slice().iter().find(|c| c.job != slot);
             if let Some(extra) = other.and_then(|c| self.jobs[c.job].extra(c.node)).cloned() {
-                let exhausted = self.is_exhausted(&extra);
+                let given_up = extra.given_up;
                 *self.jobs[slot].extra_mut(node) = extra;
-                if exhausted {
+                if given_up {
                     self.renew(at);
                 }
             }
@@ -357,6 +380,14 @@ impl Engine {
                 }
                 maker.into_iter().for_each(|maker| self.suspect(maker, suspected));
             }
+            Record::GivenUp { job, node } => {
+                let at = self.place(job, node);
+                let copies = at.map(|at| self.copies(at));
+                for copy in copies.iter().flat_map(|copies| copies.as_slice()) {
+                    self.jobs[copy.job].extra_mut(copy.node).given_up = true;
+                }
+            }
+            Record::Suspected { maker, times } => self.suspect(maker, times),
             Record::Changed { job, suspended, deadline, priority } => {
                 if let Some(slot) = self.jobs.slot(job) {
                     let spec = &mut self.jobs[slot].spec;
@@ -393,7 +424,7 @@ impl Engine {
             self.makers.resize(place, super::Maker::default());
         }
         let suspected = self.makers.get(place).map_or(0, |m| m.suspected);
-        let maker = super::Maker { name: name.clone(), node, cores, suspected, blamers: vec![] };
+        let maker = super::Maker { name: name.clone(), node, cores, suspected };
         if place < self.makers.len() {
             self.makers[place] = maker;
         } else {
@@ -464,8 +495,8 @@ impl Engine {
     /// Works out all that follows from what is done and charged.
     fn settle_restored(&mut self) {
         for slot in self.jobs.by_id.values().copied().collect::<Vec<_>>() {
-            let exhausted = |(node, extra): (&u32, &Extra)| self.is_exhausted(extra).then_some(*node);
-            let failed: Vec<u32> = self.jobs[slot].extra.iter().filter_map(exhausted).collect();
+            let given_up = |(node, extra): (&u32, &Extra)| extra.given_up.then_some(*node);
+            let failed: Vec<u32> = self.jobs[slot].extra.iter().filter_map(given_up).collect();
             let job = &mut self.jobs[slot];
             for node in failed {
                 if !job.is_done(node) {

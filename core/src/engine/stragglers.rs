@@ -18,7 +18,7 @@ pub(crate) struct Watched {
 }
 
 /// Copies started of a task's first lease, one after the other, before it is left to itself.
-const MAX_COPIES: u8 = 3;
+pub(crate) const MAX_COPIES: u8 = 3;
 
 /// The last tasks of a job, one in so many, are made twice where machines are idle: nothing is left
 /// to be done meanwhile, and each of them would hold up all that follows.
@@ -149,7 +149,8 @@ impl Engine {
                 continue;
             }
             let lease = self.leases[slot];
-            let avoid = [first, slot].map(|slot| self.workers[self.leases[slot].worker].node);
+            let mut avoid = self.avoided(lease.at);
+            avoid.extend([first, slot].map(|slot| self.workers[self.leases[slot].worker].node));
             if let Some(worker) = self.workers.best(self.needs(lease.at), self.want(lease.at), &avoid) {
                 self.take_back(slot, Tell::Stop);
                 self.back_up(first, worker);
@@ -196,7 +197,8 @@ impl Engine {
                     let alone = self.leases.is(slot, fence) && self.leases[slot].twin.is_none();
                     if alone && !self.is_suspended(slot) {
                         let lease = self.leases[slot];
-                        let avoid = [self.workers[lease.worker].node];
+                        let mut avoid = self.avoided(lease.at);
+                        avoid.push(self.workers[lease.worker].node);
                         let best = self.workers.best(self.needs(lease.at), self.want(lease.at), &avoid);
                         let Some(worker) = best else { break };
                         self.back_up(slot, worker);
@@ -249,10 +251,8 @@ impl Engine {
     /// Starts a second copy of a lease's task at an idle worker: the first result wins.
     pub(crate) fn back_up(&mut self, slot: u32, worker: u32) {
         let lease = self.leases[slot];
-        lease.started.into_iter().for_each(|started| _ = self.slow.remove(&(started, lease.fence, slot)));
         let copy = self.send(lease.at, worker, false);
-        (self.leases[copy].twin, self.leases[slot].twin) = (Some(slot), Some(copy));
-        self.leases[slot].copies += 1;
+        self.link(slot, copy);
         self.out.push(Command::Notice(Notice::Backup {
             task: self.id(lease.at),
             slow: self.workers[lease.worker].name.clone(),

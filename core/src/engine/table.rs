@@ -1,5 +1,6 @@
 //! One job's books: a byte of state and five words a task, in columns; no task is an object.
 
+use super::extra::Extra;
 use super::{Counts, JobSpec, JobState, Millis, PreparedJob, TaskState};
 use crate::circuit::{Kind, KindSet};
 use crate::order::POLICIES;
@@ -38,31 +39,6 @@ const STATES: [TaskState; 8] = [
     TaskState::Failed,
     TaskState::Failed,
 ];
-
-/// What only tasks that had trouble have.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Extra {
-    /// Attempts charged, by [`super::retries::charge_index`].
-    pub(crate) attempts: [u8; super::retries::CHARGES],
-    /// Failures charged to nobody in a row, for their backoff.
-    pub(crate) soft: u8,
-    /// Leases of it that were lost while it ran, since the last charge.
-    pub(crate) lost: u8,
-    /// Needs a larger class than its kind's, since it ran out of memory.
-    pub(crate) class: Option<u8>,
-    /// Machines where it failed.
-    pub(crate) nodes: Vec<u32>,
-    /// Not before then.
-    pub(crate) until: Millis,
-    /// The last failure, for people.
-    pub(crate) why: String,
-}
-
-impl Extra {
-    pub(crate) fn charged(&self) -> u32 {
-        self.attempts.iter().map(|n| u32::from(*n)).sum()
-    }
-}
 
 /// What is written down when a proof is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,6 +97,8 @@ pub(crate) struct Job {
     end: Box<[u32]>,
     cpu: Box<[u32]>,
     bytes: Box<[u32]>,
+    /// A bit a task: its proof was seen in the store.
+    seen: Box<[u64]>,
     /// Ready tasks by class and kind: policy key above node number. May hold stale entries.
     ready: Vec<[BinaryHeap<Reverse<u64>>; 5]>,
     /// Ready tasks that avoid some machines: class, key above node.
@@ -167,6 +145,7 @@ impl Job {
             end: column(total),
             cpu: column(total),
             bytes: column(total),
+            seen: vec![0; (total as usize).div_ceil(64)].into(),
             ready: vec![Default::default(); classes],
             picky: BTreeSet::new(),
             extra: BTreeMap::new(),
@@ -204,6 +183,17 @@ impl Job {
 
     pub(crate) fn is_found(&self, node: u32) -> bool {
         self.flags[node as usize] & FOUND != 0
+    }
+
+    /// Whether the operator saw the task's proof in the store.
+    pub(crate) fn is_seen(&self, node: u32) -> bool {
+        self.seen[node as usize / 64] >> (node % 64) & 1 == 1
+    }
+
+    pub(crate) fn set_seen(&mut self, node: u32, seen: bool) {
+        let bit = 1 << (node % 64);
+        let word = &mut self.seen[node as usize / 64];
+        *word = if seen { *word | bit } else { *word & !bit };
     }
 
     pub(crate) fn extra(&self, node: u32) -> Option<&Extra> {
@@ -265,9 +255,9 @@ impl Job {
     /// Moves a task to another state, with counters and heaps.
     pub(crate) fn set_state(&mut self, node: u32, state: TaskState) {
         let (old, kind) = (self.state_of(node), self.kind(node));
-        self.counter(kind, old).into_iter().for_each(|n| *n -= 1);
+        self.counter(kind, old).into_iter().for_each(|n| *n = n.saturating_sub(1));
         self.counter(kind, state).into_iter().for_each(|n| *n += 1);
-        self.open -= u32::from(state == TaskState::Done);
+        self.open = self.open.saturating_sub(u32::from(state == TaskState::Done));
         self.open += u32::from(old == TaskState::Done);
         let flags = &mut self.flags[node as usize];
         *flags = *flags & !STATE | state as u8;
@@ -297,7 +287,10 @@ impl Job {
 
     /// One more child is open.
     pub(crate) fn child_opened(&mut self, node: u32) {
-        self.flags[node as usize] += PENDING_ONE;
+        let flags = &mut self.flags[node as usize];
+        if *flags & PENDING != PENDING {
+            *flags += PENDING_ONE;
+        }
     }
 
     /// Where a task stands in the job's order: key above node number.
@@ -308,7 +301,7 @@ impl Job {
 
     fn push_ready(&mut self, node: u32) {
         let (class, entry) = (self.class(node), self.entry(node));
-        if self.extra(node).is_some_and(|e| !e.nodes.is_empty()) {
+        if self.extra(node).is_some_and(Extra::is_picky) {
             self.picky.insert((class, entry));
             return;
         }
@@ -338,7 +331,7 @@ impl Job {
     /// Whether an entry of a class's heap still speaks of a ready task.
     fn is_listed(&self, node: u32, class: u8) -> bool {
         self.state_of(node) == TaskState::Ready
-            && self.extra(node).is_none_or(|e| e.nodes.is_empty())
+            && self.extra(node).is_none_or(|e| !e.is_picky())
             && self.class(node) == class
     }
 
@@ -391,7 +384,7 @@ impl Job {
                 continue;
             }
             let (class, entry) = (self.class(node), self.entry(node));
-            if self.extra(node).is_some_and(|e| !e.nodes.is_empty()) {
+            if self.extra(node).is_some_and(Extra::is_picky) {
                 self.picky.insert((class, entry));
             } else {
                 entries[usize::from(class)][self.kind(node).index()].push(Reverse(entry));
@@ -469,7 +462,7 @@ impl Job {
 
     /// Bytes this job takes, all in but for its leaves' inputs, divided by its tasks.
     pub(crate) fn bytes_per_task(&self) -> f64 {
-        let columns = 5 * 4 * self.word.len() + self.flags.len() + 32 * self.tree.ids.capacity();
+        let columns = 5 * 4 * self.word.len() + self.flags.len() + 8 * self.seen.len() + 32 * self.tree.ids.capacity();
         let heaps: usize = self.ready.iter().flatten().map(|h| 8 * h.capacity()).sum();
         let shape = 4 * (self.shape().transactions() as usize + 1);
         (columns + heaps + shape + self.tree.index.bytes()) as f64 / f64::from(self.shape().total())

@@ -83,7 +83,7 @@ impl Takers {
             (shape.workers, *of_node) = (shape.workers + 1, *of_node + 1);
             return;
         }
-        (shape.workers, *of_node) = (shape.workers - 1, *of_node - 1);
+        (shape.workers, *of_node) = (shape.workers.saturating_sub(1), of_node.saturating_sub(1));
         if *of_node == 0 {
             shape.nodes.remove(&node);
         }

@@ -113,7 +113,7 @@ impl Engine {
         workers.extend(proven.and_then(|p| self.maker_name(p.maker)).map(str::to_owned));
         Some(TaskView {
             state,
-            attempts: job.extra(node.0).map_or(0, super::table::Extra::charged),
+            attempts: job.extra(node.0).map_or(0, super::Extra::charged),
             waits: self.waits(at),
             workers,
             millis: proven.map(|p| p.millis),
@@ -145,14 +145,14 @@ impl Engine {
             _ => self.waits_for_worker(
                 self.classes[usize::from(job.class(at.node))],
                 self.want(at),
-                extra.map_or(&[], |e| &e.nodes),
+                &extra.map_or(vec![], |e| e.avoided(self.now)),
             ),
         })
     }
 
     fn waits_for_worker(&self, needs: Needs, want: Want<'_>, avoid: &[u32]) -> Waits {
         match () {
-            () if !self.workers.could(needs, want, &[]) && !self.workers.could_later(needs, want) => {
+            () if !self.workers.could(needs, want, &[]) && !self.workers.could_later(needs, want, &[]) => {
                 Waits::NoFittingWorker(needs)
             }
             () if avoid.is_empty() => Waits::Busy(needs),

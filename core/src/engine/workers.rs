@@ -1,6 +1,5 @@
 //! Workers and the indexes by which one is found without looking at all.
 
-use super::retries::FAILURES;
 use super::takers::{Keys, Takers};
 use super::{Gone, Millis, Serves, Session, WorkerSpec, WorkerState};
 use crate::circuit::{Kind, KindSet};
@@ -61,10 +60,12 @@ pub(crate) struct Worker {
     pub(crate) drains: bool,
     /// Its expiry is being waited for.
     pub(crate) armed: bool,
-    /// Charged failures since its last proof; those of leases from before a rest are not counted.
-    pub(crate) failures: u8,
-    /// Failed too often in a row: it takes no leases for a while.
+    /// Too much failed in a row on its machine: it takes no leases for a while.
     pub(crate) rests: bool,
+    /// Much failed on its machine, and nothing was proven there since.
+    pub(crate) on_trial: bool,
+    /// Its leases' codes are made with it.
+    pub(crate) key: [u8; 32],
     /// Nothing goes to it until this fits: see `hold`.
     pub(crate) held_for: Option<Needs>,
     /// When its last lease ended, or it logged in; says something while it has none.
@@ -76,8 +77,8 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn free(&self) -> Needs {
         Needs {
-            cores: self.capacity.cores - self.used.cores,
-            memory_mib: self.capacity.memory_mib - self.used.memory_mib,
+            cores: self.capacity.cores.saturating_sub(self.used.cores),
+            memory_mib: self.capacity.memory_mib.saturating_sub(self.used.memory_mib),
         }
     }
 
@@ -109,9 +110,10 @@ impl Worker {
         self.takes(kind, namespace) && fits(needs, self.capacity)
     }
 
-    /// Whether it failed often, has proven nothing since, and is busy with the one task that it gets to try.
+    /// Whether much failed on its machine, nothing was proven there since, and it is busy with the one task that it gets to
+    /// try.
     pub(crate) fn is_on_probe(&self) -> bool {
-        self.failures >= FAILURES && !self.is_idle()
+        self.on_trial && !self.is_idle()
     }
 
     /// Whether it has no lease.
@@ -155,8 +157,12 @@ pub(crate) struct Workers {
     /// Those that take leases, by the kinds they take and the namespaces they serve, fewest first: mostly there is
     /// one entry, for all.
     takers: Vec<Takers>,
-    /// Workers that failed often and have proven nothing since, resting or not.
+    /// By machine.
+    by_node: HashMap<u32, Vec<u32>>,
+    /// Machines where much failed and nothing was proven since, resting or not.
     on_trial: BTreeSet<u32>,
+    /// Machines that rest.
+    resting: BTreeSet<u32>,
 }
 
 impl Index<u32> for Workers {
@@ -191,8 +197,7 @@ impl Workers {
         &mut self,
         session: Session,
         spec: &WorkerSpec,
-        node: u32,
-        maker: u32,
+        (node, maker, key): (u32, u32, [u8; 32]),
         now: Millis,
     ) -> u32 {
         let worker = Worker {
@@ -213,8 +218,9 @@ impl Workers {
             largest: 0,
             drains: false,
             armed: false,
-            failures: 0,
             rests: false,
+            on_trial: self.on_trial.contains(&node),
+            key,
             held_for: None,
             idle_since: now,
             present: true,
@@ -232,14 +238,21 @@ impl Workers {
         };
         self.by_session.insert(session, index);
         self.by_name.insert(spec.name.clone(), index);
+        self.by_node.entry(node).or_default().push(index);
         index
     }
 
     /// Takes a worker without leases out of the books.
     pub(crate) fn remove(&mut self, index: u32) {
         self[index].present = false;
-        self.on_trial.remove(&index);
         self.reindex(index);
+        let node = self[index].node;
+        if let Some(there) = self.by_node.get_mut(&node) {
+            there.retain(|other| *other != index);
+            if there.is_empty() {
+                self.by_node.remove(&node);
+            }
+        }
         let worker = &mut self.slab[index as usize];
         let name = std::mem::take(&mut worker.name);
         self.by_session.remove(&worker.session);
@@ -338,26 +351,47 @@ impl Workers {
         self.takers_of(kind, namespace).any(|takers| takers.could(needs, avoid))
     }
 
-    /// Whether one that rests could run this when its rest is over. Looks at those on trial.
-    pub(crate) fn could_later(&self, needs: Needs, (kind, namespace): Want<'_>) -> bool {
-        self.on_trial.iter().any(|index| {
+    /// Whether one that rests, on none of these machines, could run this when its rest is over. Looks at all that
+    /// rest.
+    pub(crate) fn could_later(&self, needs: Needs, (kind, namespace): Want<'_>, avoid: &[u32]) -> bool {
+        let nodes = self.resting.iter().filter(|node| !avoid.contains(node));
+        nodes.flat_map(|node| self.on_node(*node)).any(|index| {
             let worker = &self[*index];
             worker.shown_state() == WorkerState::Resting && worker.could_take(needs, kind, namespace)
         })
     }
 
-    /// Machines of workers that failed often and have proven nothing since.
-    pub(crate) fn nodes_on_trial(&self) -> impl Iterator<Item = u32> {
-        self.on_trial.iter().map(|index| self[*index].node)
+    /// Workers of a machine.
+    pub(crate) fn on_node(&self, node: u32) -> &[u32] {
+        self.by_node.get(&node).map_or(&[], Vec::as_slice)
     }
 
-    /// Puts a worker on trial, or takes it from there with nothing counted against it.
-    pub(crate) fn try_out(&mut self, index: u32, on_trial: bool) {
-        if on_trial {
-            self.on_trial.insert(index);
+    /// Machines where much failed and nothing was proven since.
+    pub(crate) fn nodes_on_trial(&self) -> impl Iterator<Item = u32> {
+        self.on_trial.iter().copied()
+    }
+
+    /// Puts a machine on trial, or takes it from there.
+    pub(crate) fn try_out(&mut self, node: u32, on_trial: bool) {
+        let changed = if on_trial { self.on_trial.insert(node) } else { self.on_trial.remove(&node) };
+        if !changed {
+            return;
+        }
+        for index in self.on_node(node).to_vec() {
+            self[index].on_trial = on_trial;
+            self.reindex(index);
+        }
+    }
+
+    /// Workers of a machine take no leases, or do again.
+    pub(crate) fn set_rest(&mut self, node: u32, rests: bool) {
+        if rests {
+            self.resting.insert(node);
         } else {
-            self.on_trial.remove(&index);
-            self[index].failures = 0;
+            self.resting.remove(&node);
+        }
+        for index in self.on_node(node).to_vec() {
+            self[index].rests = rests;
             self.reindex(index);
         }
     }
@@ -368,7 +402,8 @@ impl Workers {
             let worker = &self[*index];
             worker.takes_leases() && worker.is_idle() && !worker.is_held()
         };
-        self.on_trial.iter().copied().filter(ready).collect()
+        let workers = self.on_trial.iter().flat_map(|node| self.on_node(*node));
+        workers.copied().filter(ready).collect()
     }
 
     /// A worker of these takers to queue a lease of this class and kind at: of the smallest capacity of all

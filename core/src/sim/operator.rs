@@ -29,7 +29,7 @@ pub(super) struct Operator {
     unwritten: Vec<Vec<u8>>,
     /// Records that were durable when the last snapshot was taken.
     in_snapshot: usize,
-    /// Tasks whose proofs the engine was told of.
+    /// Tasks whose proofs the engine was told of, and took for true.
     pub(super) told: HashSet<TaskId>,
     /// Nodes counted as done in the journal as it stands.
     counted: HashSet<u32>,
@@ -124,19 +124,16 @@ impl Operator {
     /// Takes an event in.
     pub(super) fn handle(&mut self, now: Millis, event: Event, out: &mut Vec<Command>) {
         let Some(engine) = &mut self.engine else { return };
-        match &event {
-            // Of a session that has ended nothing is heard: that worker is dead to the engine.
-            Event::Completed(session, done) if engine.worker_state(*session).is_some() => {
-                self.told.insert(done.task);
-            }
-            Event::Known(proofs) => self.told.extend(proofs.iter().map(|p| p.task)),
-            _ => {}
-        }
         engine.handle(now, event, out);
     }
 
     /// A record for the journal.
     pub(super) fn persist(&mut self, record: &Record) {
+        if let Record::Done { node, .. } = record
+            && let Some(tree) = self.engine.as_ref().and_then(|engine| engine.prepared_job(JOB))
+        {
+            self.told.insert(tree.ids[*node as usize]);
+        }
         match record {
             Record::Done { node, .. } if !self.counted.insert(*node) => self.double_counted += 1,
             Record::Reopened { node, .. } => _ = self.counted.remove(node),

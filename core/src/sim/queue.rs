@@ -69,6 +69,11 @@ pub(super) enum What {
         operator_life: u32,
         event: Box<Event>,
     },
+    /// The store tells the operator how a proof stands.
+    CheckProof {
+        operator_life: u32,
+        task: TaskId,
+    },
     OperatorUp,
     Segment,
     Tick,

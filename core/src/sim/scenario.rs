@@ -140,7 +140,7 @@ pub struct Outcome {
     /// Of these: made beside another copy that was done first. It had not been when they began.
     pub beside: u32,
     /// Finished proofs made again: begun or leased though the proof was in the store and the
-    /// operator had been told so.
+    /// operator had been told so and believed it.
     pub repeated: u32,
     /// Leases answered by a proof that the worker found in the store.
     pub found: u32,

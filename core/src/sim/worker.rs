@@ -1,7 +1,7 @@
 //! A simulated worker: holds leases, proves, keeps results until they are acknowledged.
 
 use super::scenario::Group;
-use crate::engine::{Assignment, Done, Fence, Held, Millis, Serves, WorkerSpec};
+use crate::engine::{Assignment, Done, Fence, Held, Mac, Millis, Serves, WorkerSpec};
 use crate::profile::Needs;
 
 /// A lease at its worker.
@@ -25,7 +25,7 @@ pub(super) struct Worker {
     /// Cut off until then.
     pub(super) cut_until: Millis,
     pub(super) tasks: Vec<Task>,
-    pub(super) unacknowledged: Vec<Done>,
+    pub(super) unacknowledged: Vec<(Done, Mac)>,
     used: Needs,
 }
 
@@ -101,11 +101,13 @@ impl Worker {
             task: task.assignment.task,
             fence: task.assignment.fence,
             running: task.started.map(|at| now - at),
+            mac: task.assignment.mac,
         });
-        let done = self.unacknowledged.iter().map(|done| Held {
+        let done = self.unacknowledged.iter().map(|(done, mac)| Held {
             task: done.task,
             fence: done.fence,
             running: Some(Millis::from(done.millis)),
+            mac: *mac,
         });
         tasks.chain(done).collect()
     }
@@ -113,6 +115,6 @@ impl Worker {
     /// All leases it has, for its heartbeat.
     pub(super) fn fences(&self) -> Vec<Fence> {
         let tasks = self.tasks.iter().map(|task| task.assignment.fence);
-        tasks.chain(self.unacknowledged.iter().map(|done| done.fence)).collect()
+        tasks.chain(self.unacknowledged.iter().map(|(done, _)| done.fence)).collect()
     }
 }

@@ -6,7 +6,7 @@ use super::rng::{Rng, mix};
 use super::scenario::{Outcome, Scenario};
 use super::worker::{Task, Worker};
 use crate::engine::{
-    Assignment, Command, Done, Event, Fence, JobState, KnownProof, Millis, Notice, Reason, Session,
+    Assignment, Command, Done, Event, Fence, Finding, JobState, KnownProof, Millis, Notice, Reason, Session,
 };
 use crate::ids::TaskId;
 use crate::order::choose;
@@ -14,6 +14,9 @@ use crate::tree::{BadShape, NodeId, Shape};
 use std::collections::HashMap;
 
 mod faults;
+
+/// Looking at a proof takes so long.
+const PROOF_CHECK_MILLIS: Millis = 5;
 
 /// Checking the root proof takes so long.
 const ROOT_CHECK_MILLIS: Millis = 20;
@@ -162,6 +165,13 @@ impl<'a> World<'a> {
                     self.tell(*event);
                 }
             }
+            What::CheckProof { operator_life, task } => {
+                if self.operator_life == operator_life {
+                    let found = self.store.get(&task).cloned();
+                    let finding = found.map_or(Finding::Missing, Finding::Valid);
+                    self.tell(Event::ProofChecked { task, finding });
+                }
+            }
             What::OperatorUp => self.operator_up(),
             What::Segment => {
                 self.operator.write_segment();
@@ -220,6 +230,10 @@ impl<'a> World<'a> {
                 let found = root.is_some_and(|id| self.store.contains_key(&id));
                 let result = if found { Ok(()) } else { Err("no root proof in the store".to_owned()) };
                 self.later(ROOT_CHECK_MILLIS, Event::RootChecked(job, result));
+            }
+            Command::CheckProof { task, .. } => {
+                // As it is when the store answers.
+                self.queue.add(self.now + PROOF_CHECK_MILLIS, What::CheckProof { operator_life: self.operator_life, task });
             }
             Command::JobEnded(_, state) => {
                 self.trace(3, u64::from(state == JobState::Complete));
@@ -307,7 +321,7 @@ impl<'a> World<'a> {
                 let task = machine.remove(fence);
                 self.stopped(task);
             }
-            Down::Acknowledge(fence) => machine.unacknowledged.retain(|done| done.fence != fence),
+            Down::Acknowledge(fence) => machine.unacknowledged.retain(|(done, _)| done.fence != fence),
         }
         self.start_tasks(worker);
     }
@@ -378,7 +392,7 @@ impl<'a> World<'a> {
     fn done(&mut self, worker: usize, assignment: &Assignment, millis: u32, found: bool) {
         let (task, fence) = (assignment.task, assignment.fence);
         let done = Done { task, fence, millis, cpu_millis: millis, peak_mib: 0, proof_bytes: 1, found };
-        self.workers[worker].unacknowledged.push(done);
+        self.workers[worker].unacknowledged.push((done, assignment.mac));
         self.report(worker, Up::Done(done));
     }
 
@@ -407,7 +421,7 @@ impl<'a> World<'a> {
         self.links.insert(self.sessions, worker);
         let (held, results) = (machine.held(self.now), machine.unacknowledged.clone());
         self.report(worker, Up::Login(held));
-        for done in results {
+        for (done, _) in results {
             self.report(worker, Up::Done(done));
         }
     }

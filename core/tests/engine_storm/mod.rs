@@ -56,6 +56,8 @@ pub struct Storm {
     next_session: u64,
     /// Proofs in the store, with their makers.
     store: BTreeMap<TaskId, String>,
+    /// Proofs that the operator is to look at.
+    looks: Vec<TaskId>,
     trace: blake3::Hasher,
     pub jobs: Vec<u32>,
     snapshot: Option<(Vec<u8>, usize)>,
@@ -115,6 +117,7 @@ impl Storm {
             bodies,
             next_session: 1,
             store: BTreeMap::new(),
+            looks: vec![],
             trace: blake3::Hasher::new(),
             jobs,
             snapshot: None,
@@ -149,6 +152,7 @@ impl Storm {
                     self.on(Event::RootChecked(job, if bad { Err("bad".into()) } else { Ok(()) }));
                 }
                 Command::Quarantine { task, .. } => _ = self.store.remove(&task),
+                Command::CheckProof { task, .. } => self.looks.push(task),
                 _ => {}
             }
         }
@@ -186,7 +190,7 @@ impl Storm {
         (body.session, body.drains) = (Some(session), false);
         let held = |(lease, since): &(Assignment, Millis)| {
             let running = if lease.fence.0.is_multiple_of(3) { None } else { Some(now.saturating_sub(*since)) };
-            Held { task: lease.task, fence: lease.fence, running }
+            crate::engine_world::held(lease, running)
         };
         let held = body.leases.iter().map(held).collect();
         let worker = worker(&body.name, &body.node, body.capacity.unwrap(), body.prefetch);
@@ -287,6 +291,26 @@ impl Storm {
             if self.faults && self.dice.chance(30) {
                 return;
             }
+        }
+    }
+
+    /// The operator sees some of the proofs that it is to look at; now and then it never does.
+    fn look(&mut self) {
+        for task in std::mem::take(&mut self.looks) {
+            if self.dice.chance(30) {
+                self.looks.push(task);
+                continue;
+            }
+            let known = |worker: &String| proof_of(task, worker);
+            let finding = match (self.store.get(&task), self.dice.below(if self.faults { 8 } else { 1 })) {
+                (_, 7) => continue,
+                (_, 6) => Finding::Unknown("away".into()),
+                (None, _) => Finding::Missing,
+                (Some(_), 5) => Finding::Bad("torn".into()),
+                (Some(worker), 4) => Finding::Present(known(worker)),
+                (Some(worker), _) => Finding::Valid(known(worker)),
+            };
+            self.on(Event::ProofChecked { task, finding });
         }
     }
 
@@ -427,6 +451,7 @@ impl Storm {
         assert_same(&engine, &self.world.restored(bytes.as_deref(), &again), &self.jobs);
         self.world.engine = engine;
         self.world.journal = journal;
+        self.looks.clear();
         self.count("restart");
         self.bodies.iter_mut().for_each(|body| {
             body.session = None;
@@ -447,6 +472,7 @@ impl Storm {
     fn step(&mut self) {
         self.world.now += 50 + self.dice.below(2_000);
         self.on(Event::Tick);
+        self.look();
         if self.faults && self.dice.chance(8) {
             self.fault();
         }

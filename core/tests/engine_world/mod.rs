@@ -123,6 +123,11 @@ impl World {
         })
     }
 
+    /// The operator has looked at a proof.
+    pub fn checked(&mut self, task: TaskId, finding: Finding) -> Vec<Command> {
+        self.on(Event::ProofChecked { task, finding })
+    }
+
     pub fn state(&self, job: u32) -> JobState {
         self.engine.job(JobId(job)).unwrap().state
     }
@@ -151,6 +156,25 @@ pub fn flat_config() -> Config {
 
 pub fn done(task: TaskId, fence: Fence) -> Done {
     Done { task, fence, millis: 1_000, cpu_millis: 8_000, peak_mib: 0, proof_bytes: 30_000, found: false }
+}
+
+/// A lease as its worker names it when it comes back.
+pub fn held(lease: &Assignment, running: Option<Millis>) -> Held {
+    Held { task: lease.task, fence: lease.fence, running, mac: lease.mac }
+}
+
+/// Proofs that the operator is to look at.
+pub fn checks(commands: &[Command]) -> Vec<TaskId> {
+    let check = |c: &Command| match c {
+        Command::CheckProof { task, .. } => Some(*task),
+        _ => None,
+    };
+    commands.iter().filter_map(check).collect()
+}
+
+/// A proof as its header has it.
+pub fn proof_of(task: TaskId, worker: &str) -> KnownProof {
+    KnownProof { task, worker: worker.into(), millis: 1_000, cpu_millis: 8_000, proof_bytes: 30_000 }
 }
 
 pub fn assigned(commands: &[Command]) -> Vec<(u64, Assignment)> {

@@ -30,6 +30,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+/// Of the proofs that workers report, so many a second are looked for in the store at once.
+const SPOT_CHECKS: u32 = 100;
+
 /// What makes proofs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum BackendName {
@@ -365,6 +368,7 @@ fn options(
         // several heartbeats must be lost before a lease is
         options.heartbeat = options.heartbeat.min(lease / 5);
     }
+    options.engine.spot_checks = SPOT_CHECKS;
     if let Some(max_attempts) = plan.max_attempts {
         options.engine.max_attempts = max_attempts;
     }

@@ -1,7 +1,7 @@
 //! Who may log in, and whether a hello is one this dispatcher can work with.
 
 use arborist_core::circuit::KindSet;
-use arborist_core::engine::{Fence, Held, Serves, WorkerSpec};
+use arborist_core::engine::{Fence, Held, Mac, Serves, WorkerSpec};
 use arborist_core::ids::TaskId;
 use arborist_core::profile::Needs;
 use arborist_core::system::ProofSystem;
@@ -235,6 +235,8 @@ fn held(held: &arborist_core::wire::Held) -> Option<Held> {
         task: TaskId::from_slice(&held.task)?,
         fence: Fence(held.fence),
         running: (held.running_millis > 0).then_some(held.running_millis.into()),
+        // one of another length is nobody's
+        mac: Mac(held.mac.as_slice().try_into().unwrap_or_default()),
     })
 }
 

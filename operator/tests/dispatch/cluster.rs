@@ -140,7 +140,7 @@ fn a_worker_that_was_told_to_leave_is_leaving_also_when_it_comes_back() {
     // one that is busy, and is drained as its pod is being deleted, keeps what it has and gets nothing else
     lab.dispatcher.drain("w");
     drop(fresh);
-    let held = Held { task: lease.task.clone(), fence: lease.fence, running_millis: 5 };
+    let held = Held { task: lease.task.clone(), fence: lease.fence, running_millis: 5, mac: lease.mac.clone() };
     let mut back = Worker::login(&lab.dispatcher, Hello { held: vec![held], ..hello("w") });
     assert!(back.leases_by_now(&[lease.fence]).is_empty());
     back.prove(&lab, &lease);
@@ -242,6 +242,7 @@ fn a_worker_whose_pod_is_being_deleted_finishes_what_it_has_under_the_next_leade
             task: lease.task.clone(),
             fence: lease.fence,
             running_millis,
+            mac: lease.mac.clone(),
         };
         let all = vec![held(&leases[0], 9), held(&leases[1], 0), held(&leases[2], 0)];
         let mut worker = Worker::login(&lab.dispatcher, hello(all, says, token));

@@ -16,21 +16,21 @@ fn fences(frame: &FromWorker) -> Vec<u64> {
 #[test]
 fn a_fence_is_taken_once_until_its_result_is_acknowledged() {
     let book = Book::default();
-    assert!(book.add(1, task(1)).is_some());
-    assert!(book.add(1, task(1)).is_none());
+    assert!(book.add(1, task(1), &[]).is_some());
+    assert!(book.add(1, task(1), &[]).is_none());
     assert!(book.finish(done(1)));
-    assert!(book.add(1, task(1)).is_none());
+    assert!(book.add(1, task(1), &[]).is_none());
     let seq = book.next_frame(false).unwrap().seq;
-    assert!(book.add(1, task(1)).is_none());
+    assert!(book.add(1, task(1), &[]).is_none());
     book.acknowledge(seq);
-    assert!(book.add(1, task(1)).is_some());
+    assert!(book.add(1, task(1), &[]).is_some());
 }
 
 #[test]
 fn results_are_kept_until_acknowledged_and_said_again_in_order() {
     let book = Book::default();
     for fence in 1..=3 {
-        book.add(fence, task(fence as u8));
+        book.add(fence, task(fence as u8), &[]);
     }
     book.finish(done(1));
     assert_eq!(book.next_frame(false).unwrap().seq, 1);
@@ -52,8 +52,8 @@ fn results_are_kept_until_acknowledged_and_said_again_in_order() {
 #[test]
 fn revoked_leases_are_stopped_but_a_stored_proof_is_reported() {
     let book = Book::default();
-    let stop = book.add(1, task(1)).unwrap();
-    book.add(2, task(2));
+    let stop = book.add(1, task(1), &[]).unwrap();
+    book.add(2, task(2), &[]);
     book.finish(done(2));
     book.revoke(&[1, 2, 9]);
     assert_eq!(fences(&book.next_frame(false).unwrap()), [2]);
@@ -67,7 +67,7 @@ fn revoked_leases_are_stopped_but_a_stored_proof_is_reported() {
 fn a_heartbeat_names_queued_running_and_unsaid_leases() {
     let book = Book::default();
     for fence in 1..=3 {
-        book.add(fence, task(1));
+        book.add(fence, task(1), &[]);
     }
     book.start(2, Instant::now());
     book.finish(done(3));
@@ -81,7 +81,7 @@ fn many_results_are_spread_over_frames_and_the_rest_is_in_the_heartbeat() {
     let book = Book::default();
     let count = MAX_RESULTS_PER_FRAME as u64 + 7;
     for fence in 1..=count {
-        book.add(fence, task(1));
+        book.add(fence, task(1), &[]);
         let text = "x".repeat(5_000);
         book.finish(Outcome::failed(fence, task(1), Reason::Error, &text, Some(task(2))));
     }
@@ -102,11 +102,11 @@ fn prost_len(frame: &FromWorker) -> usize {
 fn draining_hands_back_what_was_not_started_and_what_comes_late() {
     let book = Book::default();
     let now = Instant::now();
-    let running = book.add(1, task(1)).unwrap();
-    let queued = book.add(2, task(2)).unwrap();
+    let running = book.add(1, task(1), &[]).unwrap();
+    let queued = book.add(2, task(2), &[]).unwrap();
     book.start(1, now);
     book.drain();
-    assert!(book.add(3, task(3)).is_none());
+    assert!(book.add(3, task(3), &[]).is_none());
     assert!(queued.token.is_cancelled() && !running.token.is_cancelled());
     let frame = book.next_frame(false).unwrap();
     assert!(frame.draining.is_some());
@@ -126,18 +126,37 @@ fn draining_hands_back_what_was_not_started_and_what_comes_late() {
 fn running_time_is_told_and_zero_means_not_started() {
     let book = Book::default();
     let now = Instant::now();
-    book.add(1, task(1));
-    book.add(2, task(2));
+    book.add(1, task(1), &[]);
+    book.add(2, task(2), &[]);
     book.start(2, now);
     let held = book.held(now + Duration::from_millis(1500));
     let told: Vec<(u64, u32)> = held.iter().map(|h| (h.fence, h.running_millis)).collect();
     assert_eq!(told, [(1, 0), (2, 1500)]);
 }
 
+#[test]
+fn what_came_with_a_lease_is_shown_until_its_result_is_acknowledged() {
+    let book = Book::default();
+    let now = Instant::now();
+    for fence in 1..=3 {
+        book.add(fence, task(1), &[fence as u8; 16]);
+    }
+    book.finish(done(1));
+    book.next_frame(false);
+    book.finish(done(2));
+    let macs = || book.held(now).into_iter().map(|held| (held.fence, held.mac[0])).collect::<Vec<_>>();
+    assert_eq!(macs(), [(3, 3), (1, 1), (2, 2)]);
+    book.acknowledge(1);
+    assert_eq!(macs(), [(3, 3), (2, 2)]);
+    book.revoke(&[3]);
+    assert_eq!(macs(), [(2, 2)]);
+    assert_eq!(book.state().macs.len(), 1, "nothing else is kept");
+}
+
 #[tokio::test]
 async fn all_said_waits_for_the_last_acknowledgement() {
     let book = Book::default();
-    book.add(1, task(1));
+    book.add(1, task(1), &[]);
     let waiting = book.all_said();
     tokio::pin!(waiting);
     assert!(futures::poll!(&mut waiting).is_pending());

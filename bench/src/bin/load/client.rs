@@ -21,6 +21,9 @@ pub fn tls(ca: &Path) -> Result<Arc<ClientConfig>> {
     Ok(Arc::new(config))
 }
 
+/// A result, with the code that came with its lease.
+pub type Reported = (Completed, Vec<u8>);
+
 pub struct Client {
     pub socket: TcpStream,
     tls: ClientConnection,
@@ -28,7 +31,7 @@ pub struct Client {
     pub welcomed: bool,
     pub seq: u64,
     /// Results that were sent and not acknowledged, by the frame they went with.
-    pub unacknowledged: VecDeque<(u64, Completed)>,
+    pub unacknowledged: VecDeque<(u64, Reported)>,
 }
 
 impl Client {
@@ -39,10 +42,11 @@ impl Client {
     }
 
     pub fn hello(&mut self, name: String, token: &str, leases: u32) -> Result<()> {
-        let held = self.unacknowledged.iter().map(|(_, done)| Held {
+        let held = self.unacknowledged.iter().map(|(_, (done, mac))| Held {
             task: done.task.clone(),
             fence: done.fence,
             running_millis: 1,
+            mac: mac.clone(),
         });
         let hello = Hello {
             protocol: PROTOCOL,
@@ -64,12 +68,13 @@ impl Client {
         self.queue(&FromWorker { hello: Some(hello), ..Default::default() })
     }
 
-    pub fn report(&mut self, completed: Vec<Completed>, keep: bool) -> Result<()> {
+    pub fn report(&mut self, reported: Vec<Reported>, keep: bool) -> Result<()> {
         self.seq += 1;
         if keep {
             let seq = self.seq;
-            self.unacknowledged.extend(completed.iter().map(|c| (seq, c.clone())));
+            self.unacknowledged.extend(reported.iter().map(|r| (seq, r.clone())));
         }
+        let completed = reported.into_iter().map(|(completed, _)| completed).collect();
         self.queue(&FromWorker { seq: self.seq, completed, ..Default::default() })?;
         self.flush()
     }

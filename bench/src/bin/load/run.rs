@@ -1,7 +1,7 @@
 //! One thread: its workers, their leases, and when they are answered.
 
 use crate::Shared;
-use crate::client::Client;
+use crate::client::{Client, Reported};
 use crate::stats::Stats;
 use anyhow::{Context, Result, bail};
 use arborist_core::circuit::{Circuit, Kind};
@@ -30,7 +30,7 @@ struct Slot {
     held: Vec<u64>,
     retry_at: Instant,
     /// Results kept over a reconnect.
-    kept: Vec<Completed>,
+    kept: Vec<Reported>,
     last_result: Option<Instant>,
     last_sent: Instant,
 }
@@ -194,7 +194,7 @@ impl Thread<'_> {
             }
         }
         while client.unacknowledged.front().is_some_and(|(seq, _)| *seq <= message.ack && message.ack > 0) {
-            let (_, done) = client.unacknowledged.pop_front().context("just seen")?;
+            let (_, (done, _)) = client.unacknowledged.pop_front().context("just seen")?;
             self.acknowledged.insert(done.task);
         }
         self.stats.revoked += message.revoked.len() as u64;
@@ -268,7 +268,7 @@ impl Thread<'_> {
         &mut self,
         index: usize,
         client: &mut Client,
-        done: Vec<Completed>,
+        done: Vec<Reported>,
         now: Instant,
     ) -> Result<()> {
         let count = done.len() as u64;
@@ -283,14 +283,14 @@ impl Thread<'_> {
         Ok(())
     }
 
-    fn prove(&mut self, index: usize, lease: &Lease) -> Result<Completed> {
+    fn prove(&mut self, index: usize, lease: &Lease) -> Result<Reported> {
         let mut found = false;
         if let Some(folder) = &self.shared.args.proofs {
             found = !put_proof(folder, &format!("{}-{index}", self.part), lease, &self.key)?;
             self.stats.made += u64::from(!found);
             self.stats.found += u64::from(found);
         }
-        Ok(Completed {
+        let completed = Completed {
             fence: lease.fence,
             task: lease.task.clone(),
             millis: 1,
@@ -298,7 +298,8 @@ impl Thread<'_> {
             peak_mib: 1,
             proof_bytes: 200,
             found,
-        })
+        };
+        Ok((completed, lease.mac.clone()))
     }
 
     fn exponential(&mut self, mean: f64) -> f64 {

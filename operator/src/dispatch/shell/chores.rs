@@ -5,9 +5,10 @@ use super::roots::RootProblem;
 use super::{Inner, Progress};
 use crate::dispatch::net::SendBuffers;
 use arborist_artifacts::with_retry;
-use arborist_core::engine::{Event, JobId, JobState, Notice};
+use arborist_core::engine::{Depth, Event, JobId, JobState, Notice};
 use arborist_core::ids::TaskId;
 use arborist_core::proof_object::proof_key;
+use arborist_core::tree::NodeId;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -21,8 +22,12 @@ const AGAIN: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) enum Chore {
     CheckRoot(JobId),
-    /// A worker found the proof in the store: its header says who made it.
-    FindMaker(TaskId),
+    CheckProof {
+        job: JobId,
+        node: NodeId,
+        task: TaskId,
+        depth: Depth,
+    },
     Quarantine {
         task: TaskId,
         worker: Option<String>,
@@ -43,7 +48,9 @@ impl Inner {
             match chore {
                 None => return,
                 Some(Chore::CheckRoot(job)) => self.spawn(self.clone().check_root(job)),
-                Some(Chore::FindMaker(task)) => self.find_maker(&task).await,
+                Some(Chore::CheckProof { job, node, task, depth }) => {
+                    self.spawn(self.clone().check_proof(job, node, task, depth));
+                }
                 Some(Chore::Quarantine { task, worker, text }) => {
                     self.spawn(self.clone().quarantine(task, worker, text));
                 }
@@ -100,17 +107,6 @@ impl Inner {
         }
         // nobody may be listening
         let _ = self.progress.send(Progress::Notice(notice));
-    }
-
-    /// Best effort: without it the task is done all the same, by nobody in particular.
-    async fn find_maker(&self, task: &TaskId) {
-        match lookup::known(&self.store, task).await {
-            Ok(Some(proof)) => self.room.drive(&mut SendBuffers::default(), |core, now| {
-                core.event(now, Event::Known(vec![proof]));
-            }),
-            Ok(None) => {}
-            Err(error) => tracing::info!(%task, %error, "who made a proof is not known"),
-        }
     }
 
     async fn quarantine(self: Arc<Self>, task: TaskId, worker: Option<String>, text: String) {

@@ -208,19 +208,19 @@ impl EngineRoom {
                 if let Record::Charged { reason, .. } = &record {
                     self.metrics.charges.with_label_values(&[reason_label(reason)]).inc();
                 }
-                if let Record::Done { job, node, found, maker, .. } = &record
+                if let Record::Done { job, node, found, .. } = &record
                     && let Some(tree) = core.engine.prepared_job(*job)
                 {
                     let counts = if *found { &mut rest.found } else { &mut rest.made };
                     counts[tree.shape.kind(NodeId(*node)).index()] += 1;
-                    if *maker == Record::NOBODY {
-                        rest.chores.push(Chore::FindMaker(tree.ids[*node as usize]));
-                    }
                 }
                 core.records.push(record.encode());
             }
             Command::Amend(record) => core.records.push(record.encode()),
             Command::CheckRoot(job) => rest.chores.push(Chore::CheckRoot(job)),
+            Command::CheckProof { job, node, task, depth } => {
+                rest.chores.push(Chore::CheckProof { job, node, task, depth });
+            }
             Command::Quarantine { task, worker, text } => {
                 // One chore a task: a second one could move away the good proof that came since.
                 if let Entry::Vacant(free) = core.held_back.entry(task) {

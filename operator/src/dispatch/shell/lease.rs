@@ -32,11 +32,12 @@ pub(super) fn fill(job: &PreparedJob, statements: Option<&Statements>, given: &A
         memory_mib: given.needs.memory_mib,
         limit_millis: given.limit.try_into().unwrap_or(u32::MAX),
         seed: seed(&given.task.0),
+        mac: given.mac.0.to_vec(),
     }
 }
 
 /// What a node's proof has to state. Every node of the shape stands in the statements of its block.
-fn stated(statements: &Statements, shape: &Shape, node: NodeId) -> PublicInputs {
+pub(super) fn stated(statements: &Statements, shape: &Shape, node: NodeId) -> PublicInputs {
     let inputs = match shape.node(node) {
         Node::Vm { tx, call } => statements.vm(tx as usize, call.into()),
         Node::Kernel { tx, position } => statements.kernel(tx as usize, position),

@@ -1,6 +1,7 @@
 //! The shell around the engine: it starts, restores, answers and stops.
 
 mod access;
+mod checks;
 mod chores;
 mod clock;
 mod cluster;
@@ -70,9 +71,9 @@ pub struct Options {
     pub store_url: String,
     /// Checks tokens.
     pub login: Arc<dyn Login>,
-    /// Checks root proofs.
+    /// Checks root proofs, and others that workers complain about.
     pub roots: Arc<dyn RootVerifier>,
-    /// The engine's settings, with the circuit profile; `lease` and `first_fence` are set at the start.
+    /// The engine's settings, with the circuit profile; `lease`, `first_fence` and `lease_key` are set at the start.
     pub engine: Config,
     /// How often workers say that they are alive.
     pub heartbeat: Duration,
@@ -223,6 +224,8 @@ struct Inner {
     reorder: Notify,
     /// The parts that have to go on.
     watchdog: Watchdog,
+    /// Turns at verifying proofs that workers spoke of.
+    verifying: Arc<tokio::sync::Semaphore>,
     /// Says which root proofs stay though their trees are deleted.
     named: Mutex<Option<Arc<NamedRoots>>>,
 }

@@ -19,24 +19,25 @@ use std::time::{Duration, Instant};
 /// How long a store that does not answer is asked again.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a root's proof has to be.
+/// What a proof has to be.
 #[derive(Debug, Clone)]
-pub(super) struct WantedRoot {
-    task: TaskId,
-    circuit: Circuit,
+pub(super) struct WantedProof {
+    pub task: TaskId,
+    pub circuit: Circuit,
     /// What it has to state; `None` in a job without statements.
-    states: Option<PublicInputs>,
+    pub states: Option<PublicInputs>,
 }
 
-impl WantedRoot {
+impl WantedProof {
+    /// Of a job's root.
     fn of(job: &PreparedJob, statements: Option<&Statements>) -> Option<Self> {
         let root = job.shape.root();
         let task = *job.ids.get(root.index())?;
         Some(Self { task, circuit: job.shape.circuit(root), states: statements.map(Statements::root) })
     }
 
-    /// Everything about a root's object that needs no backend.
-    fn open(&self, object: &[u8]) -> Result<ProofObject, RootProblem> {
+    /// Everything about a proof's object that needs no backend.
+    pub fn open(&self, object: &[u8]) -> Result<ProofObject, RootProblem> {
         let bad = |text: String| Err(RootProblem::Bad(text));
         match ProofObject::open(&self.task, object) {
             Err(error) => bad(error.to_string()),
@@ -87,10 +88,10 @@ impl Dispatcher {
 }
 
 impl Inner {
-    fn wanted_root(&self, id: JobId) -> Result<WantedRoot, RootProblem> {
+    fn wanted_root(&self, id: JobId) -> Result<WantedProof, RootProblem> {
         let wanted = self.room.look(|core| {
             let statements = core.jobs.get(&id).and_then(|entry| entry.statements.clone());
-            WantedRoot::of(core.engine.prepared_job(id)?, statements.as_deref())
+            WantedProof::of(core.engine.prepared_job(id)?, statements.as_deref())
         });
         wanted.ok_or_else(|| RootProblem::Bad("the job is not in the books any more".into()))
     }
@@ -100,7 +101,7 @@ impl Inner {
         self.verify_stored(self.wanted_root(id)?).await
     }
 
-    async fn verify_stored(&self, wanted: WantedRoot) -> Result<(), RootProblem> {
+    async fn verify_stored(&self, wanted: WantedProof) -> Result<(), RootProblem> {
         let object = with_retry(PATIENCE, || self.store.get_proof(&wanted.task)).await;
         let object = object.map_err(|error| match error {
             StoreError::TooLarge { .. } | StoreError::Corrupt { .. } => RootProblem::Bad(error.to_string()),
@@ -109,7 +110,7 @@ impl Inner {
         self.verify(wanted, object.ok_or(RootProblem::Missing)?).await
     }
 
-    async fn verify(&self, wanted: WantedRoot, object: Bytes) -> Result<(), RootProblem> {
+    async fn verify(&self, wanted: WantedProof, object: Bytes) -> Result<(), RootProblem> {
         let roots = self.options.roots.clone();
         let check = tokio::task::spawn_blocking(move || {
             let opened = wanted.open(&object)?;
@@ -128,7 +129,7 @@ impl Inner {
     pub(super) async fn recheck(&self, id: JobId, built: Built) -> Result<(), SubmitError> {
         let began = Instant::now();
         let _one_at_a_time = self.rechecking.lock().await;
-        let wanted = WantedRoot::of(&built.job, built.statements.as_deref());
+        let wanted = WantedProof::of(&built.job, built.statements.as_deref());
         let Some(wanted) = wanted.filter(|_| self.is_complete(id)) else { return Ok(()) };
         let why = match self.verify_stored(wanted.clone()).await {
             Ok(()) => return Ok(()),

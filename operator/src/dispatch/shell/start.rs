@@ -111,7 +111,7 @@ impl Dispatcher {
         let epoch = recovered.epoch;
         let records = recovered.records.len();
         let clock = Clock::new();
-        let restored = restore(&options, &store, recovered, clock.clone()).await?;
+        let restored = restore(&options, &key, &store, recovered, clock.clone()).await?;
         let handle = journal.start();
         let (chores_in, chores) = mpsc::unbounded_channel();
         let inner = Arc::new(build(
@@ -204,12 +204,14 @@ fn build(
         rechecking: tokio::sync::Mutex::new(()),
         reorder: Notify::new(),
         watchdog: Watchdog::default(),
+        verifying: Arc::new(tokio::sync::Semaphore::new(super::checks::VERIFIED_AT_ONCE)),
         named: Mutex::new(None),
     }
 }
 
 async fn restore(
     options: &Options,
+    key: &OperatorKey,
     store: &ArtifactStore,
     recovered: Recovered,
     clock: Clock,
@@ -218,6 +220,8 @@ async fn restore(
         lease: options.lease.as_millis() as u64,
         // above all fences of earlier epochs, whatever the journal's lost tail said
         first_fence: Fence(recovered.epoch << 32),
+        // the next operator has the same key, so it knows which leases were given to whom
+        lease_key: key.lease(),
         ..options.engine.clone()
     };
     let (store, runtime, profile) = (store.clone(), Handle::current(), config.profile.clone());

@@ -1,0 +1,102 @@
+//! What only tasks that had trouble have: attempts, and the machines where they failed.
+
+use super::Millis;
+use super::retries::CHARGES;
+
+/// That a machine had a task fail, for one reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Word {
+    /// The reason, by [`super::retries::charge_index`].
+    pub(crate) index: u8,
+    /// The machine.
+    pub(crate) node: u32,
+    pub(crate) times: u8,
+}
+
+/// Machines remembered of one task, by reason and at all.
+const MOST_WORDS: usize = 64;
+
+/// What only tasks that had trouble have.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Extra {
+    /// Attempts charged, by [`super::retries::charge_index`].
+    pub(crate) attempts: [u8; CHARGES],
+    /// Failures charged to nobody in a row, for their backoff.
+    pub(crate) soft: u8,
+    /// Leases of it that were lost while it ran, since the last charge.
+    pub(crate) lost: u8,
+    /// Needs a larger class than its kind's, since it ran out of memory.
+    pub(crate) class: Option<u8>,
+    /// Machines where it failed.
+    pub(crate) nodes: Vec<u32>,
+    /// Machines that it does not go to before then.
+    pub(crate) spared: Vec<(u32, Millis)>,
+    /// Which machines had it fail, and for what.
+    pub(crate) words: Vec<Word>,
+    /// Tried no more until it is renewed.
+    pub(crate) given_up: bool,
+    /// Not before then.
+    pub(crate) until: Millis,
+    /// The last failure, for people: some words.
+    pub(crate) why: String,
+}
+
+impl Extra {
+    pub(crate) fn charged(&self) -> u32 {
+        self.attempts.iter().map(|n| u32::from(*n)).sum()
+    }
+
+    /// Whether some machines are avoided, or were.
+    pub(crate) fn is_picky(&self) -> bool {
+        !self.nodes.is_empty() || !self.spared.is_empty()
+    }
+
+    /// Machines that it does not go to now.
+    pub(crate) fn avoided(&self, now: Millis) -> Vec<u32> {
+        let spared = self.spared.iter().filter(|(_, until)| *until > now).map(|(node, _)| *node);
+        self.nodes.iter().copied().chain(spared).collect()
+    }
+
+    /// It failed on this machine, so it goes to others first.
+    pub(crate) fn avoid(&mut self, node: u32) {
+        if !self.nodes.contains(&node) {
+            if self.nodes.len() >= MOST_WORDS {
+                self.nodes.remove(0);
+            }
+            self.nodes.push(node);
+        }
+    }
+
+    /// It does not go to this machine for a while.
+    pub(crate) fn spare(&mut self, node: u32, until: Millis) {
+        self.spared.retain(|(spared, _)| *spared != node);
+        if self.spared.len() >= MOST_WORDS {
+            self.spared.remove(0);
+        }
+        self.spared.push((node, until));
+    }
+
+    /// Notes that it failed on a machine for a reason; how often by now.
+    pub(crate) fn said(&mut self, index: usize, node: u32) -> u8 {
+        let index = index as u8;
+        let known = self.words.iter().position(|w| (w.index, w.node) == (index, node));
+        let place = known.unwrap_or_else(|| {
+            if self.words.len() >= MOST_WORDS {
+                self.words.remove(0);
+            }
+            self.words.push(Word { index, node, times: 0 });
+            self.words.len() - 1
+        });
+        self.words[place].times = self.words[place].times.saturating_add(1);
+        self.words[place].times
+    }
+
+    /// How many machines said so; of all reasons if none is given.
+    pub(crate) fn machines(&self, index: Option<usize>) -> usize {
+        let of = |word: &&Word| index.is_none_or(|index| usize::from(word.index) == index);
+        let mut nodes: Vec<u32> = self.words.iter().filter(of).map(|word| word.node).collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        nodes.len()
+    }
+}
