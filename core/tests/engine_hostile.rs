@@ -130,11 +130,8 @@ impl Field {
     fn log_in(&mut self, n: usize) {
         self.sessions += 1;
         let (session, now) = (self.sessions, self.world.now);
-        let mut named: Vec<Held> = self.bodies[n]
-            .leases
-            .iter()
-            .map(|(lease, began, _)| held(lease, Some(now - began)))
-            .collect();
+        let mut named: Vec<Held> =
+            self.bodies[n].leases.iter().map(|(lease, began, _)| held(lease, Some(now - began))).collect();
         if self.bodies[n].hostile {
             for _ in 0..self.rng.between(0, 6) {
                 named.push(self.forged());
@@ -170,7 +167,8 @@ impl Field {
             reason,
             text: "honest".into(),
         };
-        let completed = |found| Event::Completed(Session(session), Done { found, ..done(lease.task, lease.fence) });
+        let completed =
+            |found| Event::Completed(Session(session), Done { found, ..done(lease.task, lease.fence) });
         let event = match self.wrong_child(&lease) {
             _ if self.rng.chance(0.01) => failed(Reason::Error),
             _ if self.rng.chance(0.01) => failed(Reason::StoreUnavailable),
@@ -213,7 +211,8 @@ impl Field {
             return self.on(Event::Completed(Session(session), done(task, fence)));
         }
         if self.rng.chance(0.3) {
-            let mut fences: Vec<Fence> = self.bodies[n].leases.iter().map(|(lease, ..)| lease.fence).collect();
+            let mut fences: Vec<Fence> =
+                self.bodies[n].leases.iter().map(|(lease, ..)| lease.fence).collect();
             fences.push(fence);
             return self.on(Event::Heartbeat(Session(session), fences));
         }

@@ -305,7 +305,12 @@ fn what_is_held_of_a_finished_or_unknown_task_is_revoked() {
     world.submit(spec(1, &[1, 1], 1));
     let lease = assigned(&world.join(1, SMALL, 0))[0].1;
     world.complete(1, &lease);
-    let strange = Held { task: arborist_core::ids::TaskId([9; 32]), fence: Fence(5_000_000), running: None, mac: Mac::default() };
+    let strange = Held {
+        task: arborist_core::ids::TaskId([9; 32]),
+        fence: Fence(5_000_000),
+        running: None,
+        mac: Mac::default(),
+    };
     let commands = rejoin(&mut world, 2, 7, 0, vec![held(&lease, Some(1)), strange]);
     assert_eq!(revoked(&commands), [(2, lease.fence), (2, strange.fence)]);
 }

@@ -73,7 +73,8 @@ fn one_machine_that_runs_out_of_memory_does_not_enlarge_a_whole_block() {
 
 #[test]
 fn the_only_machine_is_believed_after_all_attempts() {
-    let mut world = World::new(Config { max_attempts: 3, ..Config::new(Profile::rfp()).with_larger_classes() });
+    let mut world =
+        World::new(Config { max_attempts: 3, ..Config::new(Profile::rfp()).with_larger_classes() });
     world.submit(spec(1, &[0], 1));
     let mut lease = assigned(&world.join(1, SMALL, 0))[0].1;
     for death in 1..=3 {
@@ -141,7 +142,8 @@ fn attempts_used_up_on_one_machine_are_not_the_end_while_there_is_another() {
         world.on(Event::Drain(Session(2)));
         world.fail(1, &lease, Reason::Error);
         let next = world.alive(60_000);
-        lease = next.iter().find(|(session, l)| *session == 1 && l.job == JobId(1)).map_or(lease, |(_, l)| *l);
+        lease =
+            next.iter().find(|(session, l)| *session == 1 && l.job == JobId(1)).map_or(lease, |(_, l)| *l);
         let back = worker("w2", "n2", SMALL, 0);
         world.on(Event::Joined { session: Session(2 + world.now), worker: back, held: vec![] });
     }
@@ -159,7 +161,8 @@ fn a_chatty_worker_does_not_fill_the_memory() {
             let Some((session, l)) = lease.pop() else { break };
             let text = "\u{10ffff}".repeat(1_000);
             let mut out = vec![];
-            let failed = Event::Failed { session: Session(session), task: l.task, fence: l.fence, reason, text };
+            let failed =
+                Event::Failed { session: Session(session), task: l.task, fence: l.fence, reason, text };
             world.engine.handle(world.now, failed, &mut out);
             lease = assigned(&out);
         }

@@ -194,7 +194,11 @@ fn a_bad_child_is_made_again_and_its_maker_suspected() {
     world.join(3, SMALL, 0);
     let asked = world.fail(2, &kernel, Reason::BadChild(vm.task));
     assert_eq!((checks(&asked), notices(&asked)), (vec![vm.task], vec![]));
-    assert_eq!((world.view(1, 0).state, world.done(1)), (TaskState::Done, 1), "nothing before it is looked at");
+    assert_eq!(
+        (world.view(1, 0).state, world.done(1)),
+        (TaskState::Done, 1),
+        "nothing before it is looked at"
+    );
     let commands = world.checked(vm.task, Finding::Bad("does not verify".into()));
     let quarantine = |c: &&Command| matches!(c, Command::Quarantine { task, worker: Some(worker), .. } if *task == vm.task && worker == "w1");
     assert_eq!(commands.iter().filter(quarantine).count(), 1);
@@ -340,6 +344,7 @@ fn a_bad_root_is_made_again_a_few_times() {
     world.submit(spec(1, &[0], 1));
     let base = assigned(&world.join(1, SMALL, 0))[0].1;
     let (mut session, mut root) = assigned(&world.complete(1, &base))[0];
+    world.on(Event::Known(vec![proof_of(base.task, "w1")]));
     world.join(2, SMALL, 0);
     let mut sessions = vec![];
     for attempt in 1..=5 {

@@ -279,9 +279,10 @@ impl Engine {
             // Garbage or not: another machine may say.
             return self.is_not_known(task, subject);
         }
-        let own = subject.claims.iter().find(|(maker, done)| {
-            !done.found && self.maker_name(*maker) == Some(proof.worker.as_str())
-        });
+        let own = subject
+            .claims
+            .iter()
+            .find(|(maker, done)| !done.found && self.maker_name(*maker) == Some(proof.worker.as_str()));
         match open.zip(own.copied()) {
             Some((at, (maker, done))) => self.count_late(at, maker, proof, &done),
             None => self.known(std::slice::from_ref(proof)),

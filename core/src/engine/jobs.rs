@@ -1,7 +1,7 @@
 //! What users do to jobs, and how jobs end.
 
-use super::leases::Tell;
 use super::extra::Extra;
+use super::leases::Tell;
 use super::table::{At, Job, Proven};
 use super::{Command, Engine, JobId, JobSpec, JobState, Millis, Notice, PreparedJob, Record, TaskState};
 use crate::circuit::{Kind, KindSet};

@@ -3,6 +3,7 @@
 
 use super::leases::Tell;
 use super::retries::{SUSPICIONS, backoff};
+use super::table::At;
 use super::{Command, Engine, Millis, Notice, Reason, Record, TaskState, Worker, WorkerState};
 use hashbrown::HashMap;
 use std::cmp::Reverse;
@@ -41,6 +42,8 @@ pub(crate) struct Machines {
     resting: BinaryHeap<Reverse<(Millis, u32)>>,
     /// The last proof and machine, and the last of another machine.
     proofs: [Option<(Millis, u32)>; 2],
+    /// Machines that were barred just now.
+    barred: Vec<u32>,
 }
 
 impl Machines {
@@ -180,7 +183,30 @@ impl Engine {
         }
         machine.blamers.extend(by);
         self.suspect(maker, times);
+        if self.machines.suspected(node) == SUSPICIONS {
+            self.machines.barred.push(node);
+        }
         Some(times)
+    }
+
+    /// What a machine that was barred just now reported, and nobody has seen in the store, is open again: others
+    /// would stumble over it one by one. A proof that is there is found by the next worker.
+    pub(crate) fn doubt_barred(&mut self) {
+        while let Some(node) = self.machines.barred.pop() {
+            let slots: Vec<u32> = self.jobs.iter().map(|(slot, _)| slot).collect();
+            for job in slots {
+                // From the root down: what an open proof was made from is open to doubt, too.
+                for place in (0..self.jobs[job].shape().total()).rev() {
+                    let at = At { job, node: place };
+                    let doubted = self.is_unsealed(at)
+                        && !self.jobs[job].is_seen(place)
+                        && self.machine_of(self.answerable(at)) == node;
+                    if doubted {
+                        self.reopen_lost(at);
+                    }
+                }
+            }
+        }
     }
 
     /// As [`Engine::pay`], written down and told.

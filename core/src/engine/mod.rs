@@ -1,6 +1,7 @@
 //! The engine: `handle(now, event, &mut commands)`, nothing else changes its state.
 //!
-//! Where to look: `api` has what goes in and out, `said` what workers say, `table` has a job's books, `jobs` what users do to
+//! Where to look: `api` has what goes in and out, `said` what workers say, `table` has a job's books, `extra` what a task that had
+//! trouble has, `jobs` what users do to
 //! jobs, `workers` the workers, `takers` their indexes, `serves` whose tasks a worker proves, `presence` their coming and
 //! going, `adoption` what they bring back, `machines` how their machines behaved, `tenants` whose jobs there are, `shares` how
 //! much of the machines each has, `leases` who has what, `assign` who gets what, `queues` what waits at busy workers, `hold`
@@ -272,6 +273,7 @@ impl Engine {
             Event::ProofChecked { task, finding } => self.proof_checked(&task, finding),
             Event::Tick => self.tick(),
         }
+        self.doubt_barred();
         self.dispatch();
         self.ask_for_checks();
         out.append(&mut self.out);

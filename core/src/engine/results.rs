@@ -219,7 +219,7 @@ impl Engine {
     }
 
     /// A proof that had been counted is lost: it is open again as after a bad one, charged to nobody.
-    fn reopen_lost(&mut self, at: At) {
+    pub(crate) fn reopen_lost(&mut self, at: At) {
         let counted = self.unsealed(at);
         let Some((first, _)) = counted.first().copied() else { return };
         self.forget_words(&self.id(first));

@@ -462,7 +462,8 @@ impl Job {
 
     /// Bytes this job takes, all in but for its leaves' inputs, divided by its tasks.
     pub(crate) fn bytes_per_task(&self) -> f64 {
-        let columns = 5 * 4 * self.word.len() + self.flags.len() + 8 * self.seen.len() + 32 * self.tree.ids.capacity();
+        let columns =
+            5 * 4 * self.word.len() + self.flags.len() + 8 * self.seen.len() + 32 * self.tree.ids.capacity();
         let heaps: usize = self.ready.iter().flatten().map(|h| 8 * h.capacity()).sum();
         let shape = 4 * (self.shape().transactions() as usize + 1);
         (columns + heaps + shape + self.tree.index.bytes()) as f64 / f64::from(self.shape().total())

@@ -142,6 +142,11 @@ impl Operator {
         self.unwritten.push(record.encode());
     }
 
+    /// A record for the journal of what is counted already.
+    pub(super) fn amend(&mut self, record: &Record) {
+        self.unwritten.push(record.encode());
+    }
+
     /// A segment of the journal was written, now and then a snapshot.
     pub(super) fn write_segment(&mut self) {
         if self.unwritten.is_empty() {

@@ -223,7 +223,8 @@ impl<'a> World<'a> {
                 self.trace(2, fence.0);
                 self.send(session.0, Down::Revoke(fence));
             }
-            Command::Persist(record) | Command::Amend(record) => self.operator.persist(&record),
+            Command::Persist(record) => self.operator.persist(&record),
+            Command::Amend(record) => self.operator.amend(&record),
             Command::CheckRoot(job) => {
                 let root =
                     self.operator.engine.as_ref().and_then(|e| e.prepared_job(job)?.ids.last().copied());
@@ -233,7 +234,10 @@ impl<'a> World<'a> {
             }
             Command::CheckProof { task, .. } => {
                 // As it is when the store answers.
-                self.queue.add(self.now + PROOF_CHECK_MILLIS, What::CheckProof { operator_life: self.operator_life, task });
+                self.queue.add(
+                    self.now + PROOF_CHECK_MILLIS,
+                    What::CheckProof { operator_life: self.operator_life, task },
+                );
             }
             Command::JobEnded(_, state) => {
                 self.trace(3, u64::from(state == JobState::Complete));

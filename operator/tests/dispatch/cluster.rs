@@ -140,7 +140,8 @@ fn a_worker_that_was_told_to_leave_is_leaving_also_when_it_comes_back() {
     // one that is busy, and is drained as its pod is being deleted, keeps what it has and gets nothing else
     lab.dispatcher.drain("w");
     drop(fresh);
-    let held = Held { task: lease.task.clone(), fence: lease.fence, running_millis: 5, mac: lease.mac.clone() };
+    let held =
+        Held { task: lease.task.clone(), fence: lease.fence, running_millis: 5, mac: lease.mac.clone() };
     let mut back = Worker::login(&lab.dispatcher, Hello { held: vec![held], ..hello("w") });
     assert!(back.leases_by_now(&[lease.fence]).is_empty());
     back.prove(&lab, &lease);

@@ -84,7 +84,8 @@ fn a_worker_that_comes_back_ends_its_first_connection_and_adopts_what_it_holds()
     let job = lab.submit(block(1));
     let mut first = Worker::login(&lab.dispatcher, hello("w"));
     let lease = first.leases(1).remove(0);
-    let held = Held { task: lease.task.clone(), fence: lease.fence, running_millis: 5, mac: lease.mac.clone() };
+    let held =
+        Held { task: lease.task.clone(), fence: lease.fence, running_millis: 5, mac: lease.mac.clone() };
     let mut second = Worker::login(&lab.dispatcher, Hello { held: vec![held], ..hello("w") });
     let told = first.next();
     assert!(told.refused.is_some_and(|r| r.text.contains("logged in anew") && !r.permanent));

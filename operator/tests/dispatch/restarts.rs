@@ -66,7 +66,8 @@ fn running_leases_are_adopted_after_a_restart() {
         let mut worker = Worker::login(&lab.dispatcher, hello("w"));
         let lease = worker.leases(1).remove(0);
         lab.restart_after(crash);
-        let held = Held { task: lease.task.clone(), fence: lease.fence, running_millis: 7, mac: lease.mac.clone() };
+        let held =
+            Held { task: lease.task.clone(), fence: lease.fence, running_millis: 7, mac: lease.mac.clone() };
         let mut worker = Worker::login(&lab.dispatcher, Hello { held: vec![held], ..hello("w") });
         let mut other = Worker::login(&lab.dispatcher, hello("other"));
         let another = other.leases(1).remove(0);

@@ -264,13 +264,7 @@ impl Thread<'_> {
         Ok(())
     }
 
-    fn report(
-        &mut self,
-        index: usize,
-        client: &mut Client,
-        done: Vec<Reported>,
-        now: Instant,
-    ) -> Result<()> {
+    fn report(&mut self, index: usize, client: &mut Client, done: Vec<Reported>, now: Instant) -> Result<()> {
         let count = done.len() as u64;
         client.report(done, self.shared.args.proofs.is_some())?;
         self.slots[index].last_sent = now;

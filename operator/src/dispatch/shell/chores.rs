@@ -22,17 +22,8 @@ const AGAIN: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) enum Chore {
     CheckRoot(JobId),
-    CheckProof {
-        job: JobId,
-        node: NodeId,
-        task: TaskId,
-        depth: Depth,
-    },
-    Quarantine {
-        task: TaskId,
-        worker: Option<String>,
-        text: String,
-    },
+    CheckProof { job: JobId, node: NodeId, task: TaskId, depth: Depth },
+    Quarantine { task: TaskId, worker: Option<String>, text: String },
     Ended(JobId, JobState),
     Notice(Notice),
 }
