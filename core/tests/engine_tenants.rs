@@ -95,7 +95,7 @@ fn after_a_restart_a_worker_keeps_what_it_serves_alone() {
         world.engine = world.restored(None, &world.journal);
         let Event::Joined { session, worker, .. } = serving(2, names, SMALL) else { unreachable!() };
         let worker = WorkerSpec { name: "w1".into(), ..worker };
-        let held = vec![Held { task: lease.task, fence: lease.fence, running: Some(5) }];
+        let held = vec![held(&lease, Some(5))];
         let commands = world.on(Event::Joined { session, worker, held });
         assert_eq!(revoked(&commands).is_empty(), kept, "{names:?}");
         assert_eq!(world.view(1, 0).state == TaskState::Leased, kept, "{names:?}");
@@ -273,7 +273,7 @@ fn weights_can_be_changed_and_are_kept_by_a_restart_as_settings() {
         let own = shared.leases.iter().filter(|(_, s, _)| *s == session);
         let held = |(at, _, lease): &(Millis, u64, Assignment)| {
             let running = Some(30_000u64.saturating_sub(at.saturating_sub(now)).max(1));
-            Held { task: lease.task, fence: lease.fence, running }
+            engine_world::held(lease, running)
         };
         let held = own.map(held).collect();
         let worker = worker(&format!("w{session}"), &format!("n{session}"), SMALL, 0);
