@@ -1,6 +1,6 @@
 //! How the store does, seen from what is asked of it anyway: nothing is sent to find out.
 
-use crate::backend::{Answer, Backend, Created, Entry};
+use crate::backend::{Answer, Backend, Created, Entry, Opened};
 use crate::error::StoreError;
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -175,8 +175,8 @@ impl Backend for Watched {
         self.follow("create", key, sort, self.inner.create(key, bytes))
     }
 
-    fn get<'a>(&'a self, key: &'a str, max_bytes: u64) -> Answer<'a, Option<Bytes>> {
-        self.follow("get", key, Sort::Read, self.inner.get(key, max_bytes))
+    fn open<'a>(&'a self, key: &'a str, max_bytes: u64) -> Answer<'a, Option<Opened>> {
+        self.follow("get", key, Sort::Read, self.inner.open(key, max_bytes))
     }
 
     fn head<'a>(&'a self, key: &'a str) -> Answer<'a, Option<u64>> {
@@ -190,6 +190,10 @@ impl Backend for Watched {
 
     fn list(&self, prefix: &str, after: Option<&str>) -> BoxStream<'static, Result<Entry, StoreError>> {
         self.inner.list(prefix, after)
+    }
+
+    fn check(&self) -> Answer<'_, ()> {
+        self.follow("check", "the place", Sort::Read, self.inner.check())
     }
 
     fn set_token(&self, token: String) {
