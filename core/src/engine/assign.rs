@@ -125,9 +125,9 @@ impl Engine {
 
     /// The task of a job and class that goes first of those that a worker can take, and the smallest such
     /// worker. Workers of other kinds have other heads: what nobody takes keeps nobody waiting.
-    fn class_head(&mut self, job: u32, class: u8, room: Room) -> Option<(u64, u32)> {
+    fn class_head(&mut self, job: u32, class: u8, room: Room, open: &[usize]) -> Option<(u64, u32)> {
         let mut first: Option<(u64, u32)> = None;
-        for place in 0..self.workers.takers().len() {
+        for &place in open {
             let takers = &self.workers.takers()[place];
             if !takers.serves.contains(&self.jobs[job].spec.namespace) {
                 continue;
@@ -149,14 +149,22 @@ impl Engine {
     /// second copy that goes before all that is ready, then tasks that failed somewhere, then by the job's order,
     /// mostly large tasks first, so that machines that only they need go to them.
     fn choose(&mut self, room: Room, slow: &[u32]) -> Option<Pick> {
+        let has_room = |(_, takers): &(usize, &Takers)| match room {
+            Room::Now => takers.any_free(),
+            Room::Queue => takers.any_room(),
+        };
+        let open = self.workers.takers().iter().enumerate().filter(has_room);
+        // mostly those of one machine that fell free: the others are not asked for each namespace and job
+        let open: Vec<usize> = open.map(|(place, _)| place).collect();
         if let [only] = *self.tenants.active() {
-            return self.choose_of(only, room, slow);
+            return self.choose_of(only, room, slow, &open);
         }
-        self.in_turn().into_iter().find_map(|tenant| self.choose_of(tenant, room, slow))
+        self.in_turn().into_iter().find_map(|tenant| self.choose_of(tenant, room, slow, &open))
     }
 
-    fn choose_of(&mut self, tenant: u32, room: Room, slow: &[u32]) -> Option<Pick> {
-        if !self.workers.takers().iter().any(|takers| takers.serves.contains(self.tenants.name(tenant))) {
+    fn choose_of(&mut self, tenant: u32, room: Room, slow: &[u32], open: &[usize]) -> Option<Pick> {
+        let serves = |place: &usize| self.workers.takers()[*place].serves.contains(self.tenants.name(tenant));
+        if !open.iter().any(serves) {
             return None;
         }
         let mut best: Option<((bool, i64), Pick)> = None;
@@ -167,7 +175,7 @@ impl Engine {
             if best.is_some() && priority != Some(own) {
                 break;
             }
-            let Some((pick, slack)) = self.job_pick(slot, room, slow) else { continue };
+            let Some((pick, slack)) = self.job_pick(slot, room, slow, open) else { continue };
             let key = (self.jobs[slot].hopeless, slack);
             if best.is_none_or(|(least, _)| key < least) {
                 (best, priority) = (Some((key, pick)), Some(own));
@@ -177,8 +185,8 @@ impl Engine {
     }
 
     /// What of a job goes first of all that a worker can take, and its slack.
-    fn job_pick(&mut self, job: u32, room: Room, slow: &[u32]) -> Option<(Pick, i64)> {
-        let head = self.job_head(job, room);
+    fn job_pick(&mut self, job: u32, room: Room, slow: &[u32], open: &[usize]) -> Option<(Pick, i64)> {
+        let head = self.job_head(job, room, open);
         let special = match room {
             Room::Now => self.urgent_copy(job, slow).or_else(|| self.picky_pick(job)),
             Room::Queue => None,
@@ -197,12 +205,12 @@ impl Engine {
 
     /// The task of a job that goes first of those that a worker can take, that worker, and the least
     /// slack of all heads that can be taken: deadline less the remaining path, in milliseconds.
-    fn job_head(&mut self, slot: u32, room: Room) -> Option<(u32, u32, i64)> {
+    fn job_head(&mut self, slot: u32, room: Room, open: &[usize]) -> Option<(u32, u32, i64)> {
         let single = self.tenants.ranked(self.jobs[slot].tenant).len() == 1;
         let by_key = POLICIES[self.jobs[slot].policy].between == Between::ByKey;
         let mut found: Option<(u64, u32, i64)> = None;
         for class in (0..self.classes.len() as u8).rev() {
-            let Some((entry, worker)) = self.class_head(slot, class, room) else { continue };
+            let Some((entry, worker)) = self.class_head(slot, class, room, open) else { continue };
             let slack = if single { 0 } else { self.slack(At { job: slot, node: entry as u32 }) };
             found = Some(match found {
                 Some((first, taker, least)) if !by_key || first < entry => (first, taker, least.min(slack)),
