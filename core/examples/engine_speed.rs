@@ -44,7 +44,14 @@ fn main() {
     for (prefetch, keep) in [(0u16, false), (1, false), (2, true)] {
         for n in 0..WORKERS {
             let (name, node) = (format!("w{n}"), format!("n{}", n / 4));
-            let worker = WorkerSpec { name, node, capacity: needs, kinds: KindSet::ALL, prefetch, serves: Serves::All };
+            let worker = WorkerSpec {
+                name,
+                node,
+                capacity: needs,
+                kinds: KindSet::ALL,
+                prefetch,
+                serves: Serves::All,
+            };
             let session = Session(n + WORKERS * u64::from(prefetch) + 1);
             engine.handle(1, Event::Joined { session, worker, held: vec![] }, &mut out);
         }

@@ -194,7 +194,8 @@ impl Shared {
     }
 
     fn heartbeats(&mut self) {
-        let sessions: Vec<Session> = self.world.engine.workers().iter().map(|worker| worker.session).collect();
+        let sessions: Vec<Session> =
+            self.world.engine.workers().iter().map(|worker| worker.session).collect();
         for session in sessions {
             let own = self.leases.iter().filter(|(_, s, _)| *s == session.0);
             let fences = own.map(|(.., lease)| lease.fence).collect();

@@ -94,7 +94,11 @@ fn back_offs_last_as_long_as_they_should() {
         world.on(Event::Joined { session: Session(2), worker, held });
         world.fail(2, &lease, Reason::Error);
         let Some(Waits::Backoff(until)) = world.view(1, lease.node.0).waits else { panic!("no back-off") };
-        assert!((world.now..=world.now + 2_100).contains(&until), "{change}: {}", until as i64 - world.now as i64);
+        assert!(
+            (world.now..=world.now + 2_100).contains(&until),
+            "{change}: {}",
+            until as i64 - world.now as i64
+        );
         let next = world.engine.next_deadline().unwrap();
         assert!((world.now..=world.now + 2_100).contains(&next), "{change}");
         world.alive(2_100);
@@ -173,7 +177,11 @@ fn times_of_the_past_stay_as_they_were_shown() {
     assert_eq!(shown(&world, 2), (now, None), "by the clock of the machine it came to");
     world.after(HOUR);
     let ended_for = Some(HOUR + 2_000);
-    assert_eq!(world.engine.ended_for(JobId(1)), ended_for, "downtime is not counted, nor what the clock lost");
+    assert_eq!(
+        world.engine.ended_for(JobId(1)),
+        ended_for,
+        "downtime is not counted, nor what the clock lost"
+    );
     let now = world.now + 24 * HOUR;
     restart(&mut world, now, true);
     assert_eq!((shown(&world, 1), shown(&world, 2)), (first, (now - 25 * HOUR, None)));

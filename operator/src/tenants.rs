@@ -138,7 +138,8 @@ impl Tenants {
 
     /// Weights of the namespaces that have one.
     pub fn weights(&self) -> BTreeMap<String, u32> {
-        let weights = self.namespaces.iter().filter_map(|(name, limits)| Some((name.clone(), limits.weight?)));
+        let weights =
+            self.namespaces.iter().filter_map(|(name, limits)| Some((name.clone(), limits.weight?)));
         weights.collect()
     }
 
@@ -223,7 +224,10 @@ namespaces:
         for (text, says) in [
             ("namespaces: {Team: {}}", "namespaces: \"Team\" is not the name of a namespace"),
             ("shared: [{pools: '*', jobs: [a]}]", "shared[0].pools: \"*\" is not the name of a namespace"),
-            ("shared: [{pools: a, jobs: [b, -c]}]", "shared[0].jobs: \"-c\" is not the name of a namespace or *"),
+            (
+                "shared: [{pools: a, jobs: [b, -c]}]",
+                "shared[0].jobs: \"-c\" is not the name of a namespace or *",
+            ),
             ("defaults: {weight: 2}", "defaults.weight: \"2\" is not allowed here"),
             ("namespaces: {a: {weight: 0}}", "namespaces.a.weight: \"0\" is not between 1 and 1000"),
             ("namespaces: {a: {weight: 1001}}", "namespaces.a.weight: \"1001\" is not between 1 and 1000"),

@@ -246,7 +246,8 @@ fn a_proof_of_another_prover_or_block_than_expected_is_invalid_and_json_says_so(
         all.extend(args);
         let (code, stdout, stderr) = run(&all);
         assert_eq!(code, expected, "{args:?}: {stdout}{stderr}");
-        let answer: Value = serde_json::from_str(&stdout).unwrap_or_else(|e| panic!("{args:?}: {e}: {stdout}"));
+        let answer: Value =
+            serde_json::from_str(&stdout).unwrap_or_else(|e| panic!("{args:?}: {e}: {stdout}"));
         assert_eq!(answer["valid"], valid, "{args:?}: {answer}");
         assert_eq!(answer["check"].as_str().unwrap_or_default(), check, "{args:?}: {answer}");
         match code {

@@ -44,12 +44,7 @@ impl<T: Copy> Lanes<T> {
         self.pop(job, kind, VecDeque::pop_back);
     }
 
-    fn pop(
-        &mut self,
-        job: u32,
-        kind: Kind,
-        pop: impl Fn(&mut VecDeque<(u64, T)>) -> Option<(u64, T)>,
-    ) {
+    fn pop(&mut self, job: u32, kind: Kind, pop: impl Fn(&mut VecDeque<(u64, T)>) -> Option<(u64, T)>) {
         if let Some(queue) = self.lanes.get_mut(&(job, kind)) {
             pop(queue);
             if queue.is_empty() {

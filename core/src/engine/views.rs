@@ -3,8 +3,8 @@
 use super::table::At;
 use super::workers::Want;
 use super::{
-    ClassView, Counts, Done, Engine, JobId, JobState, JobView, Millis, PreparedJob, Serves, Session, TaskState, TaskView,
-    Waits, WorkerBrief, WorkerState, WorkerView,
+    ClassView, Counts, Done, Engine, JobId, JobState, JobView, Millis, PreparedJob, Serves, Session,
+    TaskState, TaskView, Waits, WorkerBrief, WorkerState, WorkerView,
 };
 use crate::circuit::KindSet;
 use crate::durations::Durations;

@@ -301,15 +301,18 @@ impl Workers {
     }
 
     /// Those that take leases of this kind and namespace.
-    pub(crate) fn takers_of<'a>(&'a self, kind: Kind, namespace: &'a str) -> impl Iterator<Item = &'a Takers> {
+    pub(crate) fn takers_of<'a>(
+        &'a self,
+        kind: Kind,
+        namespace: &'a str,
+    ) -> impl Iterator<Item = &'a Takers> {
         self.takers.iter().filter(move |takers| takers.take(kind, namespace))
     }
 
     /// Kinds of which a worker could run a task of a namespace with these needs now.
     pub(crate) fn free_kinds_for(&self, needs: Needs, namespace: &str) -> KindSet {
-        let free = |takers: &&Takers| {
-            takers.serves.contains(namespace) && takers.free_for(needs).next().is_some()
-        };
+        let free =
+            |takers: &&Takers| takers.serves.contains(namespace) && takers.free_for(needs).next().is_some();
         let takers = self.takers.iter().filter(free);
         takers.fold(KindSet::NONE, |kinds, takers| kinds.or(takers.kinds))
     }

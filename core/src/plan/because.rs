@@ -109,7 +109,10 @@ impl fmt::Display for Bound {
                 write!(f, "; {denied} more could be used, the budget pays for {pods}")
             }
             Self::Quota { pods, denied } => {
-                write!(f, "; {denied} more could be used, the namespace's pools may have {pods} pods together")
+                write!(
+                    f,
+                    "; {denied} more could be used, the namespace's pools may have {pods} pods together"
+                )
             }
             Self::Probing { probes, denied } => {
                 write!(f, "; {denied} more could be used and don't come up: {probes} of them go on trying")

@@ -267,10 +267,8 @@ fn reasons_read_well() {
 
 #[test]
 fn a_pool_grows_for_those_whom_it_serves_alone() {
-    let of = |namespace: &str, tasks| Demand {
-        namespace: namespace.into(),
-        ..demand(Kind::Vm, VM, 0, tasks, 0)
-    };
+    let of =
+        |namespace: &str, tasks| Demand { namespace: namespace.into(), ..demand(Kind::Vm, VM, 0, tasks, 0) };
     let serving = |name, names: &[&str]| PoolView { serves: Serves::only(names.to_vec()), ..pool(name, VM) };
     let all = PoolView { serves: Serves::All, ..pool("z/vm", VM) };
     let block = [of("a", 3), of("b", 5)];

@@ -189,7 +189,8 @@ impl Storm {
         let body = &mut self.bodies[n];
         (body.session, body.drains) = (Some(session), false);
         let held = |(lease, since): &(Assignment, Millis)| {
-            let running = if lease.fence.0.is_multiple_of(3) { None } else { Some(now.saturating_sub(*since)) };
+            let running =
+                if lease.fence.0.is_multiple_of(3) { None } else { Some(now.saturating_sub(*since)) };
             crate::engine_world::held(lease, running)
         };
         let held = body.leases.iter().map(held).collect();
@@ -421,13 +422,9 @@ impl Storm {
         assert_eq!(sum(|d| d.running), count(&[TaskState::Leased]));
         assert_eq!(sum(|d| d.ready), count(&[TaskState::Ready]));
         assert_eq!(sum(|d| d.soon), count(&[TaskState::Waiting, TaskState::Delayed]));
-        assert!(
-            engine
-                .demand(0)
-                .iter()
-                .zip(&rows)
-                .all(|(now, ever)| now.soon <= ever.soon || now.kind != ever.kind || now.namespace != ever.namespace)
-        );
+        assert!(engine.demand(0).iter().zip(&rows).all(|(now, ever)| now.soon <= ever.soon
+            || now.kind != ever.kind
+            || now.namespace != ever.namespace));
     }
 
     /// The operator dies, with the last of its journal unwritten, and another takes over.
@@ -444,7 +441,8 @@ impl Storm {
         // Records may come again that the snapshot has already.
         let from = from.saturating_sub(self.dice.below(30) as usize);
         if self.clocks {
-            self.world.now = self.world.now.saturating_add(self.dice.below(8_000_000)).saturating_sub(4_000_000);
+            self.world.now =
+                self.world.now.saturating_add(self.dice.below(8_000_000)).saturating_sub(4_000_000);
         }
         let engine = self.world.restored(bytes.as_deref(), &journal[from..]);
         let again: Vec<_> = journal[from..].iter().chain(&journal[from..]).cloned().collect();

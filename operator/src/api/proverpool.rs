@@ -69,7 +69,10 @@ pub struct ProverPoolSpec {
     /// Namespaces whose jobs this pool's workers may prove beside those of its own namespace; `*` is all. The operator's
     /// settings have to allow it in the place of the jobs' namespaces.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 63), regex(pattern = r"^(\*|[a-z0-9]([a-z0-9-]*[a-z0-9])?)$")))]
+    #[schemars(
+        length(max = 64),
+        inner(length(min = 1, max = 63), regex(pattern = r"^(\*|[a-z0-9]([a-z0-9-]*[a-z0-9])?)$"))
+    )]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub job_namespaces: Vec<String>,
     /// What makes the proofs; must be what the operator serves.

@@ -71,7 +71,8 @@ impl Files {
         let public: PublicFile =
             serde_json::from_slice(&json).map_err(|e| malformed(format!("file: {e}")))?;
         if let Some(prover) = public.prover.as_deref().filter(|name| !is_name(name)) {
-            let problem = format!("prover: `{}`, allowed are 1 to 128 printable ASCII characters", echo(prover));
+            let problem =
+                format!("prover: `{}`, allowed are 1 to 128 printable ASCII characters", echo(prover));
             return Err(malformed(problem));
         }
         Ok((read_bounded(&self.proof, "a root proof", MAX_PROOF_BYTES)?, public))

@@ -32,9 +32,7 @@ pub fn refused(error: SubmitError) -> CliError {
         | SubmitError::BadShape(_)
         | SubmitError::BadNamespace(_)
         | SubmitError::Unprovable(_)
-        | SubmitError::Differs { .. } => {
-            CliError::Usage { option: "the block", problem: error.to_string() }
-        }
+        | SubmitError::Differs { .. } => CliError::Usage { option: "the block", problem: error.to_string() },
         SubmitError::Store(ref store) if store.is_retryable() => {
             CliError::NotNow(format!("submit the block: {error}"))
         }

@@ -12,8 +12,8 @@ use arborist_core::backend::VerifyError;
 use arborist_core::ids::ArtifactHash;
 use arborist_core::profile::MINI_ROLLUP;
 use arborist_core::proof_object::{BadObject, ProofObject};
-use arborist_system::outln;
 use arborist_core::text::one_line;
+use arborist_system::outln;
 use clap::Args as ClapArgs;
 use std::path::PathBuf;
 

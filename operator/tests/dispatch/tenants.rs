@@ -37,7 +37,8 @@ fn a_bad_namespace_is_refused_by_name() {
 fn a_quota_refuses_what_is_beyond_it_until_a_job_is_over() {
     let lab = Lab::tuned(|o| o.quotas.each = Quota { jobs: Some(2), tasks: Some(30) });
     let submit = |namespace: &str, transactions| {
-        let request = SubmitRequest { block_number: transactions as u64, ..of(namespace, block(transactions)) };
+        let request =
+            SubmitRequest { block_number: transactions as u64, ..of(namespace, block(transactions)) };
         lab.runtime.block_on(lab.dispatcher.submit(request))
     };
     let first = submit("a", 1).unwrap();

@@ -11,6 +11,6 @@ mod leaving;
 mod machine;
 mod private;
 mod prove;
+mod reruns;
 mod store_trouble;
 mod unread;
-mod reruns;

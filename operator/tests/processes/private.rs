@@ -60,8 +60,12 @@ fn folders_that_were_open_are_tightened_and_leftovers_of_a_killed_run_are_remove
     for path in everything(&out) {
         set_mode(&path, if path.is_dir() { 0o777 } else { 0o666 });
     }
-    let left =
-        ["root.proof.unchecked", "state/store/proofs/ab#1", "state/worker-token.new-1-ab", "state/store/check/x"];
+    let left = [
+        "root.proof.unchecked",
+        "state/store/proofs/ab#1",
+        "state/worker-token.new-1-ab",
+        "state/store/check/x",
+    ];
     for name in left {
         let path = out.join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();

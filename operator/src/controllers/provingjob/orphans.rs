@@ -72,10 +72,8 @@ mod tests {
             roots: roots.iter().map(|root| ("ns".into(), *root)).collect(),
             blocks: blocks.iter().map(|block| ("ns".into(), *block)).collect(),
         };
-        let others = Wanted {
-            roots: [("other".into(), root)].into(),
-            blocks: [("other".into(), block)].into(),
-        };
+        let others =
+            Wanted { roots: [("other".into(), root)].into(), blocks: [("other".into(), block)].into() };
         for (case, tree, wanted, orphan) in [
             ("nobody wants it", ours(JobState::Proving), wanted(&[], &[]), true),
             ("its root is being checked", ours(JobState::Checking), wanted(&[], &[]), true),

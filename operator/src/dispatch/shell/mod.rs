@@ -42,8 +42,8 @@ use arborist_core::engine::{
 };
 use arborist_core::ids::TaskId;
 use arborist_core::profile::Profile;
-use arborist_system::watchdog::Watchdog;
 use arborist_core::system::ProofSystem;
+use arborist_system::watchdog::Watchdog;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;

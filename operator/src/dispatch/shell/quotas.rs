@@ -97,7 +97,10 @@ mod tests {
             assert_eq!(found.is_err(), refused, "{allowed:?} {has} {more}");
         }
         let error = allow("open jobs", Some(3), 3, 1, "a").unwrap_err();
-        assert_eq!(error.to_string(), "quota: namespace a has 3 open jobs, with 1 more it is over the 3 that it may have");
+        assert_eq!(
+            error.to_string(),
+            "quota: namespace a has 3 open jobs, with 1 more it is over the 3 that it may have"
+        );
         let error = allow("open jobs", Some(3), 3, 1, "").unwrap_err();
         assert!(error.to_string().starts_with("quota: no namespace has 3 open jobs"), "{error}");
     }

@@ -170,7 +170,10 @@ impl Dispatcher {
 /// Whether a text is a namespace's name, as in Kubernetes.
 fn is_namespace(text: &str) -> bool {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    (1..=63).contains(&text.len()) && text.chars().all(allowed) && !text.starts_with('-') && !text.ends_with('-')
+    (1..=63).contains(&text.len())
+        && text.chars().all(allowed)
+        && !text.starts_with('-')
+        && !text.ends_with('-')
 }
 
 fn build(request: SubmitRequest, profile: &arborist_core::profile::Profile) -> Result<Built, SubmitError> {
