@@ -99,7 +99,7 @@ fn a_lease_that_is_adopted_after_a_restart_has_its_rights() {
     let mut worker = Worker::login(&lab.dispatcher, hello("w"));
     let base = worker.leases(1).remove(0);
     lab.restart_after(true);
-    let held = Held { task: base.task.clone(), fence: base.fence, running_millis: 1 };
+    let held = Held { task: base.task.clone(), fence: base.fence, running_millis: 1, mac: base.mac.clone() };
     let worker = Worker::login(&lab.dispatcher, Hello { held: vec![held], ..hello("w") });
     rights(&lab, &worker.token, &proof(&base), Granted, Granted);
     rights(&lab, &worker.token, &inputs(&base)[0], Granted, Forbidden);
