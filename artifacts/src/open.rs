@@ -18,7 +18,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use url::Url;
 
-const DEFAULT_MAX_OBJECT_BYTES: u64 = 256 << 20;
+/// A block file is the largest object.
+const DEFAULT_MAX_OBJECT_BYTES: u64 = arborist_core::block::MAX_BLOCK_BYTES;
 const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How to speak to a store, beside its URL.

@@ -1,6 +1,6 @@
 //! Measures what building, proving and verifying each kind of proof costs, one thread, one proof at a time.
 
-use arborist_circuits::{Plonky2, Published, Statements, prover_word, sample_block, verify_root};
+use arborist_circuits::{Plonky2, Published, Sample, Statements, prover_word, sample_block, verify_root};
 use arborist_core::backend::{Backend, Cancel, Child, Proof, ProveRequest, PublicInputs};
 use arborist_core::block::Block;
 use arborist_core::circuit::Circuit;
@@ -55,7 +55,6 @@ fn measure_statements(mut block: Block) -> anyhow::Result<()> {
     block.transactions.truncate(1);
     let calls = &mut block.transactions[0].calls;
     calls.push(calls[0].clone());
-    block.transactions[0].private_proof.clear();
     block.transactions = vec![block.transactions[0].clone(); 61_440];
     let start = cpu_seconds();
     let statements = Statements::new(&block, prover_word("me"))?;
@@ -66,17 +65,17 @@ fn measure_statements(mut block: Block) -> anyhow::Result<()> {
 
 fn main() -> anyhow::Result<()> {
     let start = cpu_seconds();
-    let block = sample_block(&[1, 0], 1, 1, 1, |_| ())?;
+    let Sample { block, private_proofs } = sample_block(&[1, 0], 1, 1, 1, |_| ())?;
     println!("a block of two private proofs: {:.2} CPU s", cpu_seconds() - start);
     let all = Statements::new(&block, prover_word("me"))?;
     let asked = |inputs: Option<PublicInputs>| inputs.ok_or_else(|| anyhow::anyhow!("no such proof"));
-    let private = |t: usize| block.transactions[t].private_proof_bytes(t);
+    let private = |t: usize| private_proofs[t].clone();
     let call = block.transactions[0].calls[0].to_input();
     let first = Circuit::Kernel { position: 1 };
     let vm = measure(Circuit::Vm, asked(all.vm(0, 0))?, vec![call], &[])?;
-    let kernel = measure(first, asked(all.kernel(0, 1))?, vec![private(0)?], &[(Circuit::Vm, &vm)])?;
+    let kernel = measure(first, asked(all.kernel(0, 1))?, vec![private(0)], &[(Circuit::Vm, &vm)])?;
     let left = measure(Circuit::Base, asked(all.base(0))?, vec![], &[(first, &kernel)])?;
-    let right = measure(Circuit::Base, asked(all.base(1))?, vec![private(1)?], &[])?;
+    let right = measure(Circuit::Base, asked(all.base(1))?, vec![private(1)], &[])?;
     let parts = [(Circuit::Base, &left), (Circuit::Base, &right)];
     measure(Circuit::Merge { height: 1 }, asked(all.range(0, 2))?, vec![], &parts)?;
     let root = measure(Circuit::Root { height: 1 }, all.root(), vec![], &parts)?;

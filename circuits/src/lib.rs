@@ -65,7 +65,9 @@ pub use field::prover_word;
 pub use kernel::MAX_CALLS;
 pub use prove::Plonky2;
 pub use prover::{BadProver, MAX_PROVER_CHARS, Prover};
-pub use sample::{SampleError, check_block, sample_block};
+pub use sample::{
+    Sample, SampleError, check_block, faults_of_block, made_up_block, sample_block, sample_each,
+};
 pub use statement::Statements;
 pub use verify::{MAX_PROOF_BYTES, Published, RootError, verify_root};
 

@@ -57,6 +57,7 @@ impl Statements {
                 let at = format!("transactions[{t}].calls[{c}]");
                 let after = vm::elements(format!("{at}.state_after"), &call.state_after)?;
                 let args = vm::elements(format!("{at}.args"), &call.args)?;
+                vm::check_elements(&at, call)?;
                 let call_hash = vm::call_hash(call.slot, args);
                 acc = kernel::add_call(acc, call_hash);
                 calls.push(CallState { after, call_hash, acc });

@@ -42,6 +42,18 @@ pub(crate) fn elements(field: impl Into<String>, word: &Word) -> Result<[F; 4], 
     })
 }
 
+/// Whether what a call reads from the state is field elements; what it makes of them costs a thousand times as much.
+pub(crate) fn check_elements(field: &str, call: &Call) -> Result<(), BlockError> {
+    let bad = |word: &Word| field::from_word(word).is_none();
+    if bad(&call.old_value) {
+        elements(format!("{field}.old_value"), &call.old_value)?;
+    }
+    match call.siblings.iter().position(bad) {
+        Some(i) => elements(format!("{field}.siblings[{i}]"), &call.siblings[i]).map(drop),
+        None => Ok(()),
+    }
+}
+
 /// What a call's program makes of the slot's value.
 pub(crate) fn run(old: [F; 4], args: [F; 4]) -> [F; 4] {
     (0..STEPS).fold(old, |value, _| field::parent(value, args))

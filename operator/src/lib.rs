@@ -6,6 +6,7 @@ pub mod cli;
 pub mod controllers;
 pub mod dispatch;
 pub mod egress;
+pub mod intake;
 pub mod kubernetes;
 pub mod metrics;
 pub mod operator_key;

@@ -61,6 +61,8 @@ pub struct Metrics {
     pub bytes_out: IntCounter,
     /// Leases sent.
     pub leases: IntCounter,
+    /// Bytes of block files that are held, or reserved for those to come.
+    pub intake: IntGauge,
     /// Bytes of the journal that are not durable yet.
     pub journal_lag: IntGauge,
     /// Seconds that the oldest record which is not durable has been waiting for the journal's store.
@@ -145,6 +147,7 @@ impl Metrics {
             bytes_in: counter("bytes_received_total", "Bytes received, TLS included")?,
             bytes_out: counter("bytes_sent_total", "Bytes sent, TLS included")?,
             leases: counter("leases_total", "Leases sent")?,
+            intake: gauge("intake_bytes", "Block files being taken in: bytes held or reserved")?,
             journal_lag: gauge("journal_lag_bytes", "Journal not durable yet")?,
             journal_stall: seconds("journal_stalled_seconds", "Oldest record not durable yet")?,
             journal_foreign: gauge(

@@ -1,6 +1,6 @@
 //! `arborist verify` with the real program and a real root proof: every way to tamper is named.
 
-use arborist_circuits::{Plonky2, Published, Statements, prover_word, sample_block};
+use arborist_circuits::{Plonky2, Published, Sample, Statements, prover_word, sample_block};
 use arborist_core::backend::{Backend, Cancel, Child, Proof, ProveRequest};
 use arborist_core::circuit::Circuit;
 use arborist_core::ids::TaskId;
@@ -22,9 +22,9 @@ struct Proven {
 }
 
 static PROVEN: LazyLock<Proven> = LazyLock::new(|| {
-    let block = sample_block(&[0], 5, 9, 1, |_| {}).unwrap();
+    let Sample { block, mut private_proofs } = sample_block(&[0], 5, 9, 1, |_| {}).unwrap();
     let statements = Statements::new(&block, prover_word("tester")).unwrap();
-    let private = block.transactions[0].private_proof_bytes(0).unwrap();
+    let private = private_proofs.remove(0);
     let prove = |circuit, public_inputs, inputs, children| {
         let request =
             ProveRequest { circuit, public_inputs, inputs, children, threads: 2, cancel: Cancel::default() };

@@ -33,6 +33,8 @@
 - --lease={{ .Values.operator.lease }}
 - --leader-lease={{ .Values.operator.leaderLease }}
 - --max-attempts={{ .Values.operator.maxAttempts }}
+- --intake-memory={{ .Values.operator.intake.memory }}
+- --intake-parallel={{ .Values.operator.intake.parallel }}
 - --log-format={{ .Values.operator.logFormat }}
 {{- if include "arborist.tenants" . }}
 - --tenants=/etc/arborist/tenants.yaml

@@ -1,11 +1,12 @@
 //! Blocks and statements, mostly without proofs.
 
-use super::fixture::BLOCK;
+use super::fixture::{BLOCK, private};
 use crate::field::{self, F};
 use crate::layout::RangeInputs;
 use crate::state::StateTree;
-use crate::{SampleError, Statements, check_block, merge, prover_word, sample_block, vm};
-use arborist_core::block::{Block, Call, Transaction, Word};
+use crate::{SampleError, Statements, check_block, made_up_block, merge, prover_word, sample_block, vm};
+use arborist_core::block::{Block, BlockError, Call, Transaction, Word};
+use arborist_core::ids::ArtifactHash;
 use plonky2::field::types::Field;
 
 fn word(n: u64) -> Word {
@@ -31,7 +32,7 @@ fn made_up(transactions: usize) -> Block {
                     state_after: after,
                 }
             });
-            Transaction { hash: word(t as u64), private_proof: String::new(), calls: calls.collect() }
+            Transaction { hash: word(t as u64), private_proof: ArtifactHash([0; 32]), calls: calls.collect() }
         })
         .collect();
     block
@@ -95,7 +96,7 @@ fn statements_of_calls_chain_and_end_where_the_transaction_does() {
 fn a_changed_block_is_refused_by_field() {
     let at = "transactions[2].calls[1]";
     type Change = fn(&mut Block);
-    let cases: [(&str, Change); 12] = [
+    let cases: [(&str, Change); 11] = [
         ("profile", |b| b.profile = "another".into()),
         ("chain_id", |b| b.chain_id = u64::MAX),
         ("block_number", |b| b.block_number = u64::MAX - 1),
@@ -107,15 +108,14 @@ fn a_changed_block_is_refused_by_field() {
         (".siblings[7]", |b| b.transactions[2].calls[1].siblings[7] = Word([255; 32])),
         ("transactions[1].private_proof", |b| b.transactions[1].hash = word(9)),
         ("transactions[0].private_proof", |b| {
-            b.transactions[0].private_proof = b.transactions[1].private_proof.clone();
+            b.transactions[0].private_proof = b.transactions[1].private_proof;
         }),
-        ("transactions[3].private_proof", |b| b.transactions[3].private_proof.replace_range(900..901, "!")),
     ];
     for (field, change) in cases {
         let mut block = BLOCK.clone();
         change(&mut block);
         let wanted = if field.starts_with('.') { format!("{at}{field}") } else { field.to_owned() };
-        let error = check_block(&block).unwrap_err();
+        let error = check_block(&block, |t| Ok(private(t))).unwrap_err();
         assert_eq!(error.field, wanted, "{error}");
     }
 }
@@ -125,9 +125,48 @@ fn a_transaction_cannot_be_given_fewer_calls_than_its_sender_asked_for() {
     let mut block = BLOCK.clone();
     block.transactions[3].calls.pop();
     block.state_after = block.transactions[3].calls[0].state_after;
-    let error = check_block(&block).unwrap_err();
+    let error = check_block(&block, |t| Ok(private(t))).unwrap_err();
     assert_eq!(error.field, "transactions[3].private_proof");
     assert!(error.problem.contains("other calls"), "{error}");
+}
+
+#[test]
+fn a_private_proof_that_is_another_or_damaged_is_refused() {
+    let mut of_another = BLOCK.clone();
+    of_another.transactions[0].private_proof = ArtifactHash::of(&private(1));
+    let damaged = |t: usize| {
+        let mut proof = private(t);
+        proof[900] ^= u8::from(t == 3);
+        proof
+    };
+    let mut damaged_and_named = BLOCK.clone();
+    damaged_and_named.transactions[3].private_proof = ArtifactHash::of(&damaged(3));
+    let swapped = |t: usize| private(if t == 0 { 1 } else { t });
+    let missing = |t: usize| BlockError { field: format!("of {t}"), problem: "not there".into() };
+    for (field, said, error) in [
+        (
+            "transactions[0].private_proof",
+            "it is of transaction",
+            check_block(&of_another, |t| Ok(swapped(t))),
+        ),
+        ("transactions[0].private_proof", "the object has the hash", check_block(&BLOCK, |t| Ok(swapped(t)))),
+        ("transactions[3].private_proof", "", check_block(&damaged_and_named, |t| Ok(damaged(t)))),
+        ("of 0", "not there", check_block(&BLOCK, |t| Err(missing(t)))),
+    ] {
+        let error = error.unwrap_err();
+        assert_eq!(error.field, field, "{error}");
+        assert!(error.problem.contains(said), "{error}");
+    }
+}
+
+#[test]
+fn a_made_up_block_has_the_right_form_and_chains() {
+    let hash = |t: usize| ArtifactHash::of(&t.to_le_bytes());
+    let block = made_up_block(&[2, 0, 7], 5, 9, 3, |t| Ok(hash(t))).unwrap();
+    let json = serde_json::to_vec(&block).unwrap();
+    assert_eq!(Block::parse(&json, 7).unwrap(), block);
+    Statements::new(&block, prover_word("p")).unwrap();
+    assert_eq!(block.transactions[1].private_proof, hash(1));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The proofs that the tests share.
 
-use crate::{Plonky2, Statements, prover_word, sample_block, verify};
+use crate::{Plonky2, Sample, Statements, prover_word, sample_block, verify};
 use arborist_core::backend::{Backend, Cancel, Child, Proof, ProveError, ProveRequest, PublicInputs};
 use arborist_core::block::Block;
 use arborist_core::circuit::Circuit;
@@ -21,8 +21,15 @@ pub(super) enum Node {
     Root(usize),
 }
 
-pub(super) static BLOCK: LazyLock<Block> =
+pub(super) static SAMPLE: LazyLock<Sample> =
     LazyLock::new(|| sample_block(&CALLS, 31_337, 77, 1, |_| ()).unwrap());
+
+pub(super) static BLOCK: LazyLock<Block> = LazyLock::new(|| SAMPLE.block.clone());
+
+/// The private proof of a transaction of the shared block.
+pub(super) fn private(transaction: usize) -> Vec<u8> {
+    SAMPLE.private_proofs[transaction].clone()
+}
 
 /// The block of the shared one's first transactions.
 pub(super) fn prefix(transactions: usize) -> Block {
@@ -78,11 +85,10 @@ impl Node {
     }
 
     fn inputs(self) -> Vec<Vec<u8>> {
-        let private = |tx: usize| vec![BLOCK.transactions[tx].private_proof_bytes(tx).unwrap()];
         match self {
             Node::Vm(tx, call) => vec![BLOCK.transactions[tx].calls[call].to_input()],
-            Node::Kernel(tx, 1) => private(tx),
-            Node::Range(tx, 1) if CALLS[tx] == 0 => private(tx),
+            Node::Kernel(tx, 1) => vec![private(tx)],
+            Node::Range(tx, 1) if CALLS[tx] == 0 => vec![private(tx)],
             _ => vec![],
         }
     }

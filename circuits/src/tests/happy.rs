@@ -1,4 +1,4 @@
-use super::fixture::{BLOCK, CALLS, Node, PROVER, levels, prefix, proof};
+use super::fixture::{BLOCK, CALLS, Node, PROVER, levels, prefix, private, proof};
 use crate::keys::{self, Keys};
 use crate::{MAX_PROOF_BYTES, Plonky2, Published, check_block, verify_root};
 use arborist_core::backend::{Backend, ProveError};
@@ -24,7 +24,7 @@ fn blocks_of_one_to_four_transactions_verify_from_what_is_published() {
 
 #[test]
 fn a_sample_is_a_valid_block_and_reads_back() {
-    check_block(&BLOCK).unwrap();
+    check_block(&BLOCK, |t| Ok(private(t))).unwrap();
     let json = serde_json::to_vec(&*BLOCK).unwrap();
     assert_eq!(arborist_core::block::Block::parse(&json, 7).unwrap(), *BLOCK);
 }

@@ -1,6 +1,6 @@
 //! What the backend refuses, and whom it blames.
 
-use super::fixture::{BLOCK, Node, blamed, child, proof};
+use super::fixture::{BLOCK, Node, blamed, child, private, proof};
 use crate::{MAX_PROOF_BYTES, Plonky2, keys};
 use arborist_core::backend::{Backend, Proof, ProveError, ProveRequest, VerifyError};
 use arborist_core::block::Word;
@@ -108,14 +108,14 @@ fn bad_private_proofs_and_bases_are_refused() {
         (
             "another's private proof",
             Node::Kernel(2, 1),
-            |r| r.inputs[0] = BLOCK.transactions[3].private_proof_bytes(3).unwrap(),
+            |r| r.inputs[0] = private(3),
             Some(100),
             "transaction hash is",
         ),
         (
             "another's private proof, no calls",
             Node::Range(1, 1),
-            |r| r.inputs[0] = BLOCK.transactions[3].private_proof_bytes(3).unwrap(),
+            |r| r.inputs[0] = private(3),
             Some(100),
             "transactions' commitment is",
         ),

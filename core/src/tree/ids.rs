@@ -1,7 +1,7 @@
 //! Content ids: a leaf's from its inputs, an inner node's from its children's ids.
 
 use super::shape::{Node, NodeId, Shape};
-use crate::block::{Block, Transaction, Word};
+use crate::block::{Block, Call, Transaction, Word};
 use crate::ids::{ArtifactHash, TaskId};
 use crate::system::ProofSystem;
 
@@ -26,25 +26,13 @@ pub enum Leaves {
 }
 
 impl Leaves {
-    /// The leaves of a block, and its inputs: what has to be in the artifact store, each under its hash.
-    ///
-    /// # Errors
-    /// A private proof that is not base64.
-    pub fn of_block(block: &Block) -> Result<(Self, Vec<Vec<u8>>), crate::block::BlockError> {
-        let (mut calls, mut private_proofs, mut inputs) = (vec![], vec![], vec![]);
-        for (t, transaction) in block.transactions.iter().enumerate() {
-            let private = transaction.private_proof_bytes(t)?;
-            private_proofs.push(ArtifactHash::of(&private));
-            inputs.push(private);
-            for call in &transaction.calls {
-                let input = call.to_input();
-                calls.push(ArtifactHash::of(&input));
-                inputs.push(input);
-            }
-        }
+    /// The leaves of a block. What they name has to be in the artifact store, each under its hash.
+    pub fn of_block(block: &Block) -> Self {
+        let calls = block.transactions.iter().flat_map(|t| &t.calls).map(Call::input_hash).collect();
+        let private_proofs = block.transactions.iter().map(|t| t.private_proof).collect();
         let states = block.transactions.iter().zip(block.transaction_states());
         let states = states.map(|(transaction, (before, _))| stated(transaction, &before)).collect();
-        Ok((Self::Block { calls, private_proofs, states }, inputs))
+        Self::Block { calls, private_proofs, states }
     }
 
     /// Hashes of the inputs that are no proofs of the tree, in the circuit's order; see

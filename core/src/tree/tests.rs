@@ -1,6 +1,7 @@
 use super::*;
 use crate::block::{Block, Call, Transaction, Word};
 use crate::circuit::Kind;
+use crate::ids::ArtifactHash;
 use crate::system::ProofSystem;
 use proptest::prelude::*;
 use std::collections::HashSet;
@@ -133,9 +134,10 @@ fn block() -> Block {
         state_before: word(before),
         state_after: word(after),
     };
-    let transaction = |hash, calls| Transaction { hash: word(hash), private_proof: "AAAA".into(), calls };
+    let transaction =
+        |hash, calls| Transaction { hash: word(hash), private_proof: ArtifactHash([7; 32]), calls };
     Block {
-        version: 1,
+        version: 2,
         profile: "c-v1".into(),
         chain_id: 1,
         block_number: 2,
@@ -154,7 +156,7 @@ fn what_a_transaction_states_is_in_the_ids_of_all_that_is_proven_of_it() {
         ("its second call's arguments", |b| b.transactions[0].calls[1].args.0[0] ^= 1, &[1, 2, 3, 4, 6]),
     ];
     let ids = |block: &Block| {
-        let (leaves, _) = Leaves::of_block(block).unwrap();
+        let leaves = Leaves::of_block(block);
         task_ids(&shape(&[2, 0]), &leaves, &system("c-v1"), &BINDING)
     };
     let before = ids(&block());

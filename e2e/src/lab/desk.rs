@@ -55,7 +55,7 @@ impl Desk {
     fn serve(&mut self, listener: TcpListener) {
         let router = Router::new()
             .route("/reports", post(take))
-            .route("/files/{name}", get(hand_out))
+            .route("/files/{*name}", get(hand_out))
             .with_state(self.books.clone());
         self.server = Some(tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, router).await {

@@ -21,7 +21,10 @@ struct Case {
 pub async fn tell(scene: &Scene<'_>) -> Result<()> {
     let desk = Desk::open(scene.lab).await?;
     scene.apply(&[fixed_pool("workers", 2, json!({}))]).await?;
-    let block = block_file(scene).await?;
+    let (block, private_proofs) = block_file(scene).await?;
+    for (hash, proof) in private_proofs {
+        desk.put_file(&format!("objects/{hash}"), proof);
+    }
     let sha256 = hex::encode(Sha256::digest(&block));
     let url = desk.put_file("block.json", block);
     let cases = cases(&desk, &url, &sha256);
@@ -64,7 +67,7 @@ fn cases(desk: &Desk, url: &str, sha256: &str) -> Vec<Case> {
             name: "no-block",
             spec: source(json!({"uri": {"url": no_block, "sha256": of_text}})),
             reason: reason::BAD_BLOCK,
-            names: "not a block in JSON".into(),
+            names: "no JSON".into(),
         },
         Case {
             name: "source-gone",
@@ -97,13 +100,18 @@ fn without_synthetic(mut job: Value) -> Value {
     job
 }
 
-/// A block file made by `arborist block new`.
-async fn block_file(scene: &Scene<'_>) -> Result<Vec<u8>> {
+/// A block file made by `arborist block new`, and its private proofs by their hashes.
+async fn block_file(scene: &Scene<'_>) -> Result<(Vec<u8>, Vec<(String, Vec<u8>)>)> {
     let program = scene.lab.settings.arborist.display().to_string();
-    let file = scene.lab.settings.out.join(format!("{}-block.json", scene.story));
-    std::fs::create_dir_all(&scene.lab.settings.out)?;
-    let path = file.display().to_string();
+    let folder = scene.lab.settings.out.join(format!("{}-block", scene.story));
+    std::fs::create_dir_all(&folder)?;
+    let path = folder.join("block.json").display().to_string();
     let line = ["block", "new", "--transactions", "1", "--calls", "1", "--out", &path];
     shell::run(&program, &line, "").await?;
-    std::fs::read(&file).with_context(|| path)
+    let mut private_proofs = vec![];
+    for entry in std::fs::read_dir(folder.join("objects"))? {
+        let entry = entry?;
+        private_proofs.push((entry.file_name().to_string_lossy().into_owned(), std::fs::read(entry.path())?));
+    }
+    Ok((std::fs::read(&path).with_context(|| path)?, private_proofs))
 }

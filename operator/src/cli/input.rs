@@ -5,28 +5,40 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// Reads a file of at most `max_bytes`; a longer one is refused before a byte of it is read.
+/// Opens a file of at most `max_bytes`; a longer one is refused before a byte of it is read.
 /// `what` says for people what is expected there, e.g. `a block file`.
 ///
 /// # Errors
 /// It is missing, unreadable, no file, or too long.
-pub fn read_bounded(path: &Path, what: &str, max_bytes: u64) -> Result<Vec<u8>, CliError> {
+pub fn open_bounded(path: &Path, what: &str, max_bytes: u64) -> Result<File, CliError> {
     let unreadable = |e: std::io::Error| CliError::input(path, format!("file: {e}; expected is {what}"));
     let file = File::open(path).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
     if metadata.is_dir() {
         return Err(CliError::input(path, format!("file: a folder; expected is {what}")));
     }
-    let too_long =
-        |bytes: u64| CliError::input(path, format!("file: {bytes} bytes, allowed are at most {max_bytes}"));
     if metadata.len() > max_bytes {
-        return Err(too_long(metadata.len()));
+        return Err(too_long(path, metadata.len(), max_bytes));
     }
-    let mut bytes = Vec::with_capacity(metadata.len() as usize);
+    Ok(file)
+}
+
+fn too_long(path: &Path, bytes: u64, max_bytes: u64) -> CliError {
+    CliError::input(path, format!("file: {bytes} bytes, allowed are at most {max_bytes}"))
+}
+
+/// Reads a whole file of at most `max_bytes`; see [`open_bounded`].
+///
+/// # Errors
+/// It is missing, unreadable, no file, or too long.
+pub fn read_bounded(path: &Path, what: &str, max_bytes: u64) -> Result<Vec<u8>, CliError> {
+    let unreadable = |e: std::io::Error| CliError::input(path, format!("file: {e}; expected is {what}"));
+    let file = open_bounded(path, what, max_bytes)?;
+    let mut bytes = Vec::with_capacity(file.metadata().map_err(unreadable)?.len() as usize);
     // pipes and devices have no length
     file.take(max_bytes + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > max_bytes {
-        return Err(too_long(bytes.len() as u64));
+        return Err(too_long(path, bytes.len() as u64, max_bytes));
     }
     Ok(bytes)
 }

@@ -14,7 +14,8 @@ use super::serve::Plan;
 use super::submit::request;
 use crate::dispatch::{Dispatcher, JobError, Progress, SubmitRequest, SubmitSource};
 use arborist_circuits::MAX_CALLS;
-use arborist_core::block::{Block, MAX_BLOCK_BYTES, MAX_TRANSACTIONS};
+use crate::intake::{BlockFile, Nowhere};
+use arborist_core::block::MAX_TRANSACTIONS;
 use arborist_core::engine::{JobId, JobState, JobView, Notice, TaskState};
 use arborist_core::ids::TaskId;
 use arborist_core::proof_object::ProofObject;
@@ -203,6 +204,9 @@ async fn submit_synthetic(State(api): State<Arc<Api>>, uri: Uri, request: Reques
         let text = format!("{}, allowed are 0 to {MAX_CALLS}", calls[at]);
         return Err(Refusal::bad(format!("synthetic.calls[{at}]"), text));
     }
+    if calls.is_empty() {
+        return Err(Refusal::bad("synthetic.calls", "none, at least one number is needed"));
+    }
     let calls = calls.into_iter().cycle().take(transactions as usize).collect();
     let source = SubmitSource::Synthetic { calls, seed };
     let deadline = new.deadline.as_deref().map(body::deadline).transpose()?;
@@ -225,22 +229,19 @@ async fn submit_block(State(api): State<Arc<Api>>, uri: Uri, request: Request) -
     let namespace = body::namespace(fields.get("namespace").map_or("", String::as_str))?;
     // the last one is what curl says of any file
     let types = [JSON, BYTES, "application/x-www-form-urlencoded"];
-    let body = read(request, &types, MAX_BLOCK_BYTES as usize).await?;
-    let checked = body.clone();
-    let block = tokio::task::spawn_blocking(move || {
-        let block = Block::parse(&checked, usize::from(MAX_CALLS))?;
-        arborist_circuits::check_block(&block)?;
-        Ok(block)
-    });
-    let block = block.await.map_err(|e| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
-    let block: Block =
-        block.map_err(|e: arborist_core::block::BlockError| Refusal::bad(e.field, e.problem))?;
-    let source = SubmitSource::Block(body);
+    let (json, reserved) = body::block_file(request, &types, api.dispatcher.intake()).await?;
+    let max_calls = api.dispatcher.max_calls();
+    let read = move || BlockFile::read(json, max_calls, Arc::new(Nowhere), Some(reserved));
+    let file = tokio::task::spawn_blocking(read).await;
+    let file = file.map_err(|e| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
+    let file = file.map_err(|e| Refusal::bad(e.field, e.problem))?;
+    let (chain_id, block_number) = (file.block().chain_id, file.block().block_number);
+    let source = SubmitSource::Block(Arc::new(file));
     let new = SubmitRequest {
         priority,
         namespace,
         deadline,
-        ..self::request(source, block.chain_id, block.block_number, &prover)
+        ..self::request(source, chain_id, block_number, &prover)
     };
     submit(&api, new).await
 }

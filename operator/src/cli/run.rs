@@ -9,7 +9,7 @@ use super::logging::{self, LogArgs};
 use super::memory;
 use super::needs::NeedsArgs;
 use super::prove::parse_duration;
-use super::serve::{BackendName, LEAVE, Plan, PluginArgs, ProfileName, Served, WorkerStore};
+use super::serve::{BackendName, Intake, LEAVE, Plan, PluginArgs, ProfileName, Served, WorkerStore};
 use super::signals::Signals;
 use super::state_folder::{ADMIN_TOKEN_FILE, StateFolder};
 use super::store_watch;
@@ -22,6 +22,7 @@ use arborist_system::private;
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Options of `arborist run`.
@@ -69,6 +70,12 @@ pub struct Args {
     /// Failures of one kind before a task is quarantined
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..))]
     max_attempts: u8,
+    /// The memory for block files that are being taken in, in MiB, over all jobs; others wait
+    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=4095))]
+    intake_memory: u32,
+    /// A block's private proofs and calls fetched and written at once
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    intake_parallel: u16,
     /// Submit this block file at the start
     #[arg(long)]
     block: Option<PathBuf>,
@@ -180,6 +187,7 @@ impl Args {
             max_attempts: Some(self.max_attempts),
             larger_machines: true,
             tenants: self.tenants.clone(),
+            intake: Intake { memory_mib: self.intake_memory, parallel: self.intake_parallel },
             login: None,
             authority: None,
             operator_key: None,
@@ -203,8 +211,9 @@ impl Args {
         let deadline = self.deadline.map(|d| now_millis() + d.as_millis() as u64);
         let request = match &self.block {
             Some(file) => {
-                let (json, block) = block::read_checked(file)?;
-                request(SubmitSource::Block(json.into()), block.chain_id, block.block_number, &self.prover)
+                let file = block::read_checked(file, self.backend)?;
+                let (chain_id, number) = (file.block().chain_id, file.block().block_number);
+                request(SubmitSource::Block(Arc::new(file)), chain_id, number, &self.prover)
             }
             None if self.synthetic && self.backend != BackendName::Fake => {
                 let problem = format!(

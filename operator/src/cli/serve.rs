@@ -172,6 +172,8 @@ pub struct Plan {
     pub larger_machines: bool,
     /// Shares and quotas of namespaces.
     pub tenants: TenantArgs,
+    /// What taking blocks in may use.
+    pub intake: Intake,
     /// Checks workers' tokens; `None`: the one token of the state folder.
     pub login: Option<Arc<dyn Login>>,
     /// The certificate authority; `None`: the state folder's.
@@ -186,6 +188,21 @@ impl Plan {
     /// Whether workers reach the artifact store through the operator.
     pub fn serves_store(&self) -> bool {
         self.store.is_none() || self.worker_store == WorkerStore::Operator
+    }
+}
+
+/// What taking blocks in may use.
+#[derive(Debug, Clone, Copy)]
+pub struct Intake {
+    /// Memory for block files, in MiB.
+    pub memory_mib: u32,
+    /// A block's inputs fetched and written at once.
+    pub parallel: u16,
+}
+
+impl Default for Intake {
+    fn default() -> Self {
+        Self { memory_mib: 512, parallel: 32 }
     }
 }
 
@@ -363,6 +380,8 @@ fn options(
     options.hosts = plan.hosts.clone();
     options.store_url = store_url;
     options.roots = roots(plan)?;
+    options.intake_bytes = u64::from(plan.intake.memory_mib) << 20;
+    options.intake_parallel = plan.intake.parallel.into();
     if let Some(lease) = plan.lease {
         options.lease = lease;
         // several heartbeats must be lost before a lease is

@@ -1,10 +1,13 @@
 //! A dispatcher with a store in memory that outlives it.
 
 use arborist_artifacts::{ArtifactStore, StoreOptions};
-use arborist_core::block::{BLOCK_VERSION, Block, Transaction, Word};
+use arborist_core::block::{BLOCK_VERSION, Block, Call, STATE_DEPTH, Transaction, Word};
 use arborist_core::engine::{JobId, JobState};
+use arborist_core::ids::ArtifactHash;
 use arborist_core::profile::{Needs, Profile};
 use arborist_operator::dispatch::{Dispatcher, FakeRoots, Options, StaticToken, SubmitRequest, SubmitSource};
+use arborist_operator::intake::{BlockFile, Held};
+use bytes::Bytes;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -107,7 +110,7 @@ pub fn block(transactions: usize) -> SubmitRequest {
     }
 }
 
-/// A block file with one transaction that calls nothing.
+/// A block file with one transaction and one call.
 pub fn block_file() -> SubmitRequest {
     let file = Block {
         version: BLOCK_VERSION,
@@ -115,15 +118,26 @@ pub fn block_file() -> SubmitRequest {
         chain_id: 1,
         block_number: 2,
         state_before: Word([0; 32]),
-        state_after: Word([0; 32]),
+        state_after: Word([1; 32]),
         transactions: vec![Transaction {
             hash: Word([7; 32]),
-            private_proof: "cHJvb2Y=".into(),
-            calls: vec![],
+            private_proof: ArtifactHash::of(b"a private proof"),
+            calls: vec![Call {
+                slot: 3,
+                args: Word([4; 32]),
+                old_value: Word([5; 32]),
+                siblings: vec![Word([6; 32]); STATE_DEPTH],
+                state_before: Word([0; 32]),
+                state_after: Word([1; 32]),
+            }],
         }],
     };
-    let file = serde_json::to_vec(&file).unwrap();
-    SubmitRequest { source: SubmitSource::Block(file.into()), name: "of a file".into(), ..block(1) }
+    let json = serde_json::to_vec(&file).unwrap();
+    let proof = Bytes::from_static(b"a private proof");
+    let objects = [(ArtifactHash::of(&proof), proof)].into();
+    let objects = Arc::new(Held { place: "the test", objects });
+    let file = BlockFile::read(json.into(), 7, objects, None).unwrap();
+    SubmitRequest { source: SubmitSource::Block(Arc::new(file)), name: "of a file".into(), ..block(1) }
 }
 
 /// Waits for a state, not for a time.

@@ -136,7 +136,7 @@ fn a_job_whose_block_is_lost_does_not_keep_the_dispatcher_from_starting() {
         });
         let request = block_file();
         let SubmitSource::Block(file) = &request.source else { panic!("it is a file") };
-        let key = input_key(&ArtifactHash::of(file));
+        let key = input_key(&ArtifactHash::of(file.json()));
         let (lost, stays) = (lab.submit(request.clone()), lab.submit(block(2)));
         spoil(&lab, &key);
         upgraded.store(true, Ordering::Relaxed);

@@ -1,5 +1,6 @@
 //! Tests with real operators and real worker processes, in one program to be linked once.
 
+mod blocks;
 mod exit_codes;
 mod faults_network;
 mod faults_processes;

@@ -9,7 +9,7 @@ use arborist_core::wire::{self, Reason};
 
 #[test]
 fn a_call_is_proven_for_real_and_a_statement_that_is_not_true_is_not() {
-    let block = sample_block(&[1], 1, 1, 7, |_| {}).unwrap();
+    let block = sample_block(&[1], 1, 1, 7, |_| {}).unwrap().block;
     let statements = Statements::new(&block, block.state_before).unwrap();
     let public_inputs = statements.vm(0, 0).unwrap();
     let dispatcher = Dispatcher::start();

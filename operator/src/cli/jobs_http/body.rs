@@ -3,7 +3,9 @@
 use super::refusal::Refusal;
 use crate::cli::prove::parse_duration;
 use crate::cli::submit::now_millis;
+use crate::intake::{Budget, Collect, NotCollected, Reserved};
 use arborist_circuits::Prover;
+use arborist_core::block::MAX_BLOCK_BYTES;
 use axum::body::{Bytes, to_bytes};
 use axum::extract::Request;
 use axum::http::{StatusCode, Uri, header};
@@ -19,6 +21,8 @@ use std::time::Duration;
 pub const MAX_JSON_BYTES: usize = 256 << 10;
 /// How long a body may take to come.
 const BODY_TIME: Duration = Duration::from_secs(120);
+/// How long a block file waits for memory before whoever sends it is told to come back.
+const INTAKE_PATIENCE: Duration = Duration::from_secs(30);
 /// The most bytes of a query.
 const MAX_QUERY_BYTES: usize = 4 << 10;
 
@@ -45,21 +49,12 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
 
 /// The body of a request, if it is of one of these types and not too long. No type at all is taken for the right one.
 pub async fn read(request: Request, types: &[&str], max_bytes: usize) -> Result<Bytes, Refusal> {
-    if let Some(found) = request.headers().get(header::CONTENT_TYPE) {
-        let found = found.to_str().unwrap_or_default();
-        let essence = found.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        if !types.contains(&essence.as_str()) {
-            let text = format!("`{essence}`, allowed is {}", types.join(" or "));
-            return Err(Refusal::of(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content-type", text));
-        }
-    }
+    check_type(&request, types)?;
     let too_long = || {
         let text = format!("more than the {max_bytes} bytes that are allowed");
         Refusal::of(StatusCode::PAYLOAD_TOO_LARGE, "body", text)
     };
-    let length = request.headers().get(header::CONTENT_LENGTH);
-    let length = length.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if length.is_some_and(|length| length > max_bytes as u64) {
+    if length(&request).is_some_and(|length| length > max_bytes as u64) {
         return Err(too_long());
     }
     match tokio::time::timeout(BODY_TIME, to_bytes(request.into_body(), max_bytes)).await {
@@ -70,6 +65,47 @@ pub async fn read(request: Request, types: &[&str], max_bytes: usize) -> Result<
             let text = format!("it did not come within {} s", BODY_TIME.as_secs());
             Err(Refusal::of(StatusCode::REQUEST_TIMEOUT, "body", text))
         }
+    }
+}
+
+fn check_type(request: &Request, types: &[&str]) -> Result<(), Refusal> {
+    let Some(found) = request.headers().get(header::CONTENT_TYPE) else { return Ok(()) };
+    let found = found.to_str().unwrap_or_default();
+    let essence = found.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if types.contains(&essence.as_str()) {
+        return Ok(());
+    }
+    let text = format!("`{essence}`, allowed is {}", types.join(" or "));
+    Err(Refusal::of(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content-type", text))
+}
+
+/// How long the body says it is.
+fn length(request: &Request) -> Option<u64> {
+    request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// The block file of a request, as soon as there is memory for it: not a byte of it is read before.
+pub async fn block_file(
+    request: Request,
+    types: &[&str],
+    budget: &Budget,
+) -> Result<(Bytes, Reserved), Refusal> {
+    check_type(&request, types)?;
+    let bytes = length(&request).unwrap_or_else(|| budget.unknown());
+    let too_long = |text: String| Refusal::of(StatusCode::PAYLOAD_TOO_LARGE, "body", text);
+    if bytes > MAX_BLOCK_BYTES {
+        return Err(too_long(format!("{bytes} bytes, allowed are at most {MAX_BLOCK_BYTES}")));
+    }
+    let reserved = match tokio::time::timeout(INTAKE_PATIENCE, budget.reserve(bytes)).await {
+        Ok(reserved) => reserved.map_err(|never| too_long(never.to_string())),
+        Err(_) => Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, budget.why_waiting(bytes))),
+    };
+    let mut reserved = reserved?;
+    let body = request.into_body().into_data_stream();
+    match Collect::default().all(body, &mut reserved).await {
+        Ok(json) => Ok((json, reserved)),
+        Err(error @ NotCollected::TooLong(_)) => Err(too_long(error.to_string())),
+        Err(error) => Err(Refusal::of(StatusCode::REQUEST_TIMEOUT, "body", error)),
     }
 }
 

@@ -77,6 +77,7 @@ impl From<SubmitError> for Refusal {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
             }
             SubmitError::Quota { .. } => Self::of(StatusCode::TOO_MANY_REQUESTS, "namespace", error),
+            SubmitError::NoObject { field, problem } => Self::of(StatusCode::CONFLICT, field, problem),
             SubmitError::Crashed => Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
             SubmitError::BadNamespace(_) => Self::of(StatusCode::BAD_REQUEST, "namespace", error),
             SubmitError::Unprovable(_) => Self::of(StatusCode::BAD_REQUEST, "synthetic", error),

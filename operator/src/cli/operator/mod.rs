@@ -11,7 +11,7 @@ use super::logging::{self, LogArgs};
 use super::memory;
 use super::needs::NeedsArgs;
 use super::prove::parse_duration;
-use super::serve::{BackendName, Plan, PluginArgs, ProfileName, WorkerStore};
+use super::serve::{BackendName, Intake, Plan, PluginArgs, ProfileName, WorkerStore};
 use super::signals::Signals;
 use super::tenants::TenantArgs;
 use crate::controllers::{Scope, Settings};
@@ -95,6 +95,12 @@ pub struct Args {
     /// Failures of one kind before a task is quarantined
     #[arg(long, env = "ARBORIST_MAX_ATTEMPTS", default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..))]
     max_attempts: u8,
+    /// The memory for block files that are being taken in, in MiB, over all jobs; others wait
+    #[arg(long, env = "ARBORIST_INTAKE_MEMORY", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=4095))]
+    intake_memory: u32,
+    /// A block's private proofs and calls fetched and written at once
+    #[arg(long, env = "ARBORIST_INTAKE_PARALLEL", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    intake_parallel: u16,
     /// Let jobs name sources and report targets on loopback and link-local addresses: for trials only, since these are
     /// the node's
     #[arg(long, env = "ARBORIST_ALLOW_LOCAL_ADDRESSES")]
@@ -184,6 +190,7 @@ impl Args {
             max_attempts: Some(self.max_attempts),
             larger_machines: true,
             tenants: self.tenants.clone(),
+            intake: Intake { memory_mib: self.intake_memory, parallel: self.intake_parallel },
             login: None,
             authority: None,
             operator_key: None,

@@ -20,7 +20,7 @@ use super::CliError;
 use super::logging;
 use super::outputs::Files;
 use super::screen::Screen;
-use super::serve::{LEAVE, Plan, Served, WorkerStore};
+use super::serve::{Intake, LEAVE, Plan, Served, WorkerStore};
 use super::signals::Signals;
 use super::state_folder::StateFolder;
 use super::store_watch;
@@ -263,6 +263,7 @@ impl Args {
             max_attempts: None,
             larger_machines: false,
             tenants: TenantArgs::default(),
+            intake: Intake::default(),
             login: None,
             authority: None,
             operator_key: None,

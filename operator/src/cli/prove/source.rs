@@ -3,14 +3,14 @@
 use super::args::Args;
 use crate::cli::CliError;
 use crate::cli::block::{self, ShapeArgs};
-use crate::cli::input::write_whole;
 use crate::cli::serve::BackendName;
 use crate::cli::submit::request;
 use crate::dispatch::{SubmitRequest, SubmitSource};
+use crate::intake::BlockFile;
 use arborist_circuits::{Published, Statements};
-use arborist_core::block::Block;
 use arborist_system::errln;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// A block to prove, and what its root will state.
 pub struct Subject {
@@ -29,10 +29,7 @@ impl Subject {
     /// A bad block file, by field; or the sample can't be made or written.
     pub fn find(args: &Args) -> Result<Self, CliError> {
         match &args.block {
-            Some(file) => {
-                let (json, block) = block::read_checked(file)?;
-                Self::of_block(args, json, &block)
-            }
+            Some(file) => Self::of_block(args, block::read_checked(file, args.backend)?),
             None if args.backend == BackendName::Fake => {
                 let shape = &args.shape;
                 let calls = shape.calls_of_each();
@@ -40,41 +37,32 @@ impl Subject {
                 let request = request(source, shape.chain_id, shape.block_number, &args.prover);
                 Ok(Self { request, calls, statement: None })
             }
-            None => {
-                let (json, block) = sample(args)?;
-                Self::of_block(args, json, &block)
-            }
+            None => Self::of_block(args, sample(args)?),
         }
     }
 
-    fn of_block(args: &Args, json: Vec<u8>, block: &Block) -> Result<Self, CliError> {
+    fn of_block(args: &Args, file: BlockFile) -> Result<Self, CliError> {
+        let block = file.block();
         let statements = Statements::new(block, args.prover.word)
             .map_err(|e| CliError::failed("the block's statement", e))?;
-        Ok(Self {
-            calls: block.transactions.iter().map(|t| t.calls.len() as u8).collect(),
-            request: request(
-                SubmitSource::Block(json.into()),
-                block.chain_id,
-                block.block_number,
-                &args.prover,
-            ),
-            statement: Some(statements.published()),
-        })
+        let calls = block.transactions.iter().map(|t| t.calls.len() as u8).collect();
+        let (chain_id, block_number) = (block.chain_id, block.block_number);
+        let source = SubmitSource::Block(Arc::new(file));
+        let request = request(source, chain_id, block_number, &args.prover);
+        Ok(Self { calls, request, statement: Some(statements.published()) })
     }
 }
 
 /// The sample block of these options. It is kept: private proofs differ from run to run, and going on with a block
 /// needs the very same ones.
-fn sample(args: &Args) -> Result<(Vec<u8>, Block), CliError> {
+fn sample(args: &Args) -> Result<BlockFile, CliError> {
     let file = sample_file(args);
     if file.exists() {
-        return block::read_checked(&file);
+        return block::read_checked(&file, args.backend);
     }
-    let block = block::sample(&args.shape)?;
-    let json = serde_json::to_vec(&block).map_err(|e| CliError::failed("write the sample block", e))?;
-    write_whole(&file, &json)?;
+    block::sample(&args.shape, &file)?;
     errln!("sample block: {}", file.display());
-    Ok((json, block))
+    block::read(&file)
 }
 
 fn sample_file(args: &Args) -> PathBuf {

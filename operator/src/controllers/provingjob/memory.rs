@@ -104,6 +104,8 @@ struct Latest {
 pub(super) struct Known {
     /// Something is under way.
     pub working: bool,
+    /// What it has to wait for before it can go on.
+    pub waits: Option<String>,
     /// The root's task of the tree submitted by this process.
     pub root: Option<TaskId>,
     /// Why the last try to submit failed.
@@ -257,18 +259,25 @@ impl Memory {
         }
     }
 
+    /// Notes what that which is under way waits for, if anything.
+    pub(super) fn waits(&self, uid: &str, why: Option<String>) {
+        if let Some(entry) = lock(&self.jobs).get_mut(uid).filter(|entry| entry.known.working) {
+            entry.known.waits = why;
+        }
+    }
+
     /// Notes what came of it. A job that is gone meanwhile is not remembered again.
     pub(super) fn end(&self, uid: &str, found: Found, now: Timestamp) {
         let mut jobs = lock(&self.jobs);
         let Some(entry) = jobs.get_mut(uid) else { return };
-        (entry.known.working, entry.work) = (false, None);
+        (entry.known.working, entry.known.waits, entry.work) = (false, None, None);
         note(&mut entry.known, found, now, rand::random());
     }
 
     /// Notes that what was under way was stopped.
     pub(super) fn let_go(&self, uid: &str) {
         if let Some(entry) = lock(&self.jobs).get_mut(uid) {
-            (entry.known.working, entry.work) = (false, None);
+            (entry.known.working, entry.known.waits, entry.work) = (false, None, None);
         }
     }
 

@@ -309,6 +309,13 @@ impl Controller {
         Api::namespaced(self.ctx.client.clone(), &object.namespace().unwrap_or_default())
     }
 
+    /// Notes what background work waits for, and has the job's status say so.
+    fn waits(&self, job: &validate::Validated, why: Option<String>) {
+        self.ctx.jobs.waits(&job.uid, why);
+        // nobody listens any more when the controller stops
+        let _ = self.trigger.unbounded_send(reference(&job.namespace, &job.name));
+    }
+
     /// Notes what came of background work.
     fn remember(&self, uid: &str, found: memory::Found) {
         self.ctx.jobs.end(uid, found, (self.clock)());

@@ -3,16 +3,17 @@
 
 use super::memory::{Again, Found};
 use super::orphans;
-use super::source::{self, SourceError};
+use super::source::{self, Fetched, SourceError, Turn};
 use super::validate::{CheckedSource, Validated};
 use super::{Controller, JOB_PREFIX};
 use crate::api::conditions::reason;
 use crate::dispatch::{SubmitError, SubmitRequest, SubmitSource};
 use crate::egress::Reach;
-use arborist_circuits::{MAX_CALLS, check_block, sample_block};
-use arborist_core::block::Block;
+use crate::intake::{BlockFile, Held};
+use arborist_circuits::{MAX_CALLS, sample_block};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
+use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
 /// Why a job did not come into the books.
@@ -53,6 +54,7 @@ impl PrepareError {
                 (reason::STORE_UNAVAILABLE, Again::Always)
             }
             Self::Submit(SubmitError::Quota { .. }) => (reason::QUOTA_EXCEEDED, Again::Always),
+            Self::Submit(SubmitError::NoObject { .. }) => (reason::SOURCE_UNAVAILABLE, Again::Always),
             Self::Submit(SubmitError::Stopped | SubmitError::Crashed) | Self::Interrupted(_) => {
                 (reason::PENDING, Again::Always)
             }
@@ -75,8 +77,8 @@ pub(super) async fn prepare(me: &Controller, job: &Validated) -> Found {
 }
 
 async fn submit(me: &Controller, job: &Validated) -> Result<Found, PrepareError> {
-    // its turn ends with the submit: until then the block is held in memory
-    let (source, _turn) = material(me, job).await?;
+    // its turns end with the submit: until then the block is held in memory
+    let (source, _turns) = material(me, job).await?;
     let (chain_id, number, prover) = (job.chain_id, job.block_number, job.prover.word.0);
     // until the tree is remembered, or it would look like one that nobody wants
     let _remembered = me.ctx.jobs.submits.begin(orphans::Block { chain_id, number, prover });
@@ -100,10 +102,13 @@ async fn submit(me: &Controller, job: &Validated) -> Result<Found, PrepareError>
     Ok(found)
 }
 
-/// A turn at holding a block in memory.
-pub(super) type Turn = Vec<OwnedSemaphorePermit>;
+/// Turns at fetching and making blocks.
+pub(super) type Turns = Vec<OwnedSemaphorePermit>;
 
-pub(super) async fn material(me: &Controller, job: &Validated) -> Result<(SubmitSource, Turn), PrepareError> {
+pub(super) async fn material(
+    me: &Controller,
+    job: &Validated,
+) -> Result<(SubmitSource, Turns), PrepareError> {
     let memory = &me.ctx.jobs;
     let stopping = |_| PrepareError::Interrupted("the operator is stopping");
     match &job.source {
@@ -114,57 +119,71 @@ pub(super) async fn material(me: &Controller, job: &Validated) -> Result<(Submit
             let turn = memory.making.clone().acquire_owned().await.map_err(stopping)?;
             let (calls, seed) = (calls.clone(), *seed);
             let (chain_id, block_number) = (job.chain_id, job.block_number);
-            let json = off_the_loop(vec![turn], move || {
-                let block = sample_block(&calls, chain_id, block_number, seed, |_| {});
-                let block = block.map_err(|e| PrepareError::BadBlock(e.to_string()))?;
-                serde_json::to_vec(&block).map_err(|e| PrepareError::BadBlock(e.to_string()))
+            let file = off_the_loop(vec![turn], move || {
+                let bad = |e: &dyn std::fmt::Display| PrepareError::BadBlock(e.to_string());
+                let made = sample_block(&calls, chain_id, block_number, seed, |_| {}).map_err(|e| bad(&e))?;
+                let json = serde_json::to_vec(&made.block).map_err(|e| bad(&e))?;
+                let hashes = made.block.transactions.iter().map(|t| t.private_proof);
+                let objects = hashes.zip(made.private_proofs.into_iter().map(Bytes::from)).collect();
+                let objects = Arc::new(Held { place: "the sample", objects });
+                BlockFile::read(json.into(), MAX_CALLS, objects, None).map_err(|e| bad(&e))
             });
             // what is made is small: the next one may be made while this one is submitted
-            Ok((SubmitSource::Block(json.await?.0.into()), vec![]))
+            Ok((SubmitSource::Block(Arc::new(file.await?.0)), vec![]))
         }
         source => {
-            let mut turn = vec![];
-            let turns = match source {
+            let mut turns = vec![];
+            let wanted = match source {
                 CheckedSource::ConfigMap { .. } => vec![memory.small.clone()],
                 // the namespace's first: who waits for it holds no turn that others could have
                 _ => vec![memory.fetches_of(&job.namespace), memory.fetches.clone()],
             };
-            for turns in turns {
-                turn.push(turns.acquire_owned().await.map_err(stopping)?);
+            for wanted in wanted {
+                turns.push(wanted.acquire_owned().await.map_err(stopping)?);
             }
-            let reach = Reach::of(me.ctx.settings.allow_local_addresses);
-            let bytes = source::fetch(source, &job.namespace, &me.ctx.client, reach).await?;
-            let wanted = match source {
-                CheckedSource::Uri { sha256, .. } => Some(*sha256),
-                _ => None,
-            };
-            let checked = bytes.clone();
-            let ((), turn) = off_the_loop(turn, move || check(&checked, wanted)).await?;
-            Ok((SubmitSource::Block(bytes), turn))
+            fetched(me, job, source, turns).await
         }
     }
+}
+
+async fn fetched(
+    me: &Controller,
+    job: &Validated,
+    source: &CheckedSource,
+    turns: Turns,
+) -> Result<(SubmitSource, Turns), PrepareError> {
+    let waits = |why: Option<String>| me.waits(job, why);
+    let turn = Turn { budget: me.ctx.dispatcher.intake(), waits: &waits };
+    let reach = Reach::of(me.ctx.settings.allow_local_addresses);
+    let Fetched { json, reserved, objects } =
+        source::fetch(source, &job.namespace, &me.ctx.client, reach, &turn).await?;
+    let wanted = match source {
+        CheckedSource::Uri { sha256, .. } => Some(*sha256),
+        _ => None,
+    };
+    let max_calls = me.ctx.dispatcher.max_calls();
+    let read = move || {
+        if let Some(wanted) = wanted {
+            let found: [u8; 32] = Sha256::digest(&json).into();
+            if found != wanted {
+                let (found, wanted) = (hex::encode(found), hex::encode(wanted));
+                return Err(PrepareError::Hash { found, wanted });
+            }
+        }
+        let file = BlockFile::read(json, max_calls, objects, Some(reserved));
+        file.map_err(|error| PrepareError::BadBlock(error.to_string()))
+    };
+    let (file, turns) = off_the_loop(turns, read).await?;
+    Ok((SubmitSource::Block(Arc::new(file)), turns))
 }
 
 /// Runs work that takes long on a thread of its own. It can't be stopped there, so its turn goes with it: jobs that
 /// come and go don't pile work up. The turn comes back with the result.
 async fn off_the_loop<T: Send + 'static>(
-    turn: Turn,
+    turns: Turns,
     work: impl FnOnce() -> Result<T, PrepareError> + Send + 'static,
-) -> Result<(T, Turn), PrepareError> {
+) -> Result<(T, Turns), PrepareError> {
     let crashed = PrepareError::Interrupted("reading or making the block crashed");
-    let on_turn = move || work().map(|done| (done, turn));
+    let on_turn = move || work().map(|done| (done, turns));
     tokio::task::spawn_blocking(on_turn).await.unwrap_or(Err(crashed))
-}
-
-/// Checks a block as the circuits would. Better now than after hours of proving.
-fn check(bytes: &Bytes, wanted: Option<[u8; 32]>) -> Result<(), PrepareError> {
-    if let Some(wanted) = wanted {
-        let found: [u8; 32] = Sha256::digest(bytes).into();
-        if found != wanted {
-            return Err(PrepareError::Hash { found: hex::encode(found), wanted: hex::encode(wanted) });
-        }
-    }
-    let bad = |e: arborist_core::block::BlockError| PrepareError::BadBlock(e.to_string());
-    let block = Block::parse(bytes, usize::from(MAX_CALLS)).map_err(bad)?;
-    check_block(&block).map_err(bad)
 }

@@ -153,7 +153,10 @@ fn not_submitted(job: &Validated, seen: &Seen) -> Stage {
             // a try under way is no news: the reason stays until it succeeds
             if failure.next.is_some() { Stage::Waiting(why) } else { Stage::Unusable(why) }
         }
-        None => Stage::Preparing(super::validate::what_is_fetched(&job.source)),
+        None => {
+            let waits = seen.known.waits.clone();
+            Stage::Preparing(waits.unwrap_or_else(|| super::validate::what_is_fetched(&job.source)))
+        }
     }
 }
 

@@ -3,12 +3,12 @@
 
 use super::Inner;
 use super::resolve;
+use crate::intake::BlockFile;
 use arborist_artifacts::{ArtifactStore, StoreError};
 use arborist_core::engine::{JobId, JobState, PreparedJob, Source, TaskState, Unresolved};
 use arborist_core::ids::{ArtifactHash, TaskId};
 use arborist_core::proof_object::input_key;
 use arborist_core::tree::NodeId;
-use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ struct Needed {
 impl Inner {
     /// Puts what the open tasks of a job need and the store has lost. Best effort: a task whose input is lost for
     /// good says so itself.
-    pub(super) async fn restore_inputs(&self, job: JobId, given: Option<Vec<Bytes>>) {
+    pub(super) async fn restore_inputs(&self, job: JobId, given: Option<Arc<BlockFile>>) {
         match self.try_restore(job, given).await {
             Ok(0) => {}
             Ok(restored) => {
@@ -71,8 +71,8 @@ impl Inner {
         let _late_or_stopped = timeout(PATIENCE, restored).await;
     }
 
-    /// How many were put again. `given` is the block and all inputs, if they are at hand.
-    async fn try_restore(&self, job: JobId, given: Option<Vec<Bytes>>) -> Result<usize, NotRestored> {
+    /// How many were put again. `given` is the block file, if it is at hand.
+    async fn try_restore(&self, job: JobId, given: Option<Arc<BlockFile>>) -> Result<usize, NotRestored> {
         let Some(needed) = self.needed(job) else { return Ok(0) };
         let mut gone = lost(&self.store, &needed.inputs, Look::There).await?;
         gone.extend(lost(&self.store, &needed.doubted, Look::Sound).await?);
@@ -83,37 +83,39 @@ impl Inner {
         if gone.is_empty() {
             return Ok(0);
         }
-        let given = match given {
-            Some(given) => given,
-            None => self.material(&needed.tree).await?,
+        let file = match given {
+            Some(given) => Some(given),
+            None => self.stored_file(&needed.tree).await?,
         };
-        let found = tokio::task::spawn_blocking(move || {
-            let mut wanted = given;
-            let mut again = HashSet::new();
-            wanted.retain(|input| {
-                let hash = ArtifactHash::of(input);
-                gone.contains(&hash) && again.insert(hash)
-            });
-            (wanted, gone.len())
-        });
-        let (wanted, gone) = found.await.map_err(|error| NotRestored::Block(error.to_string()))?;
-        let restored = wanted.len();
-        put_inputs(&self.store, wanted).await?;
-        if restored < gone {
-            let text = format!("{} inputs are lost from the store, and not in the block", gone - restored);
+        let Some(file) = file else { return Ok(0) };
+        let (found, of) = (file.clone(), gone.clone());
+        let found = tokio::task::spawn_blocking(move || inputs_of(&found, &of));
+        let found = found.await.map_err(|error| NotRestored::Block(error.to_string()))?;
+        let put = stream::iter(found).map(|input| put_again(self.store.clone(), file.clone(), input));
+        let put: Vec<bool> = put.buffer_unordered(PARALLEL).try_collect().await?;
+        let restored = put.iter().filter(|put| **put).count();
+        if restored < gone.len() {
+            let text = format!(
+                "{} inputs are lost from the store; private proofs have to be sent again with their block",
+                gone.len() - restored
+            );
             return Err(NotRestored::Block(text));
         }
         Ok(restored)
     }
 
-    /// The inputs of a job's block, which has to be in the store.
-    async fn material(&self, tree: &PreparedJob) -> Result<Vec<Bytes>, NotRestored> {
-        let profile = &self.options.engine.profile;
-        let material = resolve::load(&self.store, &tree.spec.source, tree.spec.prover_id, profile).await;
-        let material = material.map_err(|error| match error {
+    /// The file of a job's block, which has to be in the store.
+    async fn stored_file(&self, tree: &PreparedJob) -> Result<Option<Arc<BlockFile>>, NotRestored> {
+        let Source::Block(hash) = &tree.spec.source else { return Ok(None) };
+        let bytes = self.store.head(&input_key(hash)).await?.unwrap_or(0);
+        let reserved = self.intake.reserve(bytes).await;
+        let reserved = reserved.map_err(|error| NotRestored::Block(error.to_string()))?;
+        let (spec, profile) = (&tree.spec, &self.options.engine.profile);
+        let loaded = resolve::load(&self.store, &spec.source, spec.prover_id, profile, Some(reserved)).await;
+        let (_, file) = loaded.map_err(|error| match error {
             Unresolved::Lost(text) | Unresolved::NotNow(text) => NotRestored::Block(text),
         })?;
-        Ok(material.inputs.into_iter().map(Bytes::from).collect())
+        Ok(file.map(Arc::new))
     }
 
     fn needed(&self, job: JobId) -> Option<Needed> {
@@ -188,19 +190,56 @@ async fn lost(
     answers.try_filter_map(|lost| std::future::ready(Ok(lost))).try_collect().await
 }
 
-/// Writes inputs that are not there, or not as they should be.
-pub(super) async fn put_inputs(store: &ArtifactStore, inputs: Vec<Bytes>) -> Result<(), StoreError> {
-    stream::iter(inputs)
-        .map(|input| store.put_input(input))
-        .buffer_unordered(PARALLEL)
-        .try_for_each(|_hash| std::future::ready(Ok(())))
-        .await
+/// An input, by where the block file says it.
+#[derive(Debug, Clone, Copy)]
+enum Input {
+    File,
+    Call { transaction: usize, call: usize },
+    PrivateProof(ArtifactHash),
+}
+
+/// Which inputs of a block have these hashes, each once.
+fn inputs_of(file: &BlockFile, hashes: &HashSet<ArtifactHash>) -> Vec<Input> {
+    let mut open = hashes.clone();
+    let mut found = vec![];
+    if open.remove(&ArtifactHash::of(file.json())) {
+        found.push(Input::File);
+    }
+    for (t, transaction) in file.block().transactions.iter().enumerate() {
+        if open.remove(&transaction.private_proof) {
+            found.push(Input::PrivateProof(transaction.private_proof));
+        }
+        for (c, call) in transaction.calls.iter().enumerate() {
+            if open.remove(&call.input_hash()) {
+                found.push(Input::Call { transaction: t, call: c });
+            }
+        }
+    }
+    found
+}
+
+/// Writes an input that is not there, or not as it should be; whether it was at hand.
+async fn put_again(store: ArtifactStore, file: Arc<BlockFile>, input: Input) -> Result<bool, NotRestored> {
+    let bytes = match input {
+        Input::File => file.json().clone(),
+        Input::Call { transaction, call } => {
+            file.block().transactions[transaction].calls[call].to_input().into()
+        }
+        Input::PrivateProof(hash) => match file.objects().get(hash).await {
+            Ok(Some(bytes)) if ArtifactHash::of(&bytes) == hash => bytes,
+            Ok(_) => return Ok(false),
+            Err(problem) => return Err(NotRestored::Block(problem)),
+        },
+    };
+    store.put_input(bytes).await?;
+    Ok(true)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use arborist_artifacts::{Created, StoreOptions};
+    use bytes::Bytes;
 
     #[tokio::test]
     async fn what_is_not_there_or_not_what_it_should_be_is_found_and_put_again() {
@@ -213,7 +252,9 @@ mod tests {
         assert_eq!(lost(&store, &all, Look::There).await.unwrap(), HashSet::from([hash(&gone)]));
         let found = lost(&store, &all, Look::Sound).await.unwrap();
         assert_eq!(found, HashSet::from([hash(&gone), hash(&bad)]));
-        put_inputs(&store, vec![sound, gone, bad]).await.unwrap();
+        for input in [sound, gone, bad] {
+            store.put_input(input).await.unwrap();
+        }
         assert!(lost(&store, &all, Look::Sound).await.unwrap().is_empty());
     }
 }

@@ -13,6 +13,7 @@ mod lease;
 mod lookup;
 mod open_jobs;
 mod order;
+mod put;
 mod quotas;
 mod recheck;
 mod resolve;
@@ -32,6 +33,7 @@ use self::core::EngineRoom;
 use self::retention::NamedRoots;
 use super::login::Login;
 use super::net::{Net, SendBuffers};
+use crate::intake::{self, Budget};
 use crate::metrics::Metrics;
 use crate::operator_key::OperatorKey;
 use crate::store::journal::{JournalHandle, JournalOptions};
@@ -104,6 +106,10 @@ pub struct Options {
     pub retention: Option<Duration>,
     /// How much each namespace may have in the books at once.
     pub quotas: Quotas,
+    /// How many bytes of block files may be held at once.
+    pub intake_bytes: u64,
+    /// A block's inputs fetched and written at once.
+    pub intake_parallel: usize,
     /// At a start, proofs that the journal does not know are looked for so long at most before workers are
     /// served; then the search goes on beside.
     pub lookup: Duration,
@@ -138,6 +144,8 @@ impl Options {
             snapshot_interval: Duration::from_secs(300),
             retention: Some(Duration::from_secs(24 * 3600)),
             quotas: Quotas::default(),
+            intake_bytes: intake::DEFAULT_BYTES,
+            intake_parallel: 32,
             lookup: Duration::from_secs(1),
         }
     }
@@ -214,6 +222,7 @@ struct Inner {
     net: Mutex<Option<Net>>,
     address: SocketAddr,
     authority: Arc<Authority>,
+    intake: Budget,
     /// Held for reading while a submit counts on objects in the store, for writing while some are deleted.
     deleting: RwLock<()>,
     /// One submit at a time enters the books.
@@ -249,6 +258,16 @@ impl Dispatcher {
     /// The artifact store.
     pub fn store(&self) -> &ArtifactStore {
         &self.inner.store
+    }
+
+    /// How many bytes of block files may be held at once.
+    pub fn intake(&self) -> &Budget {
+        &self.inner.intake
+    }
+
+    /// The most calls that a transaction may make.
+    pub fn max_calls(&self) -> u8 {
+        self.inner.options.engine.profile.max_calls
     }
 
     /// The counters.
@@ -419,6 +438,7 @@ impl Dispatcher {
     /// Brings the gauges up to date; called before they are read.
     pub fn refresh_metrics(&self) {
         let metrics = &self.inner.metrics;
+        metrics.intake.set(self.inner.intake.used() as i64);
         metrics.journal_lag.set(self.inner.journal.lag_bytes() as i64);
         metrics.journal_stall.set(self.journal_stall().as_secs_f64());
         let mut all = [Counts::default(); 5];

@@ -1,7 +1,6 @@
 //! What a complete job is worth when somebody asks for it again: its root proof is looked at, and made again if it is
 //! lost or bad. The journal says that it was good once.
 
-use super::inputs::put_inputs;
 use super::resolve::{self, Material};
 use super::roots::{RootCheck, RootProblem};
 use super::submit::{Built, SubmitError};
@@ -10,10 +9,11 @@ use arborist_artifacts::{StoreError, with_retry};
 use arborist_circuits::Statements;
 use arborist_core::backend::PublicInputs;
 use arborist_core::circuit::Circuit;
-use arborist_core::engine::{Event, JobId, JobSpec, JobState, PreparedJob, Unresolved};
+use arborist_core::engine::{Event, JobId, JobSpec, JobState, PreparedJob, Source, Unresolved};
 use arborist_core::ids::TaskId;
-use arborist_core::proof_object::{ProofObject, proof_key};
+use arborist_core::proof_object::{ProofObject, input_key, proof_key};
 use bytes::Bytes;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a store that does not answer is asked again.
@@ -126,7 +126,7 @@ impl Inner {
 
     /// Looks at the root proof of a complete job. One that is lost or bad is made again: the job is taken in anew under
     /// its number, and all its other proofs are found in the store. Nobody is charged: the proof was good when it was made.
-    pub(super) async fn recheck(&self, id: JobId, built: Built) -> Result<(), SubmitError> {
+    pub(super) async fn recheck(self: &Arc<Self>, id: JobId, built: Built) -> Result<(), SubmitError> {
         let began = Instant::now();
         let _one_at_a_time = self.rechecking.lock().await;
         let wanted = WantedProof::of(&built.job, built.statements.as_deref());
@@ -143,7 +143,9 @@ impl Inner {
             with_retry(PATIENCE, || self.store.move_aside(&key, &reason)).await?;
             self.metrics.quarantined.inc();
         }
-        put_inputs(&self.store, built.inputs).await?;
+        if let Some(file) = built.file {
+            self.put_inputs(file).await?;
+        }
         let found = self.proofs_made_before(&built.job).await?;
         self.enter(Some(id), built.job, built.statements, found, began)?;
         // nobody may be listening
@@ -155,13 +157,22 @@ impl Inner {
     /// A job's tree from what the artifact store has of it.
     async fn build_again(&self, spec: JobSpec) -> Result<Built, JobError> {
         let profile = &self.options.engine.profile;
-        let material = resolve::load(&self.store, &spec.source, spec.prover_id, profile).await;
         let unable = |text: String| JobError::NotNow(format!("the job can't be built again: {text}"));
-        let material = material.map_err(|error| match error {
+        let reserved = match &spec.source {
+            Source::Synthetic { .. } => None,
+            Source::Block(hash) => {
+                let key = input_key(hash);
+                let bytes = with_retry(PATIENCE, || self.store.head(&key)).await;
+                let bytes = bytes.map_err(|error| unable(error.to_string()))?.unwrap_or(0);
+                Some(self.intake.reserve(bytes).await.map_err(|error| unable(error.to_string()))?)
+            }
+        };
+        let loaded = resolve::load(&self.store, &spec.source, spec.prover_id, profile, reserved).await;
+        let (material, file) = loaded.map_err(|error| match error {
             Unresolved::Lost(text) | Unresolved::NotNow(text) => unable(text),
         })?;
-        let Material { calls, leaves, inputs, statements, .. } = material;
+        let Material { calls, leaves, statements, .. } = material;
         let job = PreparedJob::new(spec, &calls, leaves, profile).map_err(|e| unable(e.to_string()))?;
-        Ok(Built { job, statements, inputs: inputs.into_iter().map(Bytes::from).collect() })
+        Ok(Built { job, statements, file: file.map(Arc::new) })
     }
 }

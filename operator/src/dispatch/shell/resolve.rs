@@ -1,10 +1,12 @@
 //! From a block to what the engine and the workers need of it.
 
+use crate::intake::{BlockFile, Nowhere, Reserved};
 use arborist_artifacts::{ArtifactStore, StoreError, with_retry};
 use arborist_circuits::Statements;
 use arborist_core::block::{Block, BlockError, Word};
 use arborist_core::engine::{Source, Unresolved};
 use arborist_core::profile::Profile;
+use arborist_core::text::echo;
 use arborist_core::tree::Leaves;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +19,6 @@ pub(super) struct Material {
     /// Public calls of each transaction.
     pub calls: Vec<u8>,
     pub leaves: Leaves,
-    /// What has to lie in the artifact store, each under its hash.
-    pub inputs: Vec<Vec<u8>>,
     pub statements: Option<Arc<Statements>>,
     /// Chain and block number of a real block.
     pub block: Option<(u64, u64)>,
@@ -40,18 +40,15 @@ pub enum BadBlock {
     },
 }
 
-/// Reads a block file and works out its leaves and statements. Takes seconds for a large one.
-pub(super) fn of_block(json: &[u8], prover: [u8; 32], profile: &Profile) -> Result<Material, BadBlock> {
-    let block = Block::parse(json, profile.max_calls.into())?;
+/// Works out a block's leaves and statements. Takes a second for a large one.
+pub(super) fn of_block(block: &Block, prover: [u8; 32], profile: &Profile) -> Result<Material, BadBlock> {
     if block.profile != profile.circuits {
-        return Err(BadBlock::Profile { found: block.profile, wanted: profile.circuits.clone() });
+        return Err(BadBlock::Profile { found: echo(&block.profile), wanted: profile.circuits.clone() });
     }
-    let (leaves, inputs) = Leaves::of_block(&block)?;
-    let statements = Statements::new(&block, Word(prover))?;
+    let statements = Statements::new(block, Word(prover))?;
     Ok(Material {
         calls: block.transactions.iter().map(|t| t.calls.len() as u8).collect(),
-        leaves,
-        inputs,
+        leaves: Leaves::of_block(block),
         statements: Some(Arc::new(statements)),
         block: Some((block.chain_id, block.block_number)),
     })
@@ -59,10 +56,11 @@ pub(super) fn of_block(json: &[u8], prover: [u8; 32], profile: &Profile) -> Resu
 
 pub(super) fn synthetic(calls: &[u8], seed: u64) -> Material {
     let leaves = Leaves::Synthetic { seed };
-    Material { calls: calls.to_vec(), leaves, inputs: vec![], statements: None, block: None }
+    Material { calls: calls.to_vec(), leaves, statements: None, block: None }
 }
 
-/// Gets a job's material again after a restart.
+/// Gets a job's material again from what the artifact store has of it, and its block file, which is held in what is
+/// `reserved`: at a start, where one block is read after the other, in nothing.
 ///
 /// # Errors
 /// In a line: the block is gone from the store, damaged, or not one for these circuits; or the store does not answer.
@@ -71,16 +69,21 @@ pub(super) async fn load(
     source: &Source,
     prover: [u8; 32],
     profile: &Profile,
-) -> Result<Material, Unresolved> {
+    reserved: Option<Reserved>,
+) -> Result<(Material, Option<BlockFile>), Unresolved> {
     let hash = match source {
-        Source::Synthetic { calls, seed } => return Ok(synthetic(calls, *seed)),
+        Source::Synthetic { calls, seed } => return Ok((synthetic(calls, *seed), None)),
         Source::Block(hash) => *hash,
     };
     let json = with_retry(PATIENCE, || store.get_input(&hash)).await.map_err(unread)?;
     let gone = || Unresolved::Lost(format!("its block {hash} is not in the artifact store"));
     let json = json.ok_or_else(gone)?;
     let profile = profile.clone();
-    match tokio::task::spawn_blocking(move || of_block(&json, prover, &profile)).await {
+    let read = move || -> Result<(Material, Option<BlockFile>), BadBlock> {
+        let file = BlockFile::read(json, profile.max_calls, Arc::new(Nowhere), reserved)?;
+        Ok((of_block(file.block(), prover, &profile)?, Some(file)))
+    };
+    match tokio::task::spawn_blocking(read).await {
         Ok(material) => material.map_err(|error| Unresolved::Lost(error.to_string())),
         Err(error) if error.is_panic() => Err(Unresolved::Lost("reading its block crashed".into())),
         Err(_) => Err(Unresolved::NotNow("the process is ending".into())),

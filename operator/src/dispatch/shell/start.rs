@@ -8,6 +8,7 @@ use super::lookup::{Ended, Search};
 use super::resolve;
 use super::{Dispatcher, Inner, Options, STUCK};
 use crate::dispatch::net::{Bound, Limits, SendBuffers};
+use crate::intake::Budget;
 use crate::metrics::Metrics;
 use crate::operator_key::{KeyError, OperatorKey};
 use crate::store::journal::{Journal, JournalError, Recovered};
@@ -183,6 +184,7 @@ fn build(
         let statements = statements.remove(&id);
         core.jobs.insert(id, JobEntry { statements, state, unleased_since: None });
     }
+    let intake_bytes = options.intake_bytes;
     Inner {
         system: options.engine.profile.system(),
         options,
@@ -199,6 +201,7 @@ fn build(
         net: Mutex::new(None),
         address,
         authority,
+        intake: Budget::new(intake_bytes),
         deleting: RwLock::new(()),
         submitting: tokio::sync::Mutex::new(()),
         rechecking: tokio::sync::Mutex::new(()),
@@ -229,7 +232,8 @@ async fn restore(
         let mut statements = HashMap::new();
         let records: Vec<Vec<u8>> = recovered.records.iter().map(|record| record.to_vec()).collect();
         let resolve = |spec: &arborist_core::engine::JobSpec| {
-            let material = runtime.block_on(resolve::load(&store, &spec.source, spec.prover_id, &profile))?;
+            let loaded = resolve::load(&store, &spec.source, spec.prover_id, &profile, None);
+            let (material, _file) = runtime.block_on(loaded)?;
             statements.extend(material.statements.map(|s| (spec.id, s)));
             Ok((material.calls, material.leaves))
         };

@@ -1,18 +1,17 @@
 //! Taking a block in.
 
 use super::core::JobEntry;
-use super::inputs::put_inputs;
 use super::lookup::{self, Ended, Search};
 use super::resolve::{self, BadBlock, Material};
 use super::{Dispatcher, Inner, Progress};
 use crate::dispatch::net::SendBuffers;
+use crate::intake::BlockFile;
 use arborist_artifacts::StoreError;
 use arborist_core::engine::{Event, JobId, JobSpec, JobState, KnownProof, Millis, PreparedJob, Source};
 use arborist_core::ids::ArtifactHash;
 use arborist_core::order::POLICIES;
 use arborist_core::system::ProofSystem;
 use arborist_core::tree::BadShape;
-use bytes::Bytes;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -23,8 +22,8 @@ const LOOKUP: Duration = Duration::from_secs(5);
 /// Where a new job's tree comes from.
 #[derive(Debug, Clone)]
 pub enum SubmitSource {
-    /// A block file's bytes.
-    Block(Bytes),
+    /// A block file.
+    Block(Arc<BlockFile>),
     /// A block made up from a seed.
     Synthetic {
         /// Public calls of each transaction.
@@ -104,6 +103,14 @@ pub enum SubmitError {
     /// Whether the root proof of a complete job still holds could not be found out.
     #[error("the root proof made before could not be checked: {0}")]
     Unchecked(String),
+    /// A private proof can't be had: it may be there later.
+    #[error("{field}: {problem}")]
+    NoObject {
+        /// The field that names it.
+        field: String,
+        /// Where it was looked for, and what was found.
+        problem: String,
+    },
     /// Building the tree crashed.
     #[error("the block's tree could not be built")]
     Crashed,
@@ -121,8 +128,7 @@ fn shown(namespace: &str) -> String {
 pub(super) struct Built {
     pub job: PreparedJob,
     pub statements: Option<Arc<arborist_circuits::Statements>>,
-    /// The block too, if it was given.
-    pub inputs: Vec<Bytes>,
+    pub file: Option<Arc<BlockFile>>,
 }
 
 impl Dispatcher {
@@ -145,12 +151,14 @@ impl Dispatcher {
             if inner.is_complete(job) {
                 inner.recheck(job, built).await?;
             } else {
-                inner.restore_inputs(job, Some(built.inputs)).await;
+                inner.restore_inputs(job, built.file).await;
             }
             return inner.take_up_again(job, deadline).await;
         }
         inner.check_quota(&built.job)?;
-        put_inputs(&inner.store, built.inputs).await?;
+        if let Some(file) = built.file {
+            inner.put_inputs(file).await?;
+        }
         let found = inner.proofs_made_before(&built.job).await?;
         let _one_at_a_time = inner.submitting.lock().await;
         if let Some(job) = inner.known_job(&built.job) {
@@ -181,19 +189,19 @@ fn build(request: SubmitRequest, profile: &arborist_core::profile::Profile) -> R
         let shown: String = request.namespace.escape_debug().take(80).collect();
         return Err(SubmitError::BadNamespace(shown));
     }
-    let (material, source, block) = match request.source {
+    let (material, source, file) = match request.source {
         SubmitSource::Synthetic { .. } if profile.system().needs_inputs() => {
             return Err(SubmitError::Unprovable(profile.system()));
         }
         SubmitSource::Synthetic { calls, seed } => {
             (resolve::synthetic(&calls, seed), Source::Synthetic { calls, seed }, None)
         }
-        SubmitSource::Block(json) => {
-            let material = resolve::of_block(&json, request.prover_id, profile)?;
-            (material, Source::Block(ArtifactHash::of(&json)), Some(json))
+        SubmitSource::Block(file) => {
+            let material = resolve::of_block(file.block(), request.prover_id, profile)?;
+            (material, Source::Block(ArtifactHash::of(file.json())), Some(file))
         }
     };
-    let Material { calls, leaves, inputs, statements, block: says } = material;
+    let Material { calls, leaves, statements, block: says } = material;
     if let Some((chain_id, block_number)) = says {
         for (field, block, asked) in
             [("chain_id", chain_id, request.chain_id), ("block_number", block_number, request.block_number)]
@@ -217,8 +225,7 @@ fn build(request: SubmitRequest, profile: &arborist_core::profile::Profile) -> R
         suspended: request.suspended,
     };
     let job = PreparedJob::new(spec, &calls, leaves, profile)?;
-    let inputs = inputs.into_iter().map(Bytes::from).chain(block).collect();
-    Ok(Built { job, statements, inputs })
+    Ok(Built { job, statements, file })
 }
 
 impl Inner {

@@ -9,10 +9,12 @@ use crate::controllers::provingjob::fixtures::{job, spec, validated};
 use crate::controllers::provingjob::orphans::Block;
 use crate::controllers::provingjob::prepare::material;
 use crate::controllers::provingjob::{clock_of, reconcile};
-use arborist_circuits::{prover_word, sample_block};
+use arborist_circuits::{Sample, prover_word, sample_block};
 use arborist_core::engine::JobState;
 use axum::Router;
 use axum::routing::get;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use kube::core::DeserializeGuard;
 use serde_json::{Value, json};
 use sha2::Digest;
@@ -21,8 +23,19 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 /// A block that can be proven; its private proof takes seconds.
-static BLOCK: LazyLock<String> =
-    LazyLock::new(|| serde_json::to_string(&sample_block(&[1], 5, 9, 7, |_| {}).unwrap()).unwrap());
+static SAMPLE: LazyLock<Sample> = LazyLock::new(|| sample_block(&[1], 5, 9, 7, |_| {}).unwrap());
+static BLOCK: LazyLock<String> = LazyLock::new(|| serde_json::to_string(&SAMPLE.block).unwrap());
+
+/// The hash of its private proof.
+fn private_proof() -> String {
+    SAMPLE.block.transactions[0].private_proof.to_string()
+}
+
+/// A ConfigMap with the block and its private proof.
+fn config_map() -> Value {
+    let proof = STANDARD.encode(&SAMPLE.private_proofs[0]);
+    json!({"metadata": {"name": "block"}, "data": {"block.json": *BLOCK}, "binaryData": {private_proof(): proof}})
+}
 
 fn synthetic(transactions: u32) -> Value {
     json!({"synthetic": {"transactions": transactions, "callsPerTransaction": 2, "seed": 7}})
@@ -69,10 +82,52 @@ async fn a_source_that_is_missing_is_waited_for() {
     lab.settle("a", 300).await;
     assert_eq!(lab.message("a", condition::ACCEPTED), "ConfigMap block has no key `block.json`");
 
-    lab.api.put("configmaps", json!({"metadata": {"name": "block"}, "data": {"block.json": *BLOCK}}));
+    lab.api.put("configmaps", config_map());
     lab.settle("a", 600).await;
     assert_eq!(lab.condition("a", condition::ACCEPTED), "True Submitted");
     assert_eq!(lab.status("a").progress.as_deref(), Some("0/4"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_private_proof_that_is_missing_is_waited_for_and_named() {
+    let lab = Lab::new().await;
+    lab.api.put("configmaps", json!({"metadata": {"name": "block"}, "data": {"block.json": *BLOCK}}));
+    lab.apply("a", json!({"source": {"configMap": {"name": "block"}}}));
+    lab.settle("a", 0).await;
+    assert_eq!(lab.condition("a", condition::ACCEPTED), "False SourceUnavailable");
+    let message = lab.message("a", condition::ACCEPTED);
+    let hash = private_proof();
+    assert_eq!(
+        message,
+        format!(
+            "transactions[0].private_proof: the object {hash} is neither in the artifact store nor in the ConfigMap"
+        )
+    );
+    // `arborist block push` brings it
+    lab.store.put_input(SAMPLE.private_proofs[0].clone().into()).await.unwrap();
+    lab.settle("a", 300).await;
+    assert_eq!(lab.condition("a", condition::ACCEPTED), "True Submitted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_that_does_not_fit_waits_and_its_status_says_why() {
+    let lab = Lab::new().await;
+    let budget = lab.dispatcher.intake();
+    let all = budget.reserve_now(budget.bytes()).unwrap();
+    let sha256 = hex::encode(sha2::Sha256::digest(BLOCK.as_bytes()));
+    let url = web(&[BLOCK.as_str()]).await;
+    lab.apply("a", json!({"source": {"uri": {"url": url, "sha256": sha256}}}));
+    lab.look_at(lab.job("a"), 0).await;
+    until("it waits", || lab.me.ctx.jobs.known("uid-of-a", &[]).waits).await;
+    lab.look_at(lab.job("a"), 5).await;
+    assert_eq!(lab.condition("a", condition::ACCEPTED), "Unknown Pending");
+    let message = lab.message("a", condition::ACCEPTED);
+    assert!(message.starts_with("waiting for memory: a block file of 1 MiB"), "{message}");
+    drop(all);
+    lab.until_idle("a").await;
+    lab.settle("a", 10).await;
+    assert_eq!(lab.condition("a", condition::ACCEPTED), "True Submitted");
+    assert_eq!(budget.used(), 0, "a block in the books is held no more");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -85,7 +140,7 @@ async fn a_source_that_is_no_block_fails_the_job_and_an_edit_tries_again() {
     assert!(lab.status("a").finished_at.is_some());
     lab.assert_silence("a", 900).await;
 
-    lab.api.put("configmaps", json!({"metadata": {"name": "block"}, "data": {"block.json": *BLOCK}}));
+    lab.api.put("configmaps", config_map());
     lab.edit("a", "priority", json!(1));
     lab.settle("a", 901).await;
     assert_eq!(lab.condition("a", condition::FAILED), "False WaitingForWorkers");
@@ -101,7 +156,10 @@ async fn web(bodies: &[&'static str]) -> String {
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let app = Router::new().route("/block.json", get(move || async move { body() }));
+    let proof = || async { SAMPLE.private_proofs[0].clone() };
+    let app = Router::new()
+        .route("/block.json", get(move || async move { body() }))
+        .route(&format!("/objects/{}", private_proof()), get(proof));
     tokio::spawn(async move { axum::serve(listener, app).await });
     format!("http://{address}/block.json?token=secret")
 }
@@ -160,7 +218,7 @@ async fn a_block_keeps_its_turn_until_it_is_dropped_and_a_config_map_waits_for_n
     assert_eq!(free(), (4, 2));
 
     let _servers_that_trickle = memory.fetches.clone().acquire_many_owned(4).await.unwrap();
-    lab.api.put("configmaps", json!({"metadata": {"name": "block"}, "data": {"block.json": *BLOCK}}));
+    lab.api.put("configmaps", config_map());
     lab.apply("a", json!({"source": {"configMap": {"name": "block"}}}));
     lab.settle("a", 0).await;
     assert_eq!(lab.condition("a", condition::ACCEPTED), "True Submitted");
@@ -196,7 +254,7 @@ async fn with_real_circuits_the_operator_makes_the_senders_proofs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_restart_the_tree_is_found_and_nothing_fetched() {
     let mut lab = Lab::new().await;
-    lab.api.put("configmaps", json!({"metadata": {"name": "block"}, "data": {"block.json": *BLOCK}}));
+    lab.api.put("configmaps", config_map());
     lab.apply("a", json!({"source": {"configMap": {"name": "block"}}}));
     lab.settle("a", 0).await;
     let root = lab.status("a").root_task;

@@ -1,40 +1,59 @@
 //! The block file: what the sequencer hands over and what is proven.
 //!
-//! JSON, version 1, written by `arborist block new` and described by `docs/block.schema.json`.
-//! Checking the format and the chain of states is here; what the field elements mean is the
-//! circuits' affair.
+//! JSON, version 2, written by `arborist block new` and described by `docs/block.schema.json`: a manifest that names
+//! the private proofs, objects of their own, by their hashes. Checking the format and the chain of states is here; what
+//! the field elements mean is the circuits' affair.
+
+mod expect;
+mod read;
+#[cfg(test)]
+mod tests;
 
 use crate::ids::ArtifactHash;
+use crate::text::echo;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::io::Read;
 
 /// The version of the format this code reads and writes.
-pub const BLOCK_VERSION: u32 = 1;
+pub const BLOCK_VERSION: u32 = 2;
 
-/// The largest block file accepted, in bytes (512 MiB: some 2,900 transactions with their private proofs).
+/// The largest block file accepted, in bytes (512 MiB). With two calls a transaction 61,440 transactions take 185 MB.
 pub const MAX_BLOCK_BYTES: u64 = 512 << 20;
 
 /// The most transactions a block may have.
 pub const MAX_TRANSACTIONS: usize = 1 << 16;
 
+/// The most bytes a private proof may have (1 MiB); those of the embedded circuits have 134,800.
+pub const MAX_PRIVATE_PROOF_BYTES: u64 = 1 << 20;
+
 /// Depth of the state tree: 65,536 slots.
 pub const STATE_DEPTH: usize = 16;
 
-/// 32 bytes as 64 hex digits: four field elements of 8 bytes, little endian each.
+/// The largest number that is a field element: 2^64 − 2^32.
+const MAX_ELEMENT: u64 = u64::MAX - (1 << 32) + 1;
+
+/// 32 bytes as 64 lower-case hex digits: four field elements of 8 bytes, little endian each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(with = "String", extend("pattern" = "^[0-9a-f]{64}$"))]
 pub struct Word(pub [u8; 32]);
 
+impl Word {
+    /// Reads 64 hexadecimal digits in lower case; `None` for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut bytes = [0; 32];
+        let lower = !text.bytes().any(|byte| byte.is_ascii_uppercase());
+        (lower && hex::decode_to_slice(text, &mut bytes).is_ok()).then_some(Self(bytes))
+    }
+}
+
 impl TryFrom<String> for Word {
     type Error = String;
     fn try_from(text: String) -> Result<Self, String> {
-        let mut bytes = [0; 32];
-        hex::decode_to_slice(&text, &mut bytes).map_err(|_| {
-            format!("`{}` is not 64 hexadecimal digits", text.chars().take(80).collect::<String>())
-        })?;
-        Ok(Self(bytes))
+        let wrong = || format!("`{}` is not 64 hexadecimal digits in lower case", echo(&text));
+        Self::parse(&text).ok_or_else(wrong)
     }
 }
 
@@ -51,18 +70,20 @@ impl std::fmt::Display for Word {
 }
 
 /// A block to prove.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Block {
-    /// Version of this format: 1.
-    #[schemars(range(min = 1, max = 1))]
+    /// Version of this format: 2.
+    #[schemars(range(min = 2, max = 2))]
     pub version: u32,
     /// The circuit profile, e.g. `mini-rollup-v1`.
     #[schemars(length(min = 1, max = 64))]
     pub profile: String,
     /// The chain the block belongs to.
+    #[schemars(range(max = 18_446_744_069_414_584_320_u64))]
     pub chain_id: u64,
     /// The block's number on that chain.
+    #[schemars(range(max = 18_446_744_069_414_584_320_u64))]
     pub block_number: u64,
     /// Root of the state tree before the first call.
     pub state_before: Word,
@@ -74,20 +95,21 @@ pub struct Block {
 }
 
 /// One transaction: the sender's private proof and its public calls.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Transaction {
     /// The transaction's hash, unique in the block.
     pub hash: Word,
-    /// The sender's private proof, base64.
-    pub private_proof: String,
+    /// The BLAKE3 hash of the sender's private proof, an object of its own.
+    #[schemars(with = "String", extend("pattern" = "^[0-9a-f]{64}$"))]
+    pub private_proof: ArtifactHash,
     /// Public calls in their order, 0 to the profile's maximum.
     pub calls: Vec<Call>,
 }
 
 /// One public call: it reads a slot of the state, runs on its arguments, writes the slot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Call {
     /// The slot, 0 to 65,535.
     pub slot: u16,
@@ -118,6 +140,10 @@ fn wrong(field: impl Into<String>, problem: impl Into<String>) -> BlockError {
     BlockError { field: field.into(), problem: problem.into() }
 }
 
+fn too_long(bytes: u64) -> BlockError {
+    wrong("file", format!("{bytes} bytes, allowed are at most {MAX_BLOCK_BYTES}"))
+}
+
 impl Block {
     /// Reads and checks a block file for a profile that allows `max_calls` calls a transaction.
     ///
@@ -125,18 +151,29 @@ impl Block {
     /// The first thing wrong with it, by field.
     pub fn parse(json: &[u8], max_calls: usize) -> Result<Self, BlockError> {
         if json.len() as u64 > MAX_BLOCK_BYTES {
-            return Err(wrong(
-                "file",
-                format!("{} bytes, allowed are at most {MAX_BLOCK_BYTES}", json.len()),
-            ));
+            return Err(too_long(json.len() as u64));
         }
-        let version = serde_json::from_slice::<VersionOnly>(json)
-            .map_err(|e| wrong("file", format!("not a block in JSON: {e}")))?
-            .version;
-        if version != BLOCK_VERSION {
-            return Err(wrong("version", format!("{version}, allowed is {BLOCK_VERSION}")));
+        let block = read::block_in(json, max_calls)?;
+        block.validate(max_calls)?;
+        Ok(block)
+    }
+
+    /// The same from a stream: of the file's text nothing is kept.
+    ///
+    /// # Errors
+    /// The first thing wrong with it, by field; also when it is longer than a block file may be, or can't be read.
+    pub fn read(file: impl Read, max_calls: usize) -> Result<Self, BlockError> {
+        Self::read_at_most(file, max_calls, MAX_BLOCK_BYTES)
+    }
+
+    fn read_at_most(file: impl Read, max_calls: usize, max_bytes: u64) -> Result<Self, BlockError> {
+        let mut file = file.take(max_bytes + 1);
+        let block = read::block_of(&mut file, max_calls);
+        if file.limit() == 0 {
+            let problem = format!("more than {max_bytes} bytes, the most a block file may have");
+            return Err(wrong("file", problem));
         }
-        let block: Self = serde_json::from_slice(json).map_err(|e| wrong("file", e.to_string()))?;
+        let block = block?;
         block.validate(max_calls)?;
         Ok(block)
     }
@@ -219,17 +256,6 @@ impl Transaction {
         }
         Ok(())
     }
-
-    /// The private proof's bytes.
-    ///
-    /// # Errors
-    /// When it is not base64; `index` is the transaction's place, for the field's name.
-    pub fn private_proof_bytes(&self, index: usize) -> Result<Vec<u8>, BlockError> {
-        use base64::Engine;
-        base64::engine::general_purpose::STANDARD
-            .decode(&self.private_proof)
-            .map_err(|e| wrong(format!("transactions[{index}].private_proof"), format!("not base64: {e}")))
-    }
 }
 
 impl Call {
@@ -243,16 +269,14 @@ impl Call {
     /// # Errors
     /// When it is no call; the text names the field.
     pub fn from_input(json: &[u8]) -> Result<Self, BlockError> {
-        serde_json::from_slice(json).map_err(|e| wrong("call", e.to_string()))
+        read::call_in(json).map_err(|BlockError { field, problem }| {
+            let field = if field == expect::FILE { "call".into() } else { format!("call.{field}") };
+            BlockError { field, problem }
+        })
     }
 
     /// The key of [`Call::to_input`] in the artifact store.
     pub fn input_hash(&self) -> ArtifactHash {
         ArtifactHash::of(&self.to_input())
     }
-}
-
-#[derive(Deserialize)]
-struct VersionOnly {
-    version: u32,
 }
