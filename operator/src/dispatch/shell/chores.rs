@@ -1,6 +1,5 @@
 //! What the engine asks for that takes time: checks of roots, proofs to move aside, things to tell.
 
-use super::lookup;
 use super::roots::RootProblem;
 use super::{Inner, Progress};
 use crate::dispatch::net::SendBuffers;
