@@ -91,6 +91,7 @@ fn tasks_that_ran_out_of_memory_wait_for_more_important_ones() {
         world.fail(1, &lease, Reason::OutOfMemory);
     }
     world.on(Event::Left(Session(1), Gone::Dead));
+    world.after(70_000);
     world.submit(important(2, &[1; 4], 2));
     let big = Needs { cores: 8, memory_mib: 64 << 10 };
     let first = world.join(2, big, 0);
