@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # All numbers of docs/performance.md, each as a ratio to its target. Some 15 minutes on 2 cores; leave the machine alone
-# meanwhile. `bench/run.sh NAME…` runs only these: schedule, kills, dispatch, demo, block-size
+# meanwhile. `bench/run.sh NAME…` runs only these: schedule, kills, books, dispatch, demo, block-size
 # (half an hour, and 3 GB below out/; not among those that run without a name).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 what=("$@")
-[ ${#what[@]} -gt 0 ] || what=(schedule kills dispatch demo)
+[ ${#what[@]} -gt 0 ] || what=(schedule kills books dispatch demo)
 
 # Each worker is a connection, so a descriptor on either side.
 ulimit -n "$(ulimit -Hn)"
@@ -18,6 +18,7 @@ for name in "${what[@]}"; do
   case $name in
     schedule) target/release/schedule ;;
     kills) target/release/restart_sim ;;
+    books) target/release/books ;;
     dispatch) target/release/dispatch ;;
     demo)
       rm -rf out/bench-demo
@@ -29,7 +30,7 @@ for name in "${what[@]}"; do
       rm -rf out/bench-block-size
       ;;
     *)
-      echo "unknown benchmark '$name': schedule, kills, dispatch, demo, block-size" >&2
+      echo "unknown benchmark '$name': schedule, kills, books, dispatch, demo, block-size" >&2
       exit 2
       ;;
   esac

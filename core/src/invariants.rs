@@ -53,6 +53,9 @@ impl Engine {
         for node in 0..job.shape().total() {
             let (at, state) = (At { job: slot, node }, job.state_of(node));
             let leases: Vec<u32> = self.leases_of(at).collect();
+            let places = self.places(&self.id(at));
+            c.expect(places.contains(&at), || format!("{at:?} is not found by its id"));
+            c.expect(places.len() < 2 || job.is_shared(node), || format!("{at:?} is at {places:?} too"));
             c.expect((state == TaskState::Leased) != leases.is_empty(), || {
                 format!("{at:?}: {state:?} and {leases:?}")
             });
@@ -166,10 +169,9 @@ impl Engine {
     fn check_nothing_forgotten(&self, c: &mut Checker) {
         for slot in self.jobs.ranked() {
             let job = &self.jobs[*slot];
-            let picky: BTreeSet<u32> = job.picky.iter().map(|(_, entry)| *entry as u32).collect();
             for node in (0..job.shape().total()).filter(|n| job.state_of(*n) == TaskState::Ready) {
                 let class = job.class(node);
-                let worker = if picky.contains(&node) {
+                let worker = if job.picky.contains(node) {
                     self.picky_worker(At { job: *slot, node }, class)
                 } else {
                     let needs = self.classes[usize::from(class)];
@@ -218,6 +220,14 @@ fn check_counts(c: &mut Checker, job: &Job) {
         }
         open += u32::from(!job.is_done(node));
     }
+    for kind in Kind::ALL {
+        let (mut ready, mut running) = (0, 0);
+        job.wanted(kind).for_each(|wants| (ready, running) = (ready + wants.ready, running + wants.running));
+        let count = counts[kind.index()];
+        c.expect((ready, running) == (count.ready, count.running), || {
+            format!("{kind}: {ready} ready and {running} running are wanted, there are {count:?}")
+        });
+    }
     c.expect(counts == job.counts, || format!("{counts:?} counted, {:?} in the books", job.counts));
     c.expect(open == job.open, || format!("{open} open, {} in the books", job.open));
     let checked = !matches!(job.state, JobState::Checking) || open == 0;
@@ -230,12 +240,11 @@ fn check_counts(c: &mut Checker, job: &Job) {
 fn check_heaps(c: &mut Checker, job: &Job) {
     let heaps: Vec<[BTreeSet<u32>; 5]> =
         (0..job.classes()).map(|class| Kind::ALL.map(|kind| job.heap(class, kind).collect())).collect();
-    let picky: BTreeSet<(u8, u32)> = job.picky.iter().map(|(class, entry)| (*class, *entry as u32)).collect();
     for node in 0..job.shape().total() {
         let class = job.class(node);
         let avoids = job.extra(node).is_some_and(crate::engine::Extra::is_picky);
         let listed = if avoids {
-            picky.contains(&(class, node))
+            job.picky.contains(node)
         } else {
             heaps[usize::from(class)][job.kind(node).index()].contains(&node)
         };

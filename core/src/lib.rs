@@ -6,7 +6,6 @@
 //! and in the tests.
 #![warn(missing_docs)]
 
-pub mod attribution;
 pub mod backend;
 pub mod block;
 pub mod bound;

@@ -53,6 +53,22 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_block_is_proven_though_trees_of_stopped_jobs_are_dropped(
+        seed: u64, blocks in blocks(), workers in 1u64..7, kept in 0u32..30,
+    ) {
+        let mut storm = Storm::keeping(kept, seed, &blocks, workers);
+        storm.run();
+        for job in &storm.jobs {
+            let counts = storm.world.engine.job(JobId(*job)).unwrap().counts;
+            prop_assert!(counts.iter().all(|c| c.done == c.total && c.failed == 0));
+        }
+    }
+}
+
 /// Storms that once broke something: restarts from a journal read twice.
 #[test]
 fn storms_of_the_past_are_weathered() {

@@ -1,7 +1,7 @@
 //! What goes into the engine and what comes out.
 
 use super::WorkerSpec;
-use super::index::IdIndex;
+use super::index::in_order;
 use super::{Depth, Done, Finding, Held, KnownProof, Mac, Reason};
 use crate::circuit::{Circuit, Kind};
 use crate::ids::{ArtifactHash, TaskId};
@@ -79,12 +79,12 @@ pub struct PreparedJob {
     pub leaves: Leaves,
     /// Ids by node number.
     pub ids: Vec<TaskId>,
-    /// Nodes by id.
-    pub(crate) index: IdIndex,
+    /// Nodes in the order in which they are entered into the table of places; none once they are.
+    pub(crate) sorted: Vec<u32>,
 }
 
 impl PreparedJob {
-    /// Builds the tree: 37 bytes a task.
+    /// Builds the tree: 32 bytes a task, and 4 until it is in the books.
     ///
     /// # Errors
     /// The block's shape is not allowed by the profile.
@@ -93,7 +93,7 @@ impl PreparedJob {
     }
 
     /// As [`PreparedJob::new`], for the proof system that the job was submitted under.
-    pub(crate) fn of_system(
+    pub fn of_system(
         spec: JobSpec,
         calls: &[u8],
         leaves: Leaves,
@@ -107,8 +107,8 @@ impl PreparedJob {
             prover_id: spec.prover_id,
         };
         let ids = task_ids(&shape, &leaves, &system, &binding);
-        let index = IdIndex::new(&ids);
-        Ok(Self { spec, system, shape, leaves, ids, index })
+        let sorted = in_order(&ids);
+        Ok(Self { spec, system, shape, leaves, ids, sorted })
     }
 }
 
@@ -138,6 +138,9 @@ pub enum Event {
     Cancel(JobId),
     /// Take a cancelled or failed job up again with new retries; no worker is suspected any more.
     Revive(JobId),
+    /// As [`Event::Revive`], of a job whose tree was dropped ([`Command::TreeDropped`]): with the tree, built anew
+    /// from its request. All its tasks are open; what lies in the store is told by [`Event::Known`].
+    ReviveWith(Box<PreparedJob>),
     /// Drop a finished, failed or cancelled job from the books.
     Forget(JobId),
     /// Suspend or resume.
@@ -256,6 +259,13 @@ pub enum Command {
     },
     /// A job came to an end.
     JobEnded(JobId, JobState),
+    /// A job that is over has no tree any more: its request, counts and report stay.
+    TreeDropped {
+        /// The job.
+        job: JobId,
+        /// How many tasks its tree had.
+        tasks: u32,
+    },
     /// For logs and events.
     Notice(Notice),
 }

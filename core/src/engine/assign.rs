@@ -1,11 +1,14 @@
 //! Who gets what. After every event: ready tasks, and second copies that go before them, to free workers, then ready
 //! tasks to queues of busy ones, then queued tasks to idle workers, then other second copies.
 
+use super::ready::Alike;
 use super::table::At;
 use super::{Engine, Millis, Takers, fits};
+use crate::circuit::Kind;
 use crate::order::{Between, POLICIES};
 use crate::tree::NodeId;
 use hashbrown::HashMap;
+use std::cmp::Reverse;
 
 /// Slow leases of a job looked at in one step.
 const LOOK: usize = 16;
@@ -234,12 +237,35 @@ impl Engine {
     }
 
     /// The task of a job to go first of those that failed somewhere: to another machine as long as there is one that
-    /// could take it.
-    fn picky_pick(&self, job: u32) -> Option<Pick> {
-        self.jobs[job].picky.iter().rev().find_map(|(class, entry)| {
-            let at = At { job, node: *entry as u32 };
-            Some(Pick { at, worker: self.picky_worker(at, *class)?, what: What::Task })
+    /// could take it. Where nobody takes one of a group nobody takes the others.
+    fn picky_pick(&mut self, job: u32) -> Option<Pick> {
+        if self.jobs[job].picky.is_empty() {
+            return None;
+        }
+        let mut groups: Vec<(Reverse<u8>, u64, Alike)> = vec![];
+        for class in 0..self.classes.len() as u8 {
+            for kind in Kind::ALL {
+                if !self.is_free_for(job, class, kind) {
+                    continue;
+                }
+                let picky = &mut self.jobs[job].picky;
+                for group in picky.look(class, kind) {
+                    groups.extend(picky.first(&group).map(|first| (Reverse(class), first, group)));
+                }
+            }
+        }
+        groups.sort_unstable();
+        groups.into_iter().find_map(|(_, entry, group)| {
+            let at = At { job, node: entry as u32 };
+            Some(Pick { at, worker: self.picky_worker(at, group.class)?, what: What::Task })
         })
+    }
+
+    /// Whether a worker could run a task of a job, class and kind now.
+    fn is_free_for(&self, job: u32, class: u8, kind: Kind) -> bool {
+        let needs = self.classes[usize::from(class)];
+        let mut takers = self.workers.takers_of(kind, &self.jobs[job].spec.namespace);
+        takers.any(|takers| takers.free_for(needs).next().is_some())
     }
 
     /// Machines that a task does not go to as long as there are others.
@@ -252,10 +278,9 @@ impl Engine {
         let (needs, want) = (self.classes[usize::from(class)], self.want(at));
         let avoid = &self.avoided(at)[..];
         // Not to those that fail everything: they are always idle, and would use up its attempts.
-        let mut sound = avoid.to_vec();
-        sound.extend(self.workers.nodes_on_trial());
-        if sound.len() > avoid.len() && self.workers.could(needs, want, &sound) {
-            return self.workers.best(needs, want, &sound);
+        let sound = |node: u32| !avoid.contains(&node) && !self.workers.is_on_trial(node);
+        if self.workers.any_on_trial() && self.workers.could_on(needs, want, sound) {
+            return self.workers.best_of(needs, want, |index| sound(self.workers[index].node));
         }
         let other = self.workers.best(needs, want, avoid);
         if other.is_none() && !self.workers.could(needs, want, avoid) {

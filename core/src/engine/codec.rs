@@ -43,6 +43,11 @@ impl Writer {
         value.into_iter().for_each(|v| self.varint(v));
     }
 
+    /// To the last bit, so that a report read back is the same.
+    pub(crate) fn float(&mut self, value: f64) {
+        self.0.extend_from_slice(&value.to_bits().to_le_bytes());
+    }
+
     pub(crate) fn bytes(&mut self, value: &[u8]) {
         self.varint(value.len() as u64);
         self.0.extend_from_slice(value);
@@ -91,6 +96,10 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn option<T: TryFrom<u64>>(&mut self) -> Result<Option<T>, BadBytes> {
         if self.flag()? { self.number().map(Some) } else { Ok(None) }
+    }
+
+    pub(crate) fn float(&mut self) -> Result<f64, BadBytes> {
+        self.array().map(|bits| f64::from_bits(u64::from_le_bytes(bits)))
     }
 
     pub(crate) fn bytes(&mut self) -> Result<&'a [u8], BadBytes> {

@@ -28,6 +28,9 @@ pub struct Config {
     pub classes: Vec<Needs>,
     /// How much of the machines each namespace gets while others want them too; one that is not named weighs 1.
     pub shares: BTreeMap<String, u32>,
+    /// Jobs that are over keep their trees while they have so many tasks in all, those that ended last: they can be
+    /// revived at once, and later jobs find what they have in common with them.
+    pub kept_tasks: u32,
     /// The first fence to give out.
     pub first_fence: Fence,
     /// Leases carry a code made with it, by which a worker that comes back shows that they are its own. The
@@ -54,6 +57,7 @@ impl Config {
             prefetch_below: 2_000,
             classes,
             shares: BTreeMap::new(),
+            kept_tasks: 1 << 19,
             first_fence: Fence(1),
             lease_key: [0; 32],
             spot_checks: 0,

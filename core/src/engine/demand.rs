@@ -6,6 +6,7 @@ use crate::circuit::Kind;
 use crate::profile::Needs;
 use crate::tree::NodeId;
 use hashbrown::HashSet;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 /// Tasks of one namespace and kind that ask for one class of machine.
@@ -29,11 +30,65 @@ pub struct Demand {
 /// Later than all that can be asked for.
 const NEVER: u32 = u32::MAX;
 
-#[derive(Clone, Copy, Default)]
+/// Trees are walked over until they have so many tasks, oldest news first; for the others what was found before counts.
+const MOST_WALKED: u32 = 1 << 18;
+
+/// Jobs that share tasks and have more tasks than that are walked over together once in so many milliseconds: one for
+/// so many tasks, and at most so long.
+const PACE: (Millis, Millis) = (75, 30_000);
+
+/// Answers kept of each job, for different times asked for.
+const ANSWERS: usize = 2;
+
+#[derive(Debug, Clone, Copy, Default)]
 struct Row {
     running: u32,
     ready: u32,
     soon: u32,
+}
+
+/// What an answer rests on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Basis {
+    version: u64,
+    medians: [u32; 5],
+    /// The time, if something of the job runs or waits for a time.
+    at: Option<Millis>,
+}
+
+/// What will be ready soon of a job, by kind and class.
+#[derive(Debug)]
+struct Answer {
+    within: u32,
+    basis: Basis,
+    /// The how manyeth walk found it.
+    walk: u64,
+    soon: Vec<u32>,
+}
+
+/// What is known of a job's demand.
+#[derive(Debug, Default)]
+pub(crate) struct Answers(RefCell<Vec<Answer>>);
+
+/// Kind by class, of each namespace.
+type Rows = BTreeMap<String, Vec<Row>>;
+
+/// What is asked for by jobs that share tasks.
+#[derive(Debug)]
+struct Together {
+    within: u32,
+    basis: Vec<(u32, Basis)>,
+    at: Millis,
+    rows: Rows,
+}
+
+/// What is known of all demand.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    /// What was asked for last.
+    within: Cell<Option<u32>>,
+    walks: Cell<u64>,
+    together: RefCell<Option<Together>>,
 }
 
 /// A walk over the trees from the leaves up. Times are milliseconds from now.
@@ -59,32 +114,128 @@ struct Tree<'a> {
 
 impl Engine {
     /// What all jobs that are proven now ask for, by namespace; each task counts once, whatever jobs share it.
-    /// Quarantined tasks and what waits for them ask for nothing. Looks at every task of these jobs.
+    /// Quarantined tasks and what waits for them ask for nothing.
+    ///
+    /// What runs and is ready is counted all the time. For what will be ready soon trees are walked over, at most
+    /// some 300,000 tasks, or one tree: where more has changed since, some of that is some questions old; and so is all
+    /// that is asked for by very large jobs that share tasks.
     pub fn demand(&self, within: Millis) -> Vec<Demand> {
-        let jobs: Vec<&Job> = self.jobs.ranked().iter().map(|slot| &self.jobs[*slot]).collect();
-        let doubles = jobs.len() > 1 || jobs.iter().any(|job| !job.tree.index.doubles().is_empty());
-        let mut walk = Walk {
-            engine: self,
-            within: u32::try_from(within).unwrap_or(NEVER).min(NEVER - 1),
-            rows: BTreeMap::new(),
-            counted: doubles.then(HashSet::new),
-        };
-        for job in jobs {
-            walk.job(job);
+        let within = u32::try_from(within).unwrap_or(NEVER).min(NEVER - 1);
+        self.demand.within.set(Some(within));
+        let jobs = self.jobs.ranked().iter().map(|slot| (*slot, &self.jobs[*slot]));
+        let (together, alone): (Vec<_>, Vec<_>) = jobs.partition(|(_, job)| job.shares());
+        self.walk_some(alone.iter().map(|(_, job)| *job), within);
+        let mut all = self.together(&together, within);
+        for (_, job) in alone {
+            let rows = all.entry(job.spec.namespace.clone()).or_insert_with(|| self.rows());
+            self.add_job(job, within, rows);
         }
         let mut demand = vec![];
-        for (namespace, rows) in walk.rows {
+        for (namespace, rows) in all {
             for kind in Kind::ALL {
                 for (class, needs) in self.classes.iter().enumerate() {
                     let Row { running, ready, soon } = rows[kind.index() * self.classes.len() + class];
                     if running + ready + soon > 0 {
-                        let namespace = namespace.to_owned();
+                        let namespace = namespace.clone();
                         demand.push(Demand { namespace, kind, needs: *needs, running, ready, soon });
                     }
                 }
             }
         }
         demand
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        vec![Row::default(); Kind::ALL.len() * self.classes.len()]
+    }
+
+    fn medians(&self) -> [u32; 5] {
+        Kind::ALL.map(|kind| self.durations.median(kind, 0))
+    }
+
+    fn basis(&self, job: &Job) -> Basis {
+        let timed = job.counts.iter().any(|counts| counts.running > 0) || job.delayed > 0;
+        Basis { version: job.version, medians: self.medians(), at: timed.then_some(self.now) }
+    }
+
+    /// Walks over jobs of which something else may be said now, those first of which the news is oldest.
+    fn walk_some<'a>(&self, jobs: impl Iterator<Item = &'a Job>, within: u32) {
+        let mut changed: Vec<(u64, &Job)> = jobs
+            .filter_map(|job| {
+                let answers = job.answers.0.borrow();
+                let last = answers.iter().find(|answer| answer.within == within);
+                let same = last.is_some_and(|last| last.basis == self.basis(job));
+                (!same).then_some((last.map_or(0, |last| last.walk), job))
+            })
+            .collect();
+        changed.sort_by_key(|(walk, _)| *walk);
+        let mut walked = 0u32;
+        for (_, job) in changed {
+            if walked >= MOST_WALKED {
+                break;
+            }
+            walked = walked.saturating_add(job.shape().total());
+            self.walk_over(job, within);
+        }
+    }
+
+    /// A new job's demand is known from the start, if anybody asks for such things.
+    pub(crate) fn note_demand(&self, slot: u32) {
+        let job = &self.jobs[slot];
+        if let Some(within) = self.demand.within.get().filter(|_| !job.shares()) {
+            self.walk_over(job, within);
+        }
+    }
+
+    fn walk_over(&self, job: &Job, within: u32) {
+        let mut walk = Walk { engine: self, within, rows: BTreeMap::new(), counted: None };
+        walk.job(job);
+        self.demand.walks.set(self.demand.walks.get() + 1);
+        let soon = walk.rows.values().flatten().map(|row| row.soon).collect();
+        let answer = Answer { within, basis: self.basis(job), walk: self.demand.walks.get(), soon };
+        let mut answers = job.answers.0.borrow_mut();
+        answers.retain(|answer| answer.within != within);
+        if answers.len() >= ANSWERS {
+            answers.remove(0);
+        }
+        answers.push(answer);
+    }
+
+    /// Adds what a job asks for that shares nothing.
+    fn add_job(&self, job: &Job, within: u32, rows: &mut [Row]) {
+        for (class, kinds) in job.wants.iter().enumerate() {
+            for (kind, wants) in kinds.iter().enumerate() {
+                let row = &mut rows[kind * self.classes.len() + class];
+                row.running += wants.running;
+                row.ready += wants.ready;
+            }
+        }
+        let answers = job.answers.0.borrow();
+        let answer = answers.iter().find(|answer| answer.within == within).or(answers.last());
+        let soon = answer.into_iter().flat_map(|answer| &answer.soon);
+        rows.iter_mut().zip(soon).for_each(|(row, soon)| row.soon += soon);
+    }
+
+    /// What jobs ask for that share tasks, or did so.
+    fn together(&self, jobs: &[(u32, &Job)], within: u32) -> Rows {
+        let basis: Vec<(u32, Basis)> = jobs.iter().map(|(slot, job)| (*slot, self.basis(job))).collect();
+        let tasks: u64 = jobs.iter().map(|(_, job)| u64::from(job.shape().total())).sum();
+        let pace = if tasks > u64::from(MOST_WALKED) { (tasks / PACE.0).min(PACE.1) } else { 0 };
+        let mut known = self.demand.together.borrow_mut();
+        let good = |known: &&Together| {
+            let same = known.within == within && known.basis == basis;
+            same || known.at <= self.now && self.now < known.at + pace
+        };
+        if let Some(known) = known.as_ref().filter(good) {
+            return known.rows.clone();
+        }
+        let counted = Some(HashSet::new());
+        let mut walk = Walk { engine: self, within, rows: BTreeMap::new(), counted };
+        jobs.iter().for_each(|(_, job)| walk.job(job));
+        let rows: Rows =
+            walk.rows.into_iter().map(|(namespace, rows)| (namespace.to_owned(), rows)).collect();
+        *known = Some(Together { within, basis, at: self.now, rows: rows.clone() });
+        rows
     }
 }
 
@@ -95,7 +246,7 @@ impl<'a> Walk<'a> {
         let calls = job.shape().total_calls();
         let open = |kind: Kind| job.counts[kind.index()].done < job.counts[kind.index()].total;
         let mut tree = Tree {
-            medians: Kind::ALL.map(|kind| self.engine.durations.median(kind, 0)),
+            medians: self.engine.medians(),
             ready_at: vec![0; job.shape().total() as usize],
             reached: vec![0; job.shape().total() as usize],
             job,

@@ -62,6 +62,11 @@ impl Ends {
         true
     }
 
+    /// Workers that may yet be charged with what they ran.
+    pub(crate) fn makers(&self) -> impl Iterator<Item = u32> {
+        self.last.values().filter(|end| !end.tasks.is_empty()).map(|end| end.maker)
+    }
+
     /// An end at which nothing ran does not hide one before.
     fn remember(&mut self, name: String, end: End) {
         if end.tasks.is_empty() && self.last.contains_key(&name) {

@@ -72,6 +72,21 @@ pub(crate) struct Checks {
 }
 
 impl Checks {
+    /// Workers that said something that is not settled, or may be asked to account for it.
+    pub(crate) fn makers(&self) -> impl Iterator<Item = u32> {
+        let of = |subject: &Subject| -> Vec<u32> {
+            let claims = subject.claims.iter().map(|(maker, _)| *maker);
+            claims.chain(subject.complaints.iter().map(|complaint| complaint.maker)).collect()
+        };
+        let accused = self.accused.values().flatten().map(|(_, maker)| *maker);
+        self.subjects.values().flat_map(of).chain(self.vouched.values().copied()).chain(accused)
+    }
+
+    /// Their machines.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = u32> {
+        self.claims_of.keys().copied().chain(self.accused.values().flatten().map(|(node, _)| *node))
+    }
+
     pub(crate) fn next_deadline(&self) -> Option<Millis> {
         let spot = self.spots.front().map(|_| self.next_spot);
         self.asked.front().map(|(at, _)| at + PATIENCE).into_iter().chain(spot).min()

@@ -46,6 +46,12 @@ impl Extra {
         self.attempts.iter().map(|n| u32::from(*n)).sum()
     }
 
+    /// All machines that it names.
+    pub(crate) fn named(&self) -> impl Iterator<Item = u32> {
+        let spared = self.spared.iter().map(|(node, _)| *node);
+        self.nodes.iter().copied().chain(spared).chain(self.words.iter().map(|word| word.node))
+    }
+
     /// Whether some machines are avoided, or were.
     pub(crate) fn is_picky(&self) -> bool {
         !self.nodes.is_empty() || !self.spared.is_empty()

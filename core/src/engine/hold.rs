@@ -3,7 +3,7 @@
 
 use super::table::At;
 use super::{Engine, Millis, Serves, Worker, fits};
-use crate::circuit::KindSet;
+use crate::circuit::{Kind, KindSet};
 use crate::order::{Between, POLICIES};
 use crate::profile::Needs;
 
@@ -104,10 +104,9 @@ impl Engine {
                 break;
             }
             let by_key = POLICIES[job.policy].between == Between::ByKey;
-            let fits = |(class, entry): &&(u8, u64)| {
-                classes.contains(class) && kinds.contains(job.kind(*entry as u32))
-            };
-            let picky: Vec<(u8, u64)> = job.picky.iter().filter(fits).copied().collect();
+            let fits = |(class, kind, _): &(u8, Kind, u64)| classes.contains(class) && kinds.contains(*kind);
+            let picky = job.picky.heads().filter(fits).map(|(class, _, entry)| (class, entry));
+            let picky: Vec<(u8, u64)> = picky.collect();
             let heads = classes.iter().filter_map(|class| Some((*class, job.head(*class, kinds)?)));
             let all: Vec<(u8, u64)> = heads.chain(picky).collect();
             let head = if by_key {

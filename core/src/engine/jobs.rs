@@ -1,5 +1,6 @@
 //! What users do to jobs, and how jobs end.
 
+use super::books::is_over;
 use super::extra::Extra;
 use super::leases::Tell;
 use super::table::{At, Job, Proven};
@@ -13,48 +14,56 @@ use std::sync::Arc;
 
 impl Engine {
     pub(crate) fn submit(&mut self, prepared: PreparedJob) {
-        if let Some(slot) = self.jobs.slot(prepared.spec.id) {
-            let known = &self.jobs[slot];
-            let same = known.tree.ids.last() == prepared.ids.last()
-                && known.spec.namespace == prepared.spec.namespace;
+        let id = prepared.spec.id;
+        if self.jobs.knows(id) {
+            let same = self.root_task(id).as_ref() == prepared.ids.last()
+                && self.spec(id).is_some_and(|spec| spec.namespace == prepared.spec.namespace);
             if !same {
-                let (job, name) = (prepared.spec.id, prepared.spec.name.clone());
+                let (job, name) = (id, prepared.spec.name.clone());
                 self.out.push(Command::Notice(Notice::NumberTaken { job, name }));
             }
             return;
         }
         let record = Record::Submitted(prepared.spec.clone(), prepared.system.clone(), self.now);
         self.out.push(Command::Persist(record));
-        let slot = self.enter_job(Arc::new(prepared), self.now);
-        self.share(slot);
+        let (slot, shared) = self.enter_job(prepared, self.now);
+        self.share(slot, shared);
+        self.note_demand(slot);
         if self.jobs[slot].open == 0 {
             self.all_done(slot);
         }
     }
 
-    /// Puts a job into the books, all its tasks open.
-    pub(crate) fn enter_job(&mut self, tree: Arc<PreparedJob>, submitted: Millis) -> u32 {
+    /// Puts a job into the books, all its tasks open. Marks tasks that stand elsewhere too, here and there, and
+    /// returns them.
+    pub(crate) fn enter_job(&mut self, mut tree: PreparedJob, submitted: Millis) -> (u32, Vec<u32>) {
         let kind_class = Kind::ALL.map(|kind| self.class_of(self.config.profile.needs(kind)));
         let weight = self.config.share(&tree.spec.namespace);
         let tenant = self.tenants.enter(&tree.spec.namespace, weight, self.now);
-        let mut job = Box::new(Job::new(tree, tenant, kind_class, self.classes.len(), submitted));
+        let sorted = std::mem::take(&mut tree.sorted);
+        self.last_job = self.last_job.max(tree.spec.id.0);
+        let mut job = Box::new(Job::new(Arc::new(tree), tenant, kind_class, self.classes.len(), submitted));
         job.is_foreign = job.tree.system != self.system;
-        let id = job.spec.id;
-        let vacant = self.jobs.slots.iter().position(Option::is_none);
-        let slot = vacant.unwrap_or(self.jobs.slots.len());
-        if vacant.is_none() {
-            self.jobs.slots.push(None);
+        let slot = self.jobs.insert(job);
+        let jobs = &self.jobs;
+        let pairs = self.places.enter(slot, &sorted, |at| &jobs[at.job].tree.ids[at.node as usize]);
+        let mut shared = vec![];
+        for (node, there) in pairs {
+            self.jobs[there.job].set_shared(there.node);
+            self.jobs[slot].set_shared(node);
+            shared.push(node);
+            if there.job == slot {
+                shared.push(there.node);
+            }
         }
-        self.jobs.slots[slot] = Some(job);
-        self.jobs.by_id.insert(id, slot as u32);
-        self.last_job = self.last_job.max(id.0);
+        shared.sort_unstable();
+        shared.dedup();
         self.rank();
-        slot as u32
+        (slot, shared)
     }
 
-    /// Finds what a new job has in common with others and takes over how it stands there.
-    pub(crate) fn share(&mut self, slot: u32) {
-        let shared = self.mark_shared(slot);
+    /// Takes over how a new job's tasks stand that it has in common with others.
+    pub(crate) fn share(&mut self, slot: u32, shared: Vec<u32>) {
         for node in &shared {
             let at = At { job: slot, node: *node };
             if let Some(proven) = self.proven_elsewhere(at) {
@@ -67,22 +76,6 @@ impl Engine {
         for node in shared {
             self.join_open(At { job: slot, node });
         }
-    }
-
-    /// Marks tasks that stand elsewhere too, here and there, and returns them.
-    pub(crate) fn mark_shared(&mut self, slot: u32) -> Vec<u32> {
-        let tree = self.jobs[slot].tree.clone();
-        let mut shared: Vec<u32> = tree.index.doubles().to_vec();
-        let others: Vec<u32> = self.jobs.by_id.values().copied().filter(|other| *other != slot).collect();
-        for other in others {
-            let (here, there) = in_common(&tree, &self.jobs[other].tree);
-            shared.extend(here);
-            there.into_iter().for_each(|node| self.jobs[other].set_shared(node));
-        }
-        shared.sort_unstable();
-        shared.dedup();
-        shared.iter().for_each(|node| self.jobs[slot].set_shared(*node));
-        shared
     }
 
     /// The proof of a shared task if it is done wherever else it stands.
@@ -179,18 +172,24 @@ impl Engine {
     }
 
     pub(crate) fn change(&mut self, id: JobId, change: impl FnOnce(&mut JobSpec)) {
-        let Some(slot) = self.jobs.slot(id) else { return };
-        let before = self.jobs[slot].spec.clone();
-        change(&mut self.jobs[slot].spec);
-        let spec = &self.jobs[slot].spec;
-        if *spec == before {
+        let slot = self.jobs.slot(id);
+        let spec = match slot {
+            Some(slot) => Some(&mut self.jobs[slot].spec),
+            None => self.jobs.past_mut(id).map(|past| &mut past.view.spec),
+        };
+        let Some(spec) = spec else { return };
+        let set = |spec: &JobSpec| (spec.suspended, spec.deadline, spec.priority);
+        let before = set(spec);
+        change(spec);
+        let (suspended, deadline, priority) = set(spec);
+        if (suspended, deadline, priority) == before {
             return;
         }
-        let (suspended, deadline, priority) = (spec.suspended, spec.deadline, spec.priority);
-        self.jobs[slot].risk_checked = None;
         self.out.push(Command::Persist(Record::Changed { job: id, suspended, deadline, priority }));
+        let Some(slot) = slot else { return };
+        self.jobs[slot].risk_checked = None;
         self.rank();
-        if suspended && !before.suspended {
+        if suspended && !before.0 {
             self.hand_over_leases(slot, false);
             self.take_back_queued();
         }
@@ -214,7 +213,7 @@ impl Engine {
 
     pub(crate) fn cancel(&mut self, id: JobId) {
         let Some(slot) = self.jobs.slot(id) else { return };
-        if matches!(self.jobs[slot].state, JobState::Proving | JobState::Checking) {
+        if !is_over(&self.jobs[slot].state) {
             self.end_job(slot, JobState::Cancelled);
         }
     }
@@ -224,6 +223,7 @@ impl Engine {
         let now = self.now;
         let job = &mut self.jobs[slot];
         (job.state, job.ended, job.asked) = (state.clone(), Some(now), false);
+        self.job_ended = true;
         let id = job.spec.id;
         self.rank();
         self.hand_over_leases(slot, true);
@@ -254,11 +254,12 @@ impl Engine {
     }
 
     pub(crate) fn forget(&mut self, id: JobId) {
-        let Some(slot) = self.jobs.slot(id) else { return };
-        if matches!(self.jobs[slot].state, JobState::Proving | JobState::Checking) {
-            return;
+        match self.jobs.slot(id) {
+            Some(slot) if !is_over(&self.jobs[slot].state) => return,
+            Some(slot) => self.drop_job(slot),
+            None if self.jobs.remove_past(id).is_some() => {}
+            None => return,
         }
-        self.drop_job(slot);
         self.out.push(Command::Persist(Record::Forgotten(id)));
     }
 
@@ -290,7 +291,7 @@ impl Engine {
     pub(crate) fn check_deadlines(&mut self) {
         for slot in self.jobs.by_id.values().copied().collect::<Vec<_>>() {
             let job = &self.jobs[slot];
-            if !matches!(job.state, JobState::Proving | JobState::Checking) {
+            if is_over(&job.state) {
                 continue;
             }
             let Some(deadline) = job.spec.deadline else { continue };
@@ -374,45 +375,12 @@ impl Engine {
         }
         (0..self.jobs.ranked().len()).find_map(|place| {
             let slot = self.jobs.ranked()[place];
-            let job = &self.jobs[slot];
+            let job = &mut self.jobs[slot];
             if job.tenant != tenant {
                 return None;
             }
-            let mut picky = job.picky.iter().filter(|(c, _)| *c == class).map(|(_, entry)| *entry as u32);
-            let picky = picky.find(|node| kinds.contains(job.kind(*node)));
-            let head = self.jobs[slot].head(class, kinds).map(|entry| entry as u32);
-            head.or(picky).map(|node| At { job: slot, node })
+            let first = job.head(class, kinds).or_else(|| job.picky.any_of(class, kinds));
+            first.map(|entry| At { job: slot, node: entry as u32 })
         })
     }
-}
-
-/// Nodes of one tree whose ids stand in the other, and where there. What has a child that does not
-/// stand there does not either, so trees that share nothing cost a look at their leaves.
-fn in_common(tree: &PreparedJob, other: &PreparedJob) -> (Vec<u32>, Vec<u32>) {
-    let (mut here, mut there) = (vec![], vec![]);
-    let mut stands = vec![false; tree.ids.len()];
-    let calls = tree.shape.total_calls();
-    let leaves = (0..calls).chain((0..tree.shape.transactions()).filter_map(|tx| {
-        let without_calls = tree.shape.calls(tx) == 0;
-        without_calls.then(|| tree.shape.base(tx).0)
-    }));
-    let mut look = |node: u32, stands: &mut [bool]| {
-        let before = there.len();
-        there.extend(other.index.find(&other.ids, &tree.ids[node as usize]));
-        if there.len() > before {
-            stands[node as usize] = true;
-            here.push(node);
-        }
-    };
-    leaves.for_each(|node| look(node, &mut stands));
-    if stands.contains(&true) {
-        for node in tree.shape.nodes().skip(calls as usize) {
-            let children = tree.shape.children(node);
-            let below = children.as_slice();
-            if !below.is_empty() && below.iter().all(|c| stands[c.index()]) {
-                look(node.0, &mut stands);
-            }
-        }
-    }
-    (here, there)
 }

@@ -54,6 +54,13 @@ impl Machines {
         self.known.entry(node).or_default()
     }
 
+    /// Machines that something is on record of.
+    pub(crate) fn named(&self) -> impl Iterator<Item = u32> {
+        let proofs = self.proofs.iter().flatten().map(|(_, node)| *node);
+        let known = self.known.iter().flat_map(|(node, machine)| machine.blamers.iter().chain([node]));
+        known.copied().chain(proofs)
+    }
+
     /// Whether a machine rests.
     pub(crate) fn rests(&self, node: u32, now: Millis) -> bool {
         self.known.get(&node).is_some_and(|machine| machine.rests_until > now)
@@ -228,6 +235,7 @@ impl Engine {
         let now = self.now;
         let Some(made) = self.makers.get_mut(maker as usize) else { return };
         let before = std::mem::replace(&mut made.suspected, times);
+        made.suspected_at = now;
         let node = made.node;
         if times != before {
             let machine = self.machines.entry(node, now);

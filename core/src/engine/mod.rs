@@ -1,18 +1,20 @@
 //! The engine: `handle(now, event, &mut commands)`, nothing else changes its state.
 //!
-//! Where to look: `api` has what goes in and out, `said` what workers say, `table` has a job's books, `extra` what a task that had
-//! trouble has, `jobs` what users do to
-//! jobs, `workers` the workers, `takers` their indexes, `serves` whose tasks a worker proves, `presence` their coming and
-//! going, `adoption` what they bring back, `machines` how their machines behaved, `tenants` whose jobs there are, `shares` how
-//! much of the machines each has, `leases` who has what, `assign` who gets what, `queues` what waits at busy workers, `hold`
-//! what is kept free for large tasks, `seen` what is shown, `results` and `retries` how a lease ends, `evidence` what is looked
-//! at before it is believed, `stragglers` what takes too long, `ends` what is known of processes that died, `views` what can
-//! be seen, `demand` and `estimate` what is needed and how long, `risk` which jobs can make their deadlines,
-//! `report` what is left of a job, `record` and `snapshot` what a restart reads.
+//! Where to look: `api` has what goes in and out, `said` what workers say, `books` all jobs, `table` one job's books,
+//! `ready` what is ready of it, `extra` what a task that had trouble has, `index` where ids stand, `names` makers and
+//! machines, `jobs` what users do to jobs, `workers` the workers, `takers` their indexes, `serves` whose tasks a worker
+//! proves, `presence` their coming and going, `adoption` what they bring back, `machines` how their machines behaved,
+//! `tenants` whose jobs there are, `shares` how much of the machines each has, `leases` who has what, `assign` who gets
+//! what, `queues` what waits at busy workers, `hold` what is kept free for large tasks, `seen` what is shown, `results`
+//! and `retries` how a lease ends, `evidence` what is looked at before it is believed, `stragglers` what takes too long,
+//! `ends` what is known of processes that died, `views` what can be seen, `demand` and `estimate` what is needed and how
+//! long, `risk` which jobs can make their deadlines, `report` and `past` what is left of a job, `record`, `snapshot` and
+//! `rebuild` what a restart reads.
 
 mod adoption;
 mod api;
 mod assign;
+mod books;
 mod clock;
 mod codec;
 mod config;
@@ -27,8 +29,12 @@ mod jobs;
 mod lanes;
 mod leases;
 mod machines;
+mod names;
+mod past;
 mod presence;
 mod queues;
+mod ready;
+mod rebuild;
 mod record;
 mod report;
 mod results;
@@ -59,79 +65,30 @@ pub(crate) use table::{At, Job};
 pub(crate) use takers::Takers;
 pub(crate) use workers::{Worker, Workers, fits};
 
+use self::books::{Copies, Jobs};
+use self::names::{Maker, Makers, Nodes};
 use crate::circuit::KindSet;
 use crate::durations::Durations;
 use crate::ids::TaskId;
 use crate::profile::Needs;
 use crate::system::ProofSystem;
-use hashbrown::HashMap;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
-use std::ops::{Index, IndexMut};
 
-/// Jobs by slot; slots of forgotten jobs are used again.
-#[derive(Debug, Default)]
-pub(crate) struct Jobs {
-    slots: Vec<Option<Box<Job>>>,
-    by_id: BTreeMap<JobId, u32>,
-    /// Jobs that lease, highest priority first, then by id.
-    ranked: Vec<u32>,
-}
+/// The most bytes kept of what somebody says about a failure: one line.
+const MOST_TEXT: usize = 240;
 
-impl Index<u32> for Jobs {
-    type Output = Job;
-    /// Slots come from this table and are dropped with their job, so there is always one.
-    fn index(&self, slot: u32) -> &Job {
-        self.slots[slot as usize].as_deref().expect("a job's slot is used while it is in the books")
+/// The most bytes of a worker's name, as in Kubernetes.
+const MOST_NAME: usize = 253;
+
+/// A text of at most so many bytes; what is too long ends in an ellipsis.
+fn bounded(mut text: String, most: usize) -> String {
+    if text.len() > most {
+        text.truncate(text.floor_char_boundary(most.saturating_sub('…'.len_utf8())));
+        text.push('…');
+        text.shrink_to_fit();
     }
-}
-
-impl IndexMut<u32> for Jobs {
-    fn index_mut(&mut self, slot: u32) -> &mut Job {
-        self.slots[slot as usize].as_deref_mut().expect("a job's slot is used while it is in the books")
-    }
-}
-
-impl Jobs {
-    pub(crate) fn slot(&self, id: JobId) -> Option<u32> {
-        self.by_id.get(&id).copied()
-    }
-
-    /// All jobs by id.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Job)> {
-        self.by_id.values().map(|slot| (*slot, &self[*slot]))
-    }
-
-    pub(crate) fn ranked(&self) -> &[u32] {
-        &self.ranked
-    }
-}
-
-/// A worker that made proofs; its number stands in the books of each of them.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Maker {
-    pub(crate) name: String,
-    pub(crate) node: u32,
-    pub(crate) cores: u16,
-    /// How often it was found to make bad proofs or to say what is not so.
-    pub(crate) suspected: u8,
-}
-
-/// The places where a task's id stands.
-pub(crate) enum Copies {
-    /// In one job, once.
-    One([At; 1]),
-    /// Any number.
-    Many(Vec<At>),
-}
-
-impl Copies {
-    pub(crate) fn as_slice(&self) -> &[At] {
-        match self {
-            Self::One(at) => at,
-            Self::Many(all) => all,
-        }
-    }
+    text
 }
 
 /// The state machine that decides who proves what.
@@ -149,13 +106,13 @@ pub struct Engine {
     pub(crate) classes: Vec<Needs>,
     pub(crate) jobs: Jobs,
     pub(crate) tenants: tenants::Tenants,
+    places: index::Places,
     pub(crate) workers: Workers,
     pub(crate) leases: Leases,
-    makers: Vec<Maker>,
-    maker_numbers: HashMap<String, u32>,
-    /// Names of machines, by number.
-    nodes: Vec<String>,
-    node_numbers: HashMap<String, u32>,
+    makers: Makers,
+    nodes: Nodes,
+    /// So many names are worth a look at which of them are needed.
+    many_names: usize,
     durations: Durations,
     /// What was learned under other proof systems, by name.
     other_durations: BTreeMap<String, Durations>,
@@ -164,6 +121,9 @@ pub struct Engine {
     /// The first fence that this engine gives out; those below are of engines before it.
     first_fence: u64,
     out: Vec<Command>,
+    demand: demand::Known,
+    /// A job came to an end in this step.
+    job_ended: bool,
     /// Tasks that wait for their backoff to pass.
     delayed: BinaryHeap<Reverse<(Millis, At)>>,
     /// When silent workers lose their leases: checked against when they were last heard.
@@ -202,12 +162,12 @@ impl Engine {
             clock: clock::Clock::default(),
             jobs: Jobs::default(),
             tenants: tenants::Tenants::new(most),
+            places: index::Places::default(),
             workers: Workers::default(),
             leases: Leases::default(),
-            makers: vec![],
-            maker_numbers: HashMap::new(),
-            nodes: vec![],
-            node_numbers: HashMap::new(),
+            makers: Makers::default(),
+            nodes: Nodes::default(),
+            many_names: 0,
             durations: Durations::new(&config.profile),
             other_durations: BTreeMap::new(),
             system: config.profile.system(),
@@ -215,6 +175,8 @@ impl Engine {
             fences_to: first_fence,
             first_fence,
             out: vec![],
+            demand: demand::Known::default(),
+            job_ended: false,
             delayed: BinaryHeap::new(),
             expiries: BinaryHeap::new(),
             machines: machines::Machines::default(),
@@ -247,6 +209,7 @@ impl Engine {
             Event::Order { job, policy } => self.order(job, policy),
             Event::Cancel(job) => self.cancel(job),
             Event::Revive(job) => self.revive(job),
+            Event::ReviveWith(tree) => self.revive_with(*tree),
             Event::Forget(job) => self.forget(job),
             Event::Suspend(job, suspended) => self.change(job, |spec| spec.suspended = suspended),
             Event::Deadline(job, deadline) => self.change(job, |spec| spec.deadline = deadline),
@@ -266,16 +229,23 @@ impl Engine {
             Event::Heartbeat(session, fences) => self.heartbeat(session, &fences),
             Event::Completed(session, done) => self.completed(session, &done),
             Event::Failed { session, task, fence, reason, text } => {
-                self.failed(session, &task, fence, reason, text);
+                self.failed(session, &task, fence, reason, bounded(text, MOST_TEXT));
             }
             Event::Undelivered(session, fence) => self.undelivered(session, fence),
-            Event::RootChecked(job, result) => self.root_checked(job, result),
+            Event::RootChecked(job, result) => {
+                self.root_checked(job, result.map_err(|text| bounded(text, MOST_TEXT)));
+            }
             Event::ProofChecked { task, finding } => self.proof_checked(&task, finding),
             Event::Tick => self.tick(),
         }
         self.doubt_barred();
+        if std::mem::take(&mut self.job_ended) {
+            self.drop_old_trees();
+        }
         self.dispatch();
         self.ask_for_checks();
+        self.places.sweep();
+        self.forget_names();
         out.append(&mut self.out);
     }
 
@@ -319,13 +289,11 @@ impl Engine {
         }
     }
 
-    /// Every place where this id stands.
+    /// Every place where this id stands in jobs that have their trees, by job and node.
     pub(crate) fn places(&self, id: &TaskId) -> Vec<At> {
-        let of = |(slot, job): (u32, &Job)| {
-            let nodes: Vec<_> = job.tree.index.find(&job.tree.ids, id).collect();
-            nodes.into_iter().map(move |node| At { job: slot, node })
-        };
-        self.jobs.iter().flat_map(of).collect()
+        let mut places = self.places.find(id, |at| self.id(at) == *id);
+        places.sort_unstable_by_key(|at| (self.jobs[at.job].spec.id, at.node));
+        places
     }
 
     /// The places of the task's id where it is not done. A copy whose parent is done may be done
@@ -352,12 +320,7 @@ impl Engine {
     }
 
     fn node_number(&mut self, name: &str) -> u32 {
-        if let Some(number) = self.node_numbers.get(name) {
-            return *number;
-        }
-        self.nodes.push(name.to_owned());
-        self.node_numbers.insert(name.to_owned(), self.nodes.len() as u32 - 1);
-        self.nodes.len() as u32 - 1
+        self.nodes.number(name)
     }
 
     fn maker_name(&self, maker: u32) -> Option<&str> {
@@ -366,23 +329,18 @@ impl Engine {
 
     /// The number of a worker's name; a new one, or a change, is written to the journal.
     fn maker_number(&mut self, name: &str, node: Option<&str>, cores: u16) -> u32 {
-        let known = self.maker_numbers.get(name).copied();
-        let number = known.unwrap_or(self.makers.len() as u32);
+        let known = self.makers.number(name);
+        let number = known.unwrap_or(self.makers.next());
         let node = match (node, known) {
             (None, Some(_)) => return number,
             // A worker of which no machine is known is one itself.
             (node, _) => node.filter(|node| !node.is_empty()).unwrap_or(name),
         };
         let record = Record::Maker { number, name: name.to_owned(), node: node.to_owned(), cores };
-        let node = self.node_number(node);
-        if known.is_none() {
-            self.makers.push(Maker::default());
-            self.maker_numbers.insert(name.to_owned(), number);
-        }
-        let suspected = self.makers[number as usize].suspected;
-        let maker = Maker { name: name.to_owned(), node, cores, suspected };
-        if self.makers[number as usize] != maker {
-            self.makers[number as usize] = maker;
+        let before = self.makers[number as usize].clone();
+        let maker = Maker { name: name.to_owned(), node: self.node_number(node), cores, ..before.clone() };
+        if maker != before {
+            self.makers.set(number, maker);
             self.out.push(Command::Persist(record));
         }
         number

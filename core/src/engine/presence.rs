@@ -2,15 +2,32 @@
 
 use super::workers::Worker;
 use super::{Engine, Fence, Gone, Held, Session, WorkerSpec, WorkerState, adoption};
+use crate::profile::Needs;
 use std::cmp::Reverse;
 use std::collections::HashSet;
 
+/// Leases that may be on their way to a worker, or results on their way back, beyond those it can hold.
+const UNDER_WAY: usize = 64;
+
 impl Engine {
+    /// The most leases that a worker can have to do with: as many as it runs and queues at once, as many again that it
+    /// finished and was not told so, and some that are under way. One that names more names what it can't hold: the
+    /// rest is passed over.
+    pub fn most_leases(&self, capacity: Needs, prefetch: u16) -> usize {
+        let at_once = |class: &Needs| {
+            let cores = u32::from(capacity.cores) / u32::from(class.cores.max(1));
+            cores.min(capacity.memory_mib / class.memory_mib.max(1)) as usize
+        };
+        let runs = self.classes.iter().map(at_once).max().unwrap_or_default();
+        2 * (runs + usize::from(prefetch)) + UNDER_WAY
+    }
+
     /// A login. What the worker holds from before goes on under its fences.
     pub(crate) fn joined(&mut self, session: Session, spec: &WorkerSpec, held: &[Held]) {
         if self.workers.by_session(session).is_some() {
             return;
         }
+        let held = &held[..held.len().min(self.most_leases(spec.capacity, spec.prefetch))];
         // A worker of which no machine is known is one itself.
         let machine = if spec.node.is_empty() { &spec.name } else { &spec.node };
         let before = self.workers.by_name(&spec.name);
@@ -100,10 +117,13 @@ impl Engine {
             return;
         }
         self.hear(worker);
+        let Worker { capacity, prefetch, .. } = self.workers[worker];
+        let fences = &fences[..fences.len().min(self.most_leases(capacity, prefetch))];
+        let named: HashSet<u64> = fences.iter().map(|fence| fence.0).collect();
         let mut lost = self.leases_at(worker);
         lost.retain(|(fence, slot, _)| {
             let delivered = self.leases[*slot].assigned + self.config.lease < self.now;
-            delivered && !fences.contains(&Fence(*fence))
+            delivered && !named.contains(fence)
         });
         self.lose_these(&lost, "forgotten by its worker");
         for fence in fences {

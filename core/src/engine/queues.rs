@@ -49,9 +49,7 @@ impl Engine {
     }
 
     fn displace_one(&mut self, low: u32) -> bool {
-        let Some(job) = self.jobs.slots.get(low as usize).and_then(|slot| slot.as_deref()) else {
-            return false;
-        };
+        let Some(job) = self.jobs.get(low) else { return false };
         let (tenant, priority) = (job.tenant, job.spec.priority);
         let ranked = self.tenants.ranked(tenant).iter().copied();
         let above: Vec<u32> = ranked

@@ -4,8 +4,8 @@ use super::leases::Tell;
 use super::retries::BAD_PROOFS;
 use super::table::{At, NO_MAKER, Proven};
 use super::{
-    Command, Done, Engine, JobState, KnownProof, Millis, Reason, Record, Session, TaskState, Worker,
-    WorkerState,
+    Command, Done, Engine, JobState, KnownProof, MOST_NAME, Millis, Reason, Record, Session, TaskState,
+    Worker, WorkerState, bounded,
 };
 use crate::circuit::KindSet;
 use crate::tree::NodeId;
@@ -78,7 +78,7 @@ impl Engine {
                 continue;
             }
             let proven = Proven {
-                maker: self.maker_number(&proof.worker, None, 0),
+                maker: self.maker_number(&bounded(proof.worker.clone(), MOST_NAME), None, 0),
                 millis: proof.millis,
                 cpu_millis: proof.cpu_millis,
                 proof_bytes: proof.proof_bytes,

@@ -346,7 +346,7 @@ impl Engine {
             && until <= self.now
         {
             self.delayed.pop();
-            let job = self.jobs.slots.get(at.job as usize).and_then(|slot| slot.as_deref());
+            let job = self.jobs.get(at.job);
             let waits = job.is_some_and(|job| {
                 at.node < job.shape().total()
                     && job.state_of(at.node) == TaskState::Delayed

@@ -3,79 +3,21 @@
 use super::Engine;
 use super::codec::{BadBytes, Reader, Writer};
 use super::extra::{Extra, Word};
+use super::names::Maker;
+use super::past::{get_past, put_past};
+use super::rebuild::{Rebuilding, over_in_the_end};
 use super::record::{get_maker, get_spec, get_state, get_system, put_maker, put_spec, put_state, put_system};
 use super::table::{At, Job, NO_MAKER, Proven};
-use super::{
-    Command, Config, Fence, JobId, JobSpec, JobState, Millis, Notice, PreparedJob, Record, RestoreError,
-    TaskState, Unresolved,
-};
+use super::{Config, Fence, JobSpec, JobState, Millis, Record, RestoreError, TaskState, Unresolved};
 use crate::durations::Durations;
-use crate::system::ProofSystem;
 use crate::tree::Leaves;
 use std::collections::HashSet;
-use std::sync::Arc;
 
 /// Version of the snapshot's bytes.
 const VERSION: u8 = 4;
 
 /// Other proof systems of which is kept what was learned.
 const OTHER_SYSTEMS: usize = 16;
-
-/// Finds what a job's tree is built from.
-type Resolve<'a> = &'a mut dyn FnMut(&JobSpec) -> Result<(Vec<u8>, Leaves), Unresolved>;
-
-/// How jobs come into the books again.
-struct Rebuilding<'a> {
-    resolve: Resolve<'a>,
-    /// Jobs that are not to be in the books in the end.
-    dropped: HashSet<JobId>,
-    /// What is to be done about those that are lost.
-    left_out: Vec<Command>,
-}
-
-impl Rebuilding<'_> {
-    /// Enters a job, of which it is known how many tasks it had or not; `None` if it is left out.
-    fn enter(
-        &mut self,
-        engine: &mut Engine,
-        (spec, system): (JobSpec, ProofSystem),
-        at: Millis,
-        total: Option<u32>,
-    ) -> Result<Option<u32>, RestoreError> {
-        engine.last_job = engine.last_job.max(spec.id.0);
-        let (id, name) = (spec.id, spec.name.clone());
-        match self.build(spec, system, total, engine) {
-            Ok(tree) => Ok(Some(engine.enter_job(Arc::new(tree), at))),
-            Err(_) if self.dropped.contains(&id) => Ok(None),
-            Err(Unresolved::NotNow(reason)) => Err(RestoreError::Job { id, name, reason }),
-            Err(Unresolved::Lost(why)) => {
-                self.dropped.insert(id);
-                let told = Command::Notice(Notice::LeftOut { job: id, name, why });
-                self.left_out.extend([Command::Persist(Record::Forgotten(id)), told]);
-                Ok(None)
-            }
-        }
-    }
-
-    fn build(
-        &mut self,
-        spec: JobSpec,
-        system: ProofSystem,
-        total: Option<u32>,
-        engine: &Engine,
-    ) -> Result<PreparedJob, Unresolved> {
-        let (calls, leaves) = (self.resolve)(&spec)?;
-        let max_calls = engine.config.profile.max_calls;
-        let tree = PreparedJob::of_system(spec, &calls, leaves, max_calls, system);
-        let tree = tree.map_err(|e| Unresolved::Lost(e.to_string()))?;
-        match (tree.shape.total(), total) {
-            (now, Some(then)) if now != then => {
-                Err(Unresolved::Lost(format!("its tree has {now} tasks now and had {then}")))
-            }
-            _ => Ok(tree),
-        }
-    }
-}
 
 fn put_durations(w: &mut Writer, system: &str, durations: &Durations) {
     w.text(system);
@@ -100,7 +42,7 @@ fn get_durations(r: &mut Reader<'_>, durations: &mut Durations) -> Result<(), Ba
 }
 
 impl Engine {
-    /// Everything that a restart has to know: jobs, proofs, charges, makers, durations. Leases are
+    /// Everything that a restart has to know: jobs, proofs, charges, makers that are named, durations. Leases are
     /// not in it; workers bring them back.
     pub fn snapshot(&self) -> Vec<u8> {
         let mut w = Writer::default();
@@ -113,8 +55,12 @@ impl Engine {
             w.varint(*from);
             w.signed(*ahead);
         }
-        w.varint(self.makers.len() as u64);
-        for maker in &self.makers {
+        let named = self.named_makers();
+        let makers: Vec<_> = self.makers.iter().filter(|(number, _)| named.contains(number)).collect();
+        w.varint(u64::from(self.makers.next()));
+        w.varint(makers.len() as u64);
+        for (number, maker) in makers {
+            w.varint(u64::from(number));
             w.text(&maker.name);
             w.text(&self.nodes[maker.node as usize]);
             w.varint(u64::from(maker.cores));
@@ -123,8 +69,10 @@ impl Engine {
         w.varint(self.other_durations.len() as u64 + 1);
         put_durations(&mut w, &self.system.name(), &self.durations);
         self.other_durations.iter().for_each(|(name, durations)| put_durations(&mut w, name, durations));
-        w.varint(self.jobs.by_id.len() as u64);
+        w.varint(self.jobs.iter().len() as u64);
         self.jobs.iter().for_each(|(_, job)| self.put_job(&mut w, job));
+        w.varint(self.jobs.all_past().len() as u64);
+        self.jobs.all_past().for_each(|past| put_past(&mut w, past));
         w.0
     }
 
@@ -200,18 +148,24 @@ impl Engine {
             }
         }
         let mut engine = Self::new(config);
-        let mut rebuilding = Rebuilding { resolve: &mut resolve, dropped, left_out: vec![] };
+        let over = over_in_the_end(&records);
+        let mut rebuilding = Rebuilding { resolve: &mut resolve, dropped, over, left_out: vec![] };
         if let Some(bytes) = snapshot {
             engine.read_snapshot(bytes, &mut rebuilding)?;
         }
         for record in records {
             match record {
-                Record::Submitted(spec, system, at) if engine.jobs.slot(spec.id).is_none() => {
-                    if let Some(slot) = rebuilding.enter(&mut engine, (spec, system), at, None)? {
-                        engine.share_again(slot);
+                Record::Submitted(spec, system, at) if !engine.jobs.knows(spec.id) => {
+                    if let Some((slot, shared)) = rebuilding.enter(&mut engine, (spec, system), at, None)? {
+                        engine.share_again(slot, &shared);
                     }
                 }
-                other => engine.replay(other),
+                other => {
+                    if let Record::State(id, JobState::Proving, at) = other {
+                        rebuilding.revive(&mut engine, id, at)?;
+                    }
+                    engine.replay(other);
+                }
             }
         }
         let left_out = rebuilding.left_out;
@@ -239,8 +193,9 @@ impl Engine {
             let (from, ahead) = (r.varint()?, r.signed()?);
             self.clock.remember(from, ahead);
         }
-        for number in 0..r.number::<u32>()? {
-            let (name, node) = (r.text()?, r.text()?);
+        self.makers.given_to(r.number()?);
+        for _ in 0..r.number::<u32>()? {
+            let (number, name, node) = (r.number()?, r.text()?, r.text()?);
             self.replay(Record::Maker { number, name, node, cores: r.number()? });
             self.suspect(number, r.byte()?);
         }
@@ -251,15 +206,18 @@ impl Engine {
         for _ in 0..r.number::<u32>()? {
             self.read_job(r, rebuilding)?;
         }
+        for _ in 0..r.number::<u32>()? {
+            let past = get_past(r)?;
+            self.jobs.insert_past(past);
+        }
         Ok(r.end()?)
     }
 
     fn read_job(&mut self, r: &mut Reader<'_>, rebuilding: &mut Rebuilding<'_>) -> Result<(), RestoreError> {
         let (spec, system, submitted) = (get_spec(r)?, get_system(r)?, r.varint()?);
         let (ended, state, policy, total) = (r.option()?, get_state(r)?, r.number()?, r.number::<u32>()?);
-        let slot = rebuilding.enter(self, (spec, system), submitted, Some(total))?;
+        let slot = rebuilding.enter(self, (spec, system), submitted, Some(total))?.map(|(slot, _)| slot);
         if let Some(slot) = slot {
-            self.mark_shared(slot);
             let job = &mut self.jobs[slot];
             (job.ended, job.state) = (ended, state);
             if policy < crate::order::POLICIES.len() {
@@ -332,8 +290,8 @@ impl Engine {
     }
 
     /// What a new job has in common with those before, while states are not worked out yet.
-    fn share_again(&mut self, slot: u32) {
-        for node in self.mark_shared(slot) {
+    pub(super) fn share_again(&mut self, slot: u32, shared: &[u32]) {
+        for &node in shared {
             let at = At { job: slot, node };
             if let Some(proven) = self.proven_elsewhere(at) {
                 self.jobs[slot].write(node, &proven);
@@ -389,8 +347,11 @@ impl Engine {
             }
             Record::Suspected { maker, times } => self.suspect(maker, times),
             Record::Changed { job, suspended, deadline, priority } => {
-                if let Some(slot) = self.jobs.slot(job) {
-                    let spec = &mut self.jobs[slot].spec;
+                let spec = match self.jobs.slot(job) {
+                    Some(slot) => Some(&mut self.jobs[slot].spec),
+                    None => self.jobs.past_mut(job).map(|past| &mut past.view.spec),
+                };
+                if let Some(spec) = spec {
                     (spec.suspended, spec.deadline, spec.priority) = (suspended, deadline, priority);
                 }
             }
@@ -404,9 +365,8 @@ impl Engine {
             }
             Record::Forgotten(job) => {
                 self.last_job = self.last_job.max(job.0);
-                if let Some(slot) = self.jobs.slot(job) {
-                    self.drop_job(slot);
-                }
+                self.jobs.remove_past(job);
+                self.jobs.slot(job).into_iter().for_each(|slot| self.drop_job(slot));
             }
         }
     }
@@ -418,19 +378,8 @@ impl Engine {
 
     fn replay_maker(&mut self, number: u32, name: String, node: &str, cores: u16) {
         let node = self.node_number(node);
-        let place = number as usize;
-        if place > self.makers.len() {
-            // Numbers are given in order; a gap means a lost record of a worker nothing is known of.
-            self.makers.resize(place, super::Maker::default());
-        }
-        let suspected = self.makers.get(place).map_or(0, |m| m.suspected);
-        let maker = super::Maker { name: name.clone(), node, cores, suspected };
-        if place < self.makers.len() {
-            self.makers[place] = maker;
-        } else {
-            self.makers.push(maker);
-        }
-        self.maker_numbers.insert(name, number);
+        let Maker { suspected, suspected_at, .. } = self.makers[number as usize];
+        self.makers.set(number, Maker { name, node, cores, suspected, suspected_at });
     }
 
     fn replay_done(&mut self, at: At, proven: &Proven) {
@@ -513,6 +462,8 @@ impl Engine {
             job.asked = false;
         }
         self.rank();
+        self.drop_old_trees();
+        self.forget_names();
         self.out.clear();
     }
 }

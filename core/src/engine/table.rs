@@ -1,19 +1,19 @@
 //! One job's books: a byte of state and five words a task, in columns; no task is an object.
 
+use super::demand::Answers;
 use super::extra::Extra;
-use super::{Counts, JobSpec, JobState, Millis, PreparedJob, TaskState};
+use super::ready::{Picky, Ready};
+use super::{Counts, JobSpec, JobState, JobView, Millis, PreparedJob, TaskState};
 use crate::circuit::{Kind, KindSet};
+use crate::ids::TaskId;
 use crate::order::POLICIES;
 use crate::tree::{NodeId, Shape};
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use hashbrown::{HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// No worker known as the maker of a proof.
 pub(crate) const NO_MAKER: u32 = super::Record::NOBODY;
-
-/// Entries that an empty heap keeps room for.
-const SPARE: usize = 1 << 10;
 
 /// A place in the books: job by slot, node by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,6 +58,13 @@ impl Proven {
     }
 }
 
+/// Tasks of one kind that need one class of machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Wants {
+    pub(crate) running: u32,
+    pub(crate) ready: u32,
+}
+
 /// A job.
 #[derive(Debug)]
 pub(crate) struct Job {
@@ -99,11 +106,22 @@ pub(crate) struct Job {
     bytes: Box<[u32]>,
     /// A bit a task: its proof was seen in the store.
     seen: Box<[u64]>,
-    /// Ready tasks by class and kind: policy key above node number. May hold stale entries.
-    ready: Vec<[BinaryHeap<Reverse<u64>>; 5]>,
-    /// Ready tasks that avoid some machines: class, key above node.
-    pub(crate) picky: BTreeSet<(u8, u64)>,
+    pub(super) ready: Ready,
+    pub(crate) picky: Picky,
     pub(crate) extra: BTreeMap<u32, Extra>,
+    /// What is ready and runs, by class and kind.
+    pub(super) wants: Vec<[Wants; 5]>,
+    /// Tasks that stand there under a class other than their kind's.
+    classed: HashMap<u32, u8>,
+    /// Tasks that wait for their backoff to pass.
+    pub(super) delayed: u32,
+    /// Grows whenever a task's state changes.
+    pub(super) version: u64,
+    pub(super) answers: Answers,
+    /// Some of its tasks stand or stood elsewhere too.
+    shares: bool,
+    /// Everybody who is or was named as the maker of one of its proofs.
+    pub(crate) made_by: HashSet<u32>,
 }
 
 fn column(count: u32) -> Box<[u32]> {
@@ -146,15 +164,49 @@ impl Job {
             cpu: column(total),
             bytes: column(total),
             seen: vec![0; (total as usize).div_ceil(64)].into(),
-            ready: vec![Default::default(); classes],
-            picky: BTreeSet::new(),
+            ready: Ready::new(classes),
+            picky: Picky::default(),
             extra: BTreeMap::new(),
+            wants: vec![Default::default(); classes],
+            classed: HashMap::new(),
+            delayed: 0,
+            version: 0,
+            answers: Answers::default(),
+            shares: false,
+            made_by: HashSet::new(),
             tree,
         }
     }
 
     pub(crate) fn shape(&self) -> &Shape {
         &self.tree.shape
+    }
+
+    pub(crate) fn root_id(&self) -> TaskId {
+        self.tree.ids[self.shape().root().index()]
+    }
+
+    /// What can be seen of it.
+    pub(crate) fn view(&self) -> JobView {
+        JobView {
+            spec: self.spec.clone(),
+            state: self.state.clone(),
+            counts: self.counts,
+            submitted: self.submitted,
+            ended: self.ended,
+            policy: self.policy,
+        }
+    }
+
+    /// Tasks that are done, and their proofs.
+    pub(crate) fn done(&self) -> impl Iterator<Item = (u32, Proven)> {
+        (0..self.shape().total()).filter(|node| self.is_done(*node)).map(|node| (node, self.proven(node)))
+    }
+
+    /// Whether some of its tasks stand elsewhere too, or their proofs were there before.
+    pub(crate) fn is_borrowed(&self) -> bool {
+        (0..self.shape().total())
+            .any(|node| self.is_shared(node) || self.is_done(node) && self.is_found(node))
     }
 
     pub(crate) fn kind(&self, node: u32) -> Kind {
@@ -177,7 +229,12 @@ impl Job {
         self.flags[node as usize] & SHARED != 0
     }
 
+    pub(crate) fn shares(&self) -> bool {
+        self.shares
+    }
+
     pub(crate) fn set_shared(&mut self, node: u32) {
+        self.shares = true;
         self.flags[node as usize] |= SHARED;
     }
 
@@ -239,6 +296,14 @@ impl Job {
         (self.word[n], self.maker[n], self.end[n]) = (p.millis, p.maker, end);
         (self.cpu[n], self.bytes[n]) = (p.cpu_millis, p.proof_bytes);
         self.flags[n] = self.flags[n] & !FOUND | if p.found { FOUND } else { 0 };
+        if p.maker != NO_MAKER {
+            self.made_by.insert(p.maker);
+        }
+    }
+
+    /// What is ready and runs of a kind, by class.
+    pub(crate) fn wanted(&self, kind: Kind) -> impl Iterator<Item = &Wants> {
+        self.wants.iter().map(move |kinds| &kinds[kind.index()])
     }
 
     fn counter(&mut self, kind: Kind, state: TaskState) -> Option<&mut u32> {
@@ -255,17 +320,43 @@ impl Job {
     /// Moves a task to another state, with counters and heaps.
     pub(crate) fn set_state(&mut self, node: u32, state: TaskState) {
         let (old, kind) = (self.state_of(node), self.kind(node));
+        self.version += 1;
+        self.want(node, kind, old, false);
         self.counter(kind, old).into_iter().for_each(|n| *n = n.saturating_sub(1));
         self.counter(kind, state).into_iter().for_each(|n| *n += 1);
         self.open = self.open.saturating_sub(u32::from(state == TaskState::Done));
         self.open += u32::from(old == TaskState::Done);
         let flags = &mut self.flags[node as usize];
         *flags = *flags & !STATE | state as u8;
+        self.want(node, kind, state, true);
         if old == TaskState::Ready {
             self.unpick(node);
         }
         if state == TaskState::Ready {
             self.push_ready(node);
+        }
+    }
+
+    /// Counts a task that enters or leaves a state among what is wanted. It leaves under the class that it entered
+    /// under.
+    fn want(&mut self, node: u32, kind: Kind, state: TaskState, enters: bool) {
+        let change = |count: &mut u32| *count = if enters { *count + 1 } else { count.saturating_sub(1) };
+        match state {
+            TaskState::Delayed => change(&mut self.delayed),
+            TaskState::Ready | TaskState::Leased => {
+                let own = self.kind_class[kind.index()];
+                let class = match enters {
+                    true => self.class(node),
+                    false if self.classed.is_empty() => own,
+                    false => self.classed.remove(&node).unwrap_or(own),
+                };
+                if enters && class != own {
+                    self.classed.insert(node, class);
+                }
+                let wants = &mut self.wants[usize::from(class)][kind.index()];
+                change(if state == TaskState::Ready { &mut wants.ready } else { &mut wants.running });
+            }
+            TaskState::Waiting | TaskState::Done | TaskState::Failed => {}
         }
     }
 
@@ -299,102 +390,10 @@ impl Job {
         u64::from(key) << 32 | u64::from(node)
     }
 
-    fn push_ready(&mut self, node: u32) {
-        let (class, entry) = (self.class(node), self.entry(node));
-        if self.extra(node).is_some_and(Extra::is_picky) {
-            self.picky.insert((class, entry));
-            return;
-        }
-        let kind = self.kind(node);
-        let ready = self.counts[kind.index()].ready as usize;
-        if self.ready[usize::from(class)][kind.index()].len() > 2 * ready + 64 {
-            self.sweep(class, kind);
-        }
-        self.ready[usize::from(class)][kind.index()].push(Reverse(entry));
-    }
-
-    /// Drops stale and double entries of one class and kind.
-    fn sweep(&mut self, class: u8, kind: Kind) {
-        let mut entries = std::mem::take(&mut self.ready[usize::from(class)][kind.index()]).into_vec();
-        entries.retain(|Reverse(e)| self.is_listed(*e as u32, class));
-        entries.sort_unstable();
-        entries.dedup();
-        self.ready[usize::from(class)][kind.index()] = entries.into();
-    }
-
-    fn unpick(&mut self, node: u32) {
-        if !self.picky.is_empty() {
-            self.picky.retain(|(_, entry)| *entry as u32 != node);
-        }
-    }
-
-    /// Whether an entry of a class's heap still speaks of a ready task.
-    fn is_listed(&self, node: u32, class: u8) -> bool {
-        self.state_of(node) == TaskState::Ready
-            && self.extra(node).is_none_or(|e| !e.is_picky())
-            && self.class(node) == class
-    }
-
-    /// The first ready task of a class and of these kinds that any machine may take: its key above its node.
-    pub(crate) fn head(&mut self, class: u8, kinds: KindSet) -> Option<u64> {
-        loop {
-            let heaps = &self.ready[usize::from(class)];
-            let mut first: Option<(u64, Kind)> = None;
-            for kind in kinds.iter() {
-                if let Some(Reverse(entry)) = heaps[kind.index()].peek()
-                    && first.is_none_or(|(least, _)| *entry < least)
-                {
-                    first = Some((*entry, kind));
-                }
-            }
-            let (entry, kind) = first?;
-            if self.is_listed(entry as u32, class) {
-                return Some(entry);
-            }
-            let heap = &mut self.ready[usize::from(class)][kind.index()];
-            heap.pop();
-            if heap.is_empty() && heap.capacity() > SPARE {
-                // All of its kind may be done: others want the room.
-                *heap = BinaryHeap::new();
-            }
-        }
-    }
-
-    /// Nodes in the heap of a class and kind, stale ones too, for the invariant checker.
-    pub(crate) fn heap(&self, class: usize, kind: Kind) -> impl Iterator<Item = u32> {
-        self.ready[class][kind.index()].iter().map(|Reverse(entry)| *entry as u32)
-    }
-
-    pub(crate) fn classes(&self) -> usize {
-        self.ready.len()
-    }
-
     /// Follows another order from now on.
     pub(crate) fn set_policy(&mut self, policy: usize) {
         self.policy = policy;
         self.refill();
-    }
-
-    /// Fills the heaps anew from the states.
-    fn refill(&mut self) {
-        let mut entries: Vec<[Vec<Reverse<u64>>; 5]> = vec![Default::default(); self.ready.len()];
-        self.picky.clear();
-        for node in 0..self.shape().total() {
-            if self.state_of(node) != TaskState::Ready {
-                continue;
-            }
-            let (class, entry) = (self.class(node), self.entry(node));
-            if self.extra(node).is_some_and(Extra::is_picky) {
-                self.picky.insert((class, entry));
-            } else {
-                entries[usize::from(class)][self.kind(node).index()].push(Reverse(entry));
-            }
-        }
-        let heap = |mut entries: Vec<_>| {
-            entries.shrink_to_fit();
-            BinaryHeap::from(entries)
-        };
-        self.ready = entries.into_iter().map(|class| class.map(heap)).collect();
     }
 
     /// Works out states, counters and heaps from which tasks are done or failed: after a submit or a
@@ -406,7 +405,9 @@ impl Job {
         }
         self.count_pending();
         self.counts = [Counts::default(); 5];
-        self.open = 0;
+        (self.open, self.delayed, self.version) = (0, 0, self.version + 1);
+        self.wants.fill(Default::default());
+        self.classed.clear();
         for node in 0..total {
             let state = match (self.state_of(node), self.pending(node)) {
                 (TaskState::Done, _) => TaskState::Done,
@@ -419,6 +420,7 @@ impl Job {
             let kind = self.kind(node);
             self.counts[kind.index()].total += 1;
             self.counter(kind, state).into_iter().for_each(|n| *n += 1);
+            self.want(node, kind, state, true);
         }
         self.refill();
     }
@@ -460,12 +462,12 @@ impl Job {
         self.flags.iter_mut().zip(pending).for_each(|(f, p)| *f = (*f & !PENDING) | (p * PENDING_ONE));
     }
 
-    /// Bytes this job takes, all in but for its leaves' inputs, divided by its tasks.
+    /// Bytes this job takes, all in but for its leaves' inputs and the table of places, divided by its tasks.
     pub(crate) fn bytes_per_task(&self) -> f64 {
         let columns =
             5 * 4 * self.word.len() + self.flags.len() + 8 * self.seen.len() + 32 * self.tree.ids.capacity();
-        let heaps: usize = self.ready.iter().flatten().map(|h| 8 * h.capacity()).sum();
+        let sorted = 4 * self.tree.sorted.capacity();
         let shape = 4 * (self.shape().transactions() as usize + 1);
-        (columns + heaps + shape + self.tree.index.bytes()) as f64 / f64::from(self.shape().total())
+        (columns + sorted + self.ready.bytes() + shape) as f64 / f64::from(self.shape().total())
     }
 }

@@ -109,10 +109,10 @@ impl Takers {
         sets.filter_map(|set| set.first()).min().map(|(_, worker)| *worker)
     }
 
-    /// Whether one of them could ever run this on none of these machines.
-    pub(crate) fn could(&self, needs: Needs, avoid: &[u32]) -> bool {
+    /// Whether one of them could ever run this on a machine of these.
+    pub(crate) fn could(&self, needs: Needs, may: impl Fn(u32) -> bool) -> bool {
         let mut fitting = self.shapes.iter().filter(|(capacity, _)| fits(needs, **capacity));
-        fitting.any(|(_, shape)| shape.nodes.keys().any(|node| !avoid.contains(node)))
+        fitting.any(|(_, shape)| shape.nodes.keys().any(|node| may(*node)))
     }
 }
 

@@ -120,13 +120,13 @@ impl Tenants {
 }
 
 impl Engine {
-    /// Takes a job out of the books.
+    /// Takes a job that has its tree out of the books.
     pub(crate) fn drop_job(&mut self, slot: u32) {
-        if let Some(job) = self.jobs.slots[slot as usize].take() {
-            self.jobs.by_id.remove(&job.spec.id);
+        if let Some(job) = self.jobs.remove(slot) {
             self.tenants.leave(job.tenant);
             self.queued.iter_mut().for_each(|queued| queued.forget(slot));
             self.hedges.forget(slot);
+            self.places.leave(slot, job.tree);
         }
     }
 

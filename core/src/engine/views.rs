@@ -3,7 +3,7 @@
 use super::table::At;
 use super::workers::Want;
 use super::{
-    ClassView, Counts, Done, Engine, JobId, JobState, JobView, Millis, PreparedJob, Serves, Session,
+    ClassView, Counts, Done, Engine, JobId, JobSpec, JobState, JobView, Millis, PreparedJob, Serves, Session,
     TaskState, TaskView, Waits, WorkerBrief, WorkerState, WorkerView,
 };
 use crate::circuit::KindSet;
@@ -18,15 +18,12 @@ use std::sync::Arc;
 impl Engine {
     /// A job as it stands.
     pub fn job(&self, id: JobId) -> Option<JobView> {
-        let job = &self.jobs[self.jobs.slot(id)?];
-        Some(JobView {
-            spec: job.spec.clone(),
-            state: job.state.clone(),
-            counts: job.counts,
-            submitted: self.clock.wall(job.submitted),
-            ended: job.ended.map(|ended| self.clock.wall(ended)),
-            policy: job.policy,
-        })
+        let view = match self.jobs.past(id) {
+            Some(past) => past.view.clone(),
+            None => self.jobs[self.jobs.slot(id)?].view(),
+        };
+        let wall = |at| self.clock.wall(at);
+        Some(JobView { submitted: wall(view.submitted), ended: view.ended.map(wall), ..view })
     }
 
     /// A number that no job has or had, also before a restart.
@@ -36,45 +33,82 @@ impl Engine {
 
     /// How long ago a job ended, by the engine's time.
     pub fn ended_for(&self, id: JobId) -> Option<Millis> {
-        let ended = self.jobs[self.jobs.slot(id)?].ended?;
+        let ended = match self.jobs.past(id) {
+            Some(past) => past.view.ended?,
+            None => self.jobs[self.jobs.slot(id)?].ended?,
+        };
         Some(self.now.saturating_sub(ended))
     }
 
     /// All jobs in the books, by number.
     pub fn jobs(&self) -> impl Iterator<Item = JobId> {
-        self.jobs.by_id.keys().copied()
+        self.jobs.ids().into_iter()
+    }
+
+    /// A job's request as it stands.
+    pub fn spec(&self, id: JobId) -> Option<&JobSpec> {
+        match self.jobs.past(id) {
+            Some(past) => Some(&past.view.spec),
+            None => self.jobs.slot(id).map(|slot| &self.jobs[slot].spec),
+        }
+    }
+
+    /// Jobs whose trees were dropped and of whose proofs some may be those of other jobs too.
+    pub fn past_borrowers(&self) -> Vec<JobId> {
+        let borrowers = self.jobs.all_past().filter(|past| past.borrowed);
+        borrowers.map(|past| past.view.spec.id).collect()
     }
 
     /// The proof system of a job that is of another than this engine's: it is kept, and nothing of it is leased.
     pub fn other_system(&self, id: JobId) -> Option<&ProofSystem> {
-        let job = &self.jobs[self.jobs.slot(id)?];
-        job.is_foreign.then_some(&job.tree.system)
+        self.system_of(id).filter(|system| **system != self.system)
+    }
+
+    /// The proof system of a job.
+    pub fn system_of(&self, id: JobId) -> Option<&ProofSystem> {
+        match self.jobs.past(id) {
+            Some(past) => Some(&past.system),
+            None => self.jobs.slot(id).map(|slot| &self.jobs[slot].tree.system),
+        }
     }
 
     /// Counts and state of a job without its request, which may be large.
     pub fn counts(&self, id: JobId) -> Option<([Counts; 5], &JobState)> {
-        let job = &self.jobs[self.jobs.slot(id)?];
-        Some((job.counts, &job.state))
+        match self.jobs.past(id) {
+            Some(past) => Some((past.view.counts, &past.view.state)),
+            None => self.jobs.slot(id).map(|slot| (self.jobs[slot].counts, &self.jobs[slot].state)),
+        }
     }
 
     /// The namespace of a job.
     pub fn namespace(&self, id: JobId) -> Option<&str> {
-        Some(&self.jobs[self.jobs.slot(id)?].spec.namespace)
+        self.spec(id).map(|spec| spec.namespace.as_str())
     }
 
-    /// A job's tree and what its leaves are made from.
+    /// A job's tree and what its leaves are made from, while it has its tree.
     pub fn prepared(&self, id: JobId) -> Option<(&Shape, &Leaves)> {
         self.prepared_job(id).map(|tree| (&tree.shape, &tree.leaves))
     }
 
-    /// A job's tree to keep. Its request is as it was at first; [`Engine::job`] has it as it is.
+    /// A job's tree to keep, while it has one ([`Command::TreeDropped`](super::Command::TreeDropped)). Its request is
+    /// as it was at first; [`Engine::job`] has it as it is.
     pub fn prepared_job(&self, id: JobId) -> Option<&Arc<PreparedJob>> {
         Some(&self.jobs[self.jobs.slot(id)?].tree)
     }
 
-    /// A place where a task stands: in a job that goes on and needs it, if there is one.
+    /// The root's task of a job.
+    pub fn root_task(&self, id: JobId) -> Option<TaskId> {
+        match self.jobs.past(id) {
+            Some(past) => Some(past.root),
+            None => self.jobs.slot(id).map(|slot| self.jobs[slot].root_id()),
+        }
+    }
+
+    /// A place where a task stands: in a job that goes on and needs it, if there is one. Of jobs whose trees were
+    /// dropped only the roots are known.
     pub fn find(&self, task: &TaskId) -> Option<(JobId, NodeId)> {
-        let at = self.open_place(task).or_else(|| self.places(task).first().copied())?;
+        let at = self.open_place(task).or_else(|| self.places(task).first().copied());
+        let Some(at) = at else { return self.past_root(task) };
         Some((self.jobs[at.job].spec.id, NodeId(at.node)))
     }
 
@@ -102,8 +136,11 @@ impl Engine {
         self.open_place(&done.task).is_some()
     }
 
-    /// A task as it stands, and why it waits.
+    /// A task as it stands, and why it waits. Of a job whose tree was dropped only the root is known.
     pub fn task(&self, id: JobId, node: NodeId) -> Option<TaskView> {
+        if let Some(past) = self.jobs.past(id) {
+            return past.root_view(node);
+        }
         let slot = self.jobs.slot(id).filter(|slot| node.0 < self.jobs[*slot].shape().total())?;
         let (job, at) = (&self.jobs[slot], At { job: slot, node: node.0 });
         let state = job.state_of(node.0);
@@ -221,10 +258,8 @@ impl Engine {
 
     /// The job of a namespace that has this task as its root; of several the newest.
     pub fn find_root(&self, namespace: &str, root: &TaskId) -> Option<JobId> {
-        let is_root = |(_, job): &(u32, &super::Job)| {
-            job.tree.ids.last() == Some(root) && job.spec.namespace == namespace
-        };
-        self.jobs.iter().filter(is_root).last().map(|(_, job)| job.spec.id)
+        let of_namespace = |id: &&JobId| self.spec(**id).is_some_and(|spec| spec.namespace == namespace);
+        self.jobs.of_root(root).iter().rev().find(of_namespace).copied()
     }
 
     /// State of a session's worker.
@@ -247,7 +282,8 @@ impl Engine {
         &self.config
     }
 
-    /// Tasks of a job that are not done: after a restart their proofs may lie in the store.
+    /// Tasks of a job that are not done: after a restart their proofs may lie in the store. None of a job whose tree
+    /// was dropped.
     pub fn open_tasks(&self, id: JobId) -> Vec<TaskId> {
         let Some(slot) = self.jobs.slot(id) else { return vec![] };
         let job = &self.jobs[slot];
@@ -255,9 +291,10 @@ impl Engine {
         open.map(|node| job.tree.ids[node as usize]).collect()
     }
 
-    /// Memory that a job takes, its leaves' inputs aside, divided by its tasks.
+    /// Memory that a job with its tree takes, its leaves' inputs aside, divided by its tasks.
     pub fn bytes_per_task(&self, id: JobId) -> Option<f64> {
-        self.jobs.slot(id).map(|slot| self.jobs[slot].bytes_per_task())
+        let slot = self.jobs.slot(id)?;
+        Some(self.jobs[slot].bytes_per_task() + self.places.bytes_per_task())
     }
 
     /// Worker that made a finished proof, if known.

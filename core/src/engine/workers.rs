@@ -350,8 +350,18 @@ impl Workers {
     }
 
     /// Whether a worker that takes leases could ever run this on none of these machines.
-    pub(crate) fn could(&self, needs: Needs, (kind, namespace): Want<'_>, avoid: &[u32]) -> bool {
-        self.takers_of(kind, namespace).any(|takers| takers.could(needs, avoid))
+    pub(crate) fn could(&self, needs: Needs, want: Want<'_>, avoid: &[u32]) -> bool {
+        self.could_on(needs, want, |node| !avoid.contains(&node))
+    }
+
+    /// Whether a worker that takes leases could ever run this on a machine of these.
+    pub(crate) fn could_on(
+        &self,
+        needs: Needs,
+        (kind, namespace): Want<'_>,
+        may: impl Fn(u32) -> bool,
+    ) -> bool {
+        self.takers_of(kind, namespace).any(|takers| takers.could(needs, &may))
     }
 
     /// Whether one that rests, on none of these machines, could run this when its rest is over. Looks at all that
@@ -369,9 +379,13 @@ impl Workers {
         self.by_node.get(&node).map_or(&[], Vec::as_slice)
     }
 
-    /// Machines where much failed and nothing was proven since.
-    pub(crate) fn nodes_on_trial(&self) -> impl Iterator<Item = u32> {
-        self.on_trial.iter().copied()
+    /// Whether a machine is one where much failed and nothing was proven since.
+    pub(crate) fn is_on_trial(&self, node: u32) -> bool {
+        self.on_trial.contains(&node)
+    }
+
+    pub(crate) fn any_on_trial(&self) -> bool {
+        !self.on_trial.is_empty()
     }
 
     /// Puts a machine on trial, or takes it from there.

@@ -244,7 +244,7 @@ impl<'a> World<'a> {
                 self.ended = Some(self.now);
             }
             Command::Notice(Notice::Backup { .. }) => self.outcome.backups += 1,
-            Command::Quarantine { .. } | Command::Notice(_) => {}
+            Command::Quarantine { .. } | Command::TreeDropped { .. } | Command::Notice(_) => {}
         }
     }
 

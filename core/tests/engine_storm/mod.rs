@@ -81,8 +81,18 @@ impl Storm {
 
     /// Its jobs are of these namespaces in turn.
     pub fn of_namespaces(seed: u64, calls: &[Vec<u8>], workers: u64, names: &[&str]) -> Self {
+        Self::built(1 << 19, seed, calls, workers, names)
+    }
+
+    /// Jobs that are over keep their trees while they have so many tasks in all.
+    pub fn keeping(kept_tasks: u32, seed: u64, calls: &[Vec<u8>], workers: u64) -> Self {
+        Self::built(kept_tasks, seed, calls, workers, &[""])
+    }
+
+    fn built(kept_tasks: u32, seed: u64, calls: &[Vec<u8>], workers: u64, names: &[&str]) -> Self {
         let mut dice = Dice(seed);
         let mut config = Config::new(Profile::rfp());
+        config.kept_tasks = kept_tasks;
         config.limit_floor = 40_000;
         config.limit_factor = 3;
         config.max_attempts = 200;
@@ -359,7 +369,7 @@ impl Storm {
                 self.on(Event::Draining(Session(session)));
             }
             (3, _) => self.on(Event::Cancel(job)),
-            (4, _) => self.on(Event::Revive(job)),
+            (4, _) => self.revive(job),
             (5 | 6, _) => {
                 let suspended = self.dice.chance(50);
                 self.on(Event::Suspend(job, suspended));
@@ -548,7 +558,26 @@ impl Storm {
         }
         for job in self.jobs.clone() {
             self.on(Event::Suspend(JobId(job), false));
-            self.on(Event::Revive(JobId(job)));
+            self.revive(JobId(job));
+        }
+    }
+
+    /// A job whose tree was dropped gets it back, with what the store has of it.
+    fn revive(&mut self, job: JobId) {
+        let engine = &self.world.engine;
+        let Some(view) = engine.job(job).filter(|_| engine.prepared_job(job).is_none()) else {
+            return self.on(Event::Revive(job));
+        };
+        self.count("bare");
+        let tree = prepared(view.spec, &self.world.engine.config().profile.clone());
+        let known = tree.ids.iter().filter_map(|task| {
+            let worker = self.store.get(task)?.clone();
+            Some(KnownProof { task: *task, worker, millis: 700, cpu_millis: 700, proof_bytes: 1 })
+        });
+        let known = known.collect();
+        self.on(Event::ReviveWith(Box::new(tree)));
+        if self.world.state(job.0) == JobState::Proving {
+            self.on(Event::Known(known));
         }
     }
 }

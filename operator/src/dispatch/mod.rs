@@ -12,6 +12,7 @@ mod shell;
 
 pub use login::{Identity, Login, Refusal, StaticToken};
 pub use shell::{
-    BadBlock, Dispatcher, FakeRoots, JobError, Options, Plonky2Roots, ProgramRoots, Progress, Quota, Quotas,
-    RootCheck, RootProblem, RootVerifier, StartError, SubmitError, SubmitRequest, SubmitSource,
+    BadBlock, Dispatcher, FakeRoots, JobError, Options, PastError, Plonky2Roots, ProgramRoots, Progress,
+    Quota, Quotas, RootCheck, RootProblem, RootVerifier, StartError, SubmitError, SubmitRequest,
+    SubmitSource,
 };

@@ -129,23 +129,58 @@ fn a_bad_root_proof_is_moved_aside_and_made_again() {
 
 #[test]
 fn finished_jobs_and_their_proofs_are_deleted_after_a_while() {
-    let lab = Lab::tuned(|o| o.retention = Some(Duration::from_millis(100)));
-    // all but the root is shared with a job that is not over
-    let kept = lab.submit(SubmitRequest { prover_id: [4; 32], suspended: true, ..block(1) });
-    let job = lab.submit(SubmitRequest { prover_id: [5; 32], ..block(1) });
-    let mut worker = Worker::login(&lab.dispatcher, hello("w"));
-    for _ in 0..4 {
-        let lease = worker.leases(1).remove(0);
-        worker.prove(&lab, &lease);
-        worker.report(&lease);
+    for kept_tasks in [1 << 19, 0] {
+        let lab = Lab::tuned(move |o| {
+            o.retention = Some(Duration::from_millis(100));
+            o.engine.kept_tasks = kept_tasks;
+        });
+        // all but the root is shared with a job that is not over
+        let kept = lab.submit(SubmitRequest { prover_id: [4; 32], suspended: true, ..block(1) });
+        let job = lab.submit(SubmitRequest { prover_id: [5; 32], ..block(1) });
+        let mut worker = Worker::login(&lab.dispatcher, hello("w"));
+        for _ in 0..4 {
+            let lease = worker.leases(1).remove(0);
+            worker.prove(&lab, &lease);
+            worker.report(&lease);
+        }
+        until("the finished one is deleted", || lab.dispatcher.job(job).is_none().then_some(()));
+        let left = || lab.runtime.block_on(lab.store.list("proofs").try_collect::<Vec<_>>()).unwrap().len();
+        until("its root is deleted; what the other job needs stays: vm, kernel, base", || {
+            assert!(left() >= 3);
+            (left() == 3).then_some(())
+        });
+        assert!(lab.dispatcher.job(kept).is_some());
     }
-    until("the finished one is deleted", || lab.dispatcher.job(job).is_none().then_some(()));
-    let left = || lab.runtime.block_on(lab.store.list("proofs").try_collect::<Vec<_>>()).unwrap().len();
-    until("its root is deleted; what the other job needs stays: vm, kernel, base", || {
-        assert!(left() >= 3);
-        (left() == 3).then_some(())
-    });
-    assert!(lab.dispatcher.job(kept).is_some());
+}
+
+#[test]
+fn a_stopped_job_whose_tree_was_dropped_is_taken_up_again() {
+    type Again = fn(&Lab, JobId);
+    let revive: Again = |lab, job| lab.runtime.block_on(lab.dispatcher.revive(job)).unwrap();
+    let submit: Again = |lab, job| assert_eq!(lab.submit(block(2)), job);
+    for (restart, again) in [(false, revive), (false, submit), (true, revive), (true, submit)] {
+        let mut lab = Lab::tuned(|o| o.engine.kept_tasks = 0);
+        let job = lab.submit(block(2));
+        let mut worker = Worker::login(&lab.dispatcher, hello("w"));
+        let first = worker.leases(1).remove(0);
+        worker.prove(&lab, &first);
+        worker.report(&first);
+        worker.leases(1);
+        lab.runtime.block_on(lab.dispatcher.cancel(job)).unwrap();
+        assert_eq!(lab.wait(job), JobState::Cancelled);
+        assert!(lab.dispatcher.task(&task(&first)).is_none(), "only its root is known");
+        drop(worker);
+        if restart {
+            lab.restart_after(false);
+        }
+        again(&lab, job);
+        let done: u32 = lab.dispatcher.job(job).unwrap().counts.iter().map(|c| c.done).sum();
+        assert_eq!(done, 1, "what lies in the store is not made again");
+        let tasks = Worker::login(&lab.dispatcher, hello("v")).work(&lab, job);
+        assert!(!tasks.contains(&task(&first)));
+        assert_eq!(lab.wait(job), JobState::Complete);
+        assert_eq!(lab.dispatcher.attribution(job).unwrap().len(), 2);
+    }
 }
 
 #[test]

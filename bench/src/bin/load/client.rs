@@ -59,11 +59,8 @@ impl Client {
             prefetch: leases - 1,
             backend: "fake".into(),
             circuits: "bench-v1".into(),
-            maker_key: vec![],
             held: held.collect(),
-            kinds: 0,
-            draining: false,
-            ..Default::default()
+            ..Hello::default()
         };
         self.queue(&FromWorker { hello: Some(hello), ..Default::default() })
     }

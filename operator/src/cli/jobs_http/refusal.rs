@@ -1,6 +1,6 @@
 //! Errors as answers: a status and `{"error": …, "field": …}`, whatever went wrong.
 
-use crate::dispatch::{JobError, SubmitError};
+use crate::dispatch::{JobError, PastError, SubmitError};
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
@@ -63,7 +63,8 @@ impl From<JobError> for Refusal {
             JobError::Unknown(_) => Self::of(StatusCode::NOT_FOUND, "id", error),
             JobError::Ended { .. } => Self::of(StatusCode::CONFLICT, "state", error),
             JobError::OtherSystem { .. } => Self::of(StatusCode::CONFLICT, "backend", error),
-            JobError::NotNow(_) | JobError::Stopped => {
+            JobError::Past(PastError::Lost { .. }) => Self::of(StatusCode::CONFLICT, "id", error),
+            JobError::NotNow(_) | JobError::Stopped | JobError::Past(_) => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
             }
         }
@@ -73,9 +74,11 @@ impl From<JobError> for Refusal {
 impl From<SubmitError> for Refusal {
     fn from(error: SubmitError) -> Self {
         match error {
-            SubmitError::Store(_) | SubmitError::Unchecked(_) | SubmitError::Stopped => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
-            }
+            SubmitError::Past(PastError::Lost { .. }) => Self::of(StatusCode::CONFLICT, "block", error),
+            SubmitError::Store(_)
+            | SubmitError::Unchecked(_)
+            | SubmitError::Past(_)
+            | SubmitError::Stopped => Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
             SubmitError::Quota { .. } => Self::of(StatusCode::TOO_MANY_REQUESTS, "namespace", error),
             SubmitError::NoObject { field, problem } => Self::of(StatusCode::CONFLICT, field, problem),
             SubmitError::Crashed => Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),

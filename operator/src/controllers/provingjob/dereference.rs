@@ -99,7 +99,7 @@ async fn evidence(
     let (dispatcher, settings) = (&me.ctx.dispatcher, &me.ctx.settings);
     let proof = dispatcher.store().get_proof(&root).await.map_err(|e| e.to_string())?;
     let proof = proof.ok_or("the root proof is not in the artifact store any more")?;
-    let statement = dispatcher.published(view.spec.id);
+    let statement = dispatcher.published(view.spec.id).await.map_err(|e| e.to_string())?;
     let name = (!job.spec.prover_id.starts_with("0x")).then(|| job.spec.prover_id.clone());
     let public = PublicFile {
         version: PUBLIC_VERSION,

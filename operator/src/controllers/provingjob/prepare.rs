@@ -7,7 +7,7 @@ use super::source::{self, Fetched, SourceError, Turn};
 use super::validate::{CheckedSource, Validated};
 use super::{Controller, JOB_PREFIX};
 use crate::api::conditions::reason;
-use crate::dispatch::{SubmitError, SubmitRequest, SubmitSource};
+use crate::dispatch::{PastError, SubmitError, SubmitRequest, SubmitSource};
 use crate::egress::Reach;
 use crate::intake::{BlockFile, Held};
 use arborist_circuits::{MAX_CALLS, sample_block};
@@ -50,9 +50,11 @@ impl PrepareError {
             // an error page, or half a file, may have come
             Self::Hash { .. } => (reason::SOURCE_HASH_MISMATCH, Again::Few),
             Self::BadBlock(_) => (reason::BAD_BLOCK, Again::Never),
-            Self::Submit(SubmitError::Store(_) | SubmitError::Unchecked(_)) => {
-                (reason::STORE_UNAVAILABLE, Again::Always)
-            }
+            Self::Submit(
+                SubmitError::Store(_)
+                | SubmitError::Unchecked(_)
+                | SubmitError::Past(PastError::Store(_) | PastError::NotNow { .. }),
+            ) => (reason::STORE_UNAVAILABLE, Again::Always),
             Self::Submit(SubmitError::Quota { .. }) => (reason::QUOTA_EXCEEDED, Again::Always),
             Self::Submit(SubmitError::NoObject { .. }) => (reason::SOURCE_UNAVAILABLE, Again::Always),
             Self::Submit(SubmitError::Stopped | SubmitError::Crashed) | Self::Interrupted(_) => {

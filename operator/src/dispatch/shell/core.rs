@@ -6,7 +6,7 @@ use super::lease;
 use crate::dispatch::net::{Peer, SendBuffers};
 use crate::metrics::{Metrics, reason_label};
 use crate::store::journal::{JournalError, JournalHandle};
-use arborist_circuits::Statements;
+use arborist_circuits::{Published, Statements};
 use arborist_core::circuit::Kind;
 use arborist_core::engine::{
     Assignment, Command, Engine, Event, Fence, JobId, JobState, Millis, Record, Session,
@@ -28,11 +28,16 @@ pub(super) struct SessionEntry {
     pub instance: Vec<u8>,
     /// What it shows to the built-in store.
     pub token: String,
+    /// The most leases, and results, that a frame of it may name.
+    pub most_leases: usize,
 }
 
 /// What the shell keeps of a job beside the engine.
 pub(super) struct JobEntry {
+    /// While the job has its tree.
     pub statements: Option<Arc<Statements>>,
+    /// What is published of a real block whose tree was dropped.
+    pub published: Option<Published>,
     pub state: watch::Sender<JobState>,
     /// Nothing of it was leased yet.
     pub unleased_since: Option<Instant>,
@@ -147,6 +152,8 @@ struct Rest {
     found: [u64; 5],
     leases: u64,
     records: u64,
+    /// Of jobs whose trees were dropped: large, so they are freed without the lock.
+    statements: Vec<Arc<Statements>>,
 }
 
 impl EngineRoom {
@@ -226,6 +233,15 @@ impl EngineRoom {
                 if let Entry::Vacant(free) = core.held_back.entry(task) {
                     free.insert(vec![]);
                     rest.chores.push(Chore::Quarantine { task, worker, text });
+                }
+            }
+            Command::TreeDropped { job, tasks } => {
+                // a snapshot without it spares the next start its tree
+                core.since_snapshot += u64::from(tasks);
+                let entry = core.jobs.get_mut(&job);
+                if let Some((entry, statements)) = entry.and_then(|e| e.statements.take().map(|s| (e, s))) {
+                    entry.published = Some(statements.published());
+                    rest.statements.push(statements);
                 }
             }
             Command::JobEnded(job, state) => rest.chores.push(Chore::Ended(job, state)),

@@ -150,7 +150,9 @@ impl Inner {
             core.tokens.insert(token.clone(), session);
             let before = core.by_name.insert(name.clone(), session);
             let before = before.and_then(|old| core.sessions.get(&old)).map(|entry| entry.peer.clone());
-            core.sessions.insert(session, SessionEntry { peer: peer.clone(), name, instance, token });
+            let most_leases = core.engine.most_leases(worker.capacity, worker.prefetch);
+            core.sessions
+                .insert(session, SessionEntry { peer: peer.clone(), name, instance, token, most_leases });
             let joined = Session(session);
             core.event(
                 now,
@@ -191,7 +193,7 @@ impl Inner {
         session: Session,
         frame: FromWorker,
     ) -> Result<(), &'static str> {
-        check_lengths(&frame)?;
+        check_lengths(&frame, core.sessions.get(&session.0).map_or(0, |entry| entry.most_leases))?;
         for done in frame.completed {
             let task = TaskId::from_slice(&done.task).ok_or("completed: a task id has 32 bytes")?;
             core.event(
@@ -262,20 +264,40 @@ fn reason(failed: &wire::Failed) -> Option<Reason> {
     })
 }
 
-/// The most leases a frame may name: more than any machine has cores.
-const MAX_NAMED: usize = 70_000;
-/// The most results of a frame; a worker with more waiting sends several.
-const MAX_RESULTS: usize = 4_096;
-
-/// A frame of the largest size could name millions of leases, to be dealt with under one lock.
-fn check_lengths(frame: &FromWorker) -> Result<(), &'static str> {
+/// A frame of the largest size could name millions of leases, to be dealt with under one lock: it names at most what
+/// the worker can have to do with.
+fn check_lengths(frame: &FromWorker, most: usize) -> Result<(), &'static str> {
     let named = frame.heartbeat.as_ref().map_or(0, |h| h.fences.len());
     let handed_back = frame.draining.as_ref().map_or(0, |d| d.handed_back.len());
     match () {
-        () if frame.completed.len() + frame.failed.len() > MAX_RESULTS => {
-            Err("a frame has at most 4,096 results")
+        () if frame.completed.len() + frame.failed.len() > most => {
+            Err("a frame has more results than the worker can hold leases")
         }
-        () if named.max(handed_back) > MAX_NAMED => Err("a frame names at most 70,000 leases"),
+        () if named.max(handed_back) > most => Err("a frame names more leases than the worker can hold"),
         () => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arborist_core::wire::{Completed, Draining, Heartbeat};
+
+    #[test]
+    fn a_frame_names_no_more_than_its_worker_can_hold() {
+        let frame = |results, fences, handed_back| FromWorker {
+            completed: vec![Completed::default(); results],
+            heartbeat: Some(Heartbeat { fences: vec![1; fences] }),
+            draining: Some(Draining { handed_back: vec![1; handed_back] }),
+            ..FromWorker::default()
+        };
+        for (frame, good) in [
+            (frame(70, 70, 70), true),
+            (frame(71, 0, 0), false),
+            (frame(0, 71, 0), false),
+            (frame(0, 0, 71), false),
+        ] {
+            assert_eq!(check_lengths(&frame, 70).is_ok(), good, "{frame:?}");
+        }
     }
 }

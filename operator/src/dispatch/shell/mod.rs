@@ -13,6 +13,7 @@ mod lease;
 mod lookup;
 mod open_jobs;
 mod order;
+mod past;
 mod put;
 mod quotas;
 mod recheck;
@@ -23,6 +24,7 @@ mod snapshots;
 mod start;
 mod submit;
 
+pub use past::PastError;
 pub use quotas::{Quota, Quotas};
 pub use resolve::BadBlock;
 pub use roots::{FakeRoots, Plonky2Roots, ProgramRoots, RootCheck, RootProblem, RootVerifier};
@@ -194,6 +196,9 @@ pub enum JobError {
     /// The dispatcher has stopped, or was fenced.
     #[error("the dispatcher has stopped")]
     Stopped,
+    /// Its tree was dropped when it was over, and can't be built again.
+    #[error(transparent)]
+    Past(#[from] PastError),
 }
 
 /// A running dispatcher; clones are the same one. Runs until [`Dispatcher::shutdown`], or until
@@ -314,13 +319,11 @@ impl Dispatcher {
 
     /// The root's task of a job.
     pub fn root_task(&self, id: JobId) -> Option<TaskId> {
-        self.inner.room.look(|core| {
-            let job = core.engine.prepared_job(id)?;
-            job.ids.get(job.shape.root().index()).copied()
-        })
+        self.inner.room.look(|core| core.engine.root_task(id))
     }
 
-    /// A task as it stands, with the reason why it is not being proven.
+    /// A task as it stands, with the reason why it is not being proven. Of jobs that ended long ago only the roots are
+    /// known.
     pub fn task(&self, task: &TaskId) -> Option<TaskView> {
         self.inner.room.look(|core| {
             let (job, node) = core.engine.find(task)?;
@@ -443,12 +446,14 @@ impl Dispatcher {
         metrics.journal_stall.set(self.journal_stall().as_secs_f64());
         let mut all = [Counts::default(); 5];
         let mut states = [0; 5];
-        for job in self.jobs() {
-            states[state_index(&job.state)] += 1;
-            if matches!(job.state, JobState::Proving | JobState::Checking) {
-                all.iter_mut().zip(job.counts).for_each(|(all, one)| add(all, &one));
+        self.inner.room.look(|core| {
+            for (counts, state) in core.engine.jobs().filter_map(|id| core.engine.counts(id)) {
+                states[state_index(state)] += 1;
+                if matches!(state, JobState::Proving | JobState::Checking) {
+                    all.iter_mut().zip(counts).for_each(|(all, one)| add(all, &one));
+                }
             }
-        }
+        });
         metrics.set_tasks(&all);
         for (name, count) in STATES.into_iter().zip(states) {
             metrics.jobs.with_label_values(&[name]).set(count);

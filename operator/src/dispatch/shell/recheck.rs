@@ -1,7 +1,6 @@
 //! What a complete job is worth when somebody asks for it again: its root proof is looked at, and made again if it is
 //! lost or bad. The journal says that it was good once.
 
-use super::resolve::{self, Material};
 use super::roots::{RootCheck, RootProblem};
 use super::submit::{Built, SubmitError};
 use super::{Dispatcher, Inner, JobError, Progress};
@@ -9,9 +8,9 @@ use arborist_artifacts::{StoreError, with_retry};
 use arborist_circuits::Statements;
 use arborist_core::backend::PublicInputs;
 use arborist_core::circuit::Circuit;
-use arborist_core::engine::{Event, JobId, JobSpec, JobState, PreparedJob, Source, Unresolved};
+use arborist_core::engine::{JobId, JobSpec, JobState, PreparedJob};
 use arborist_core::ids::TaskId;
-use arborist_core::proof_object::{ProofObject, input_key, proof_key};
+use arborist_core::proof_object::{ProofObject, proof_key};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -65,15 +64,16 @@ impl Dispatcher {
         if let Some(job) = self.other_system(id) {
             return Err(JobError::OtherSystem { job, here: self.system().clone() });
         }
-        if view.state != JobState::Complete {
-            self.inner.restore_before(id).await;
-            return self.change(id, Event::Revive(id)).await;
-        }
         let inner = &self.inner;
+        if view.state != JobState::Complete {
+            inner.restore_before(id).await;
+            inner.revive(id).await?;
+            return inner.durable().await.map_err(|_| JobError::Stopped);
+        }
         let _kept = inner.deleting.read().await;
         // who asks for it again does not ask for yesterday
         let deadline = view.spec.deadline.filter(|deadline| *deadline > self.now());
-        let built = inner.build_again(JobSpec { deadline, ..view.spec }).await?;
+        let built = inner.rebuild((JobSpec { deadline, ..view.spec }, self.system().clone())).await?;
         inner.recheck(id, built).await.map_err(|error| JobError::NotNow(error.to_string()))?;
         inner.durable().await.map_err(|_| JobError::Stopped)
     }
@@ -83,22 +83,28 @@ impl Dispatcher {
     /// # Errors
     /// What is wrong with them, or why that can't be said.
     pub async fn verify_root(&self, id: JobId, object: Bytes) -> Result<(), RootProblem> {
-        self.inner.verify(self.inner.wanted_root(id)?, object).await
+        self.inner.verify(self.inner.wanted_root(id).await?, object).await
     }
 }
 
 impl Inner {
-    fn wanted_root(&self, id: JobId) -> Result<WantedProof, RootProblem> {
+    async fn wanted_root(&self, id: JobId) -> Result<WantedProof, RootProblem> {
         let wanted = self.room.look(|core| {
             let statements = core.jobs.get(&id).and_then(|entry| entry.statements.clone());
             WantedProof::of(core.engine.prepared_job(id)?, statements.as_deref())
         });
-        wanted.ok_or_else(|| RootProblem::Bad("the job is not in the books any more".into()))
+        if let Some(wanted) = wanted {
+            return Ok(wanted);
+        }
+        let unknown = || RootProblem::Bad("the job is not in the books any more".into());
+        let request = self.request_of(id).ok_or_else(unknown)?;
+        let built = self.rebuild(request).await.map_err(|error| RootProblem::Unable(error.to_string()))?;
+        WantedProof::of(&built.job, built.statements.as_deref()).ok_or_else(unknown)
     }
 
     /// What the proof of a job's root in the store is worth.
     pub(super) async fn root_verdict(&self, id: JobId) -> Result<(), RootProblem> {
-        self.verify_stored(self.wanted_root(id)?).await
+        self.verify_stored(self.wanted_root(id).await?).await
     }
 
     async fn verify_stored(&self, wanted: WantedProof) -> Result<(), RootProblem> {
@@ -152,27 +158,5 @@ impl Inner {
         let _ = self.progress.send(Progress::RootLost(id, why.to_string()));
         self.reorder.notify_one();
         Ok(())
-    }
-
-    /// A job's tree from what the artifact store has of it.
-    async fn build_again(&self, spec: JobSpec) -> Result<Built, JobError> {
-        let profile = &self.options.engine.profile;
-        let unable = |text: String| JobError::NotNow(format!("the job can't be built again: {text}"));
-        let reserved = match &spec.source {
-            Source::Synthetic { .. } => None,
-            Source::Block(hash) => {
-                let key = input_key(hash);
-                let bytes = with_retry(PATIENCE, || self.store.head(&key)).await;
-                let bytes = bytes.map_err(|error| unable(error.to_string()))?.unwrap_or(0);
-                Some(self.intake.reserve(bytes).await.map_err(|error| unable(error.to_string()))?)
-            }
-        };
-        let loaded = resolve::load(&self.store, &spec.source, spec.prover_id, profile, reserved).await;
-        let (material, file) = loaded.map_err(|error| match error {
-            Unresolved::Lost(text) | Unresolved::NotNow(text) => unable(text),
-        })?;
-        let Material { calls, leaves, statements, .. } = material;
-        let job = PreparedJob::new(spec, &calls, leaves, profile).map_err(|e| unable(e.to_string()))?;
-        Ok(Built { job, statements, file: file.map(Arc::new) })
     }
 }

@@ -1,5 +1,7 @@
 //! What is deleted of jobs that are over: a pure decision, and the deleting.
 
+use super::core::Core;
+use super::past::PastError;
 use super::{Dispatcher, Inner};
 use crate::dispatch::net::SendBuffers;
 use arborist_artifacts::StoreError;
@@ -10,6 +12,7 @@ use arborist_core::tree::{Leaves, NodeId};
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
+use tokio::sync::RwLockWriteGuard;
 
 /// How often a look is taken at jobs that are over.
 const LOOK: Duration = Duration::from_secs(30);
@@ -108,13 +111,22 @@ impl Inner {
     /// Drops a job from the books, for good, and only then deletes its proofs and inputs: a crash in between
     /// leaves objects that nobody needs, never a job without its block. Returns how many objects went; `None`
     /// if the job goes on after all.
-    async fn delete_job(&self, id: JobId) -> Result<Option<usize>, StoreError> {
-        let Some(tree) = self.room.look(|core| core.engine.prepared_job(id).cloned()) else {
-            return Ok(None);
+    ///
+    /// # Errors
+    /// The store's; or the block of a job is not to be read now, and its time comes again.
+    async fn delete_job(&self, id: JobId) -> Result<Option<usize>, PastError> {
+        let tree = match self.tree_of(id).await {
+            // what it made can't be named any more, and stays
+            Err(error @ PastError::Lost { .. }) => {
+                tracing::warn!(job = id.0, %error, "its proofs stay in the store");
+                None
+            }
+            tree => Some(tree?),
         };
         if !self.forget_for_good(id).await {
             return Ok(None);
         }
+        let Some(tree) = tree.flatten() else { return Ok(Some(0)) };
         let nodes: Vec<u32> = tree.shape.nodes().map(|node| node.0).collect();
         let root = tree.ids[tree.shape.root().index()];
         let root_key = proof_key(&root);
@@ -122,9 +134,9 @@ impl Inner {
         let mut others = Others::default();
         for batch in nodes.chunks(BATCH) {
             // a submit that counts on objects in the store is let through first or waits
-            let _no_submit = self.deleting.write().await;
-            self.refresh(&mut others, id);
+            let _no_submit = self.refresh(&mut others, &tree).await?;
             let mut keys = keys_to_delete(&tree, batch, &others);
+            self.room.look(|core| keys.retain(|key| !stands(core, key)));
             // asked now that the tree is out of the books: who lets go of its name later deletes it
             if keys.contains(&root_key) && self.named().is_none_or(|named| named.contains(&root)) {
                 keys.retain(|key| *key != root_key);
@@ -132,15 +144,25 @@ impl Inner {
             deleted += keys.len();
             self.store.delete_all(keys).await?;
         }
-        let _no_submit = self.deleting.write().await;
-        self.refresh(&mut others, id);
+        let _no_submit = self.refresh(&mut others, &tree).await?;
         if let Source::Block(hash) = &tree.spec.source
-            && !others.trees.iter().any(|other| other.spec.source == tree.spec.source)
+            && !self.has_source(&tree.spec.source)
         {
             self.store.delete(&input_key(hash)).await?;
             deleted += 1;
         }
         Ok(Some(deleted))
+    }
+
+    /// A job's tree, built again if it was dropped. `None` for a job that is not in the books.
+    async fn tree_of(&self, id: JobId) -> Result<Option<Arc<PreparedJob>>, PastError> {
+        if let Some(tree) = self.room.look(|core| core.engine.prepared_job(id).cloned()) {
+            return Ok(Some(tree));
+        }
+        match self.request_of(id) {
+            Some(request) => Ok(Some(Arc::new(self.rebuild(request).await?.job))),
+            None => Ok(None),
+        }
     }
 
     /// Whether the job is out of the books, durably, and no other operator has taken them over.
@@ -151,7 +173,7 @@ impl Inner {
                 // the engine keeps a job that goes on
                 core.event(now, Event::Forget(id));
                 core.publish(id);
-                core.engine.job(id).is_none()
+                core.engine.counts(id).is_none()
             });
             if !gone {
                 return false;
@@ -160,28 +182,71 @@ impl Inner {
         self.durable().await.is_ok() && self.journal.confirm().await.is_ok()
     }
 
-    /// Brings what other jobs need up to date.
-    fn refresh(&self, others: &mut Others, id: JobId) {
-        let trees: Vec<_> = self.room.look(|core| {
-            let ids = core.engine.jobs().filter(|other| *other != id);
-            ids.filter_map(|other| core.engine.prepared_job(other).cloned()).collect()
-        });
-        let same = trees.len() == others.trees.len()
-            && trees.iter().zip(&others.trees).all(|(a, b)| Arc::ptr_eq(a, b));
-        if !same {
-            others.tasks = trees.iter().flat_map(|tree| tree.ids.iter().copied()).collect();
-            others.inputs = trees.iter().flat_map(|tree| inputs_of(tree)).collect();
-            others.trees = trees;
+    /// Whether a job in the books is made from this block.
+    fn has_source(&self, source: &Source) -> bool {
+        self.room.look(|core| {
+            let mut specs = core.engine.jobs().filter_map(|id| core.engine.spec(id));
+            specs.any(|spec| spec.source == *source)
+        })
+    }
+
+    /// Brings what other jobs need of a tree up to date, and keeps submits out from then on. Jobs that were dropped of
+    /// late and share proofs are built again, one at a time; the others are looked up in the books.
+    async fn refresh(
+        &self,
+        others: &mut Others,
+        tree: &PreparedJob,
+    ) -> Result<RwLockWriteGuard<'_, ()>, PastError> {
+        loop {
+            let guard = self.deleting.write().await;
+            let (trees, past) = self.room.look(|core| {
+                let engine = &core.engine;
+                let trees: Vec<_> = engine.jobs().filter_map(|id| engine.prepared_job(id).cloned()).collect();
+                let past = engine.past_borrowers().into_iter().find(|id| !others.past.contains(id));
+                (trees, past)
+            });
+            let same = trees.len() == others.trees.len()
+                && trees.iter().zip(&others.trees).all(|(a, b)| Arc::ptr_eq(a, b));
+            if !same {
+                others.inputs = trees.iter().flat_map(|tree| inputs_of(tree)).collect();
+                others.trees = trees;
+            }
+            let Some((id, request)) = past.and_then(|id| Some((id, self.request_of(id)?))) else {
+                return Ok(guard);
+            };
+            drop(guard);
+            others.past.insert(id);
+            let own = others.own.get_or_insert_with(|| tree.ids.iter().copied().collect());
+            match self.rebuild(request).await {
+                Ok(past) => others.tasks.extend(past.job.ids.iter().filter(|id| own.contains(*id))),
+                // nobody can take it up again either
+                Err(error @ PastError::Lost { .. }) => {
+                    tracing::warn!(%error, "what it shares with a job that is deleted is not kept");
+                }
+                Err(error) => return Err(error),
+            }
         }
     }
 }
 
-/// The other jobs in the books, all their tasks and inputs.
+/// Whether a key is that of a proof whose task stands in a job of the books.
+fn stands(core: &Core, key: &str) -> bool {
+    let task = key.strip_prefix("proofs/").and_then(|id| id.parse().ok());
+    task.is_some_and(|task: TaskId| core.engine.find(&task).is_some())
+}
+
+/// What other jobs need of a tree that is deleted.
 #[derive(Default)]
 struct Others {
+    /// Trees in the books when it was looked last; their tasks are looked up there.
     trees: Vec<Arc<PreparedJob>>,
-    tasks: HashSet<TaskId>,
     inputs: HashSet<ArtifactHash>,
+    /// Jobs without trees that were looked at.
+    past: HashSet<JobId>,
+    /// The tree's own tasks, once a job without a tree may have some of them too.
+    own: Option<HashSet<TaskId>>,
+    /// Those of them that one has.
+    tasks: HashSet<TaskId>,
 }
 
 fn inputs_of(tree: &PreparedJob) -> Vec<ArtifactHash> {

@@ -181,8 +181,10 @@ fn build(
         }
         let state = core.engine.counts(id).map_or(JobState::Proving, |(_, state)| state.clone());
         let (state, _) = watch::channel(state);
-        let statements = statements.remove(&id);
-        core.jobs.insert(id, JobEntry { statements, state, unleased_since: None });
+        let (statements, bare) = (statements.remove(&id), core.engine.prepared_job(id).is_none());
+        let published = statements.as_ref().filter(|_| bare).map(|s| s.published());
+        let statements = statements.filter(|_| !bare);
+        core.jobs.insert(id, JobEntry { statements, published, state, unleased_since: None });
     }
     let intake_bytes = options.intake_bytes;
     Inner {

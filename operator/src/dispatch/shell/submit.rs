@@ -2,8 +2,9 @@
 
 use super::core::JobEntry;
 use super::lookup::{self, Ended, Search};
+use super::past::PastError;
 use super::resolve::{self, BadBlock, Material};
-use super::{Dispatcher, Inner, Progress};
+use super::{Dispatcher, Inner, JobError, Progress};
 use crate::dispatch::net::SendBuffers;
 use crate::intake::BlockFile;
 use arborist_artifacts::StoreError;
@@ -111,6 +112,9 @@ pub enum SubmitError {
         /// Where it was looked for, and what was found.
         problem: String,
     },
+    /// The same block is in the books, was stopped, and can't be taken up again.
+    #[error(transparent)]
+    Past(#[from] PastError),
     /// Building the tree crashed.
     #[error("the block's tree could not be built")]
     Crashed,
@@ -150,10 +154,16 @@ impl Dispatcher {
         if let Some(job) = inner.known_job(&built.job) {
             if inner.is_complete(job) {
                 inner.recheck(job, built).await?;
-            } else {
-                inner.restore_inputs(job, built.file).await;
+                drop(kept);
+                return inner.take_up_again(job, deadline, None).await;
             }
-            return inner.take_up_again(job, deadline).await;
+            if !inner.is_stopped_and_bare(job) {
+                inner.restore_inputs(job, built.file).await;
+                drop(kept);
+                return inner.take_up_again(job, deadline, None).await;
+            }
+            drop(kept);
+            return inner.take_up_again(job, deadline, Some(built)).await;
         }
         inner.check_quota(&built.job)?;
         if let Some(file) = built.file {
@@ -162,7 +172,8 @@ impl Dispatcher {
         let found = inner.proofs_made_before(&built.job).await?;
         let _one_at_a_time = inner.submitting.lock().await;
         if let Some(job) = inner.known_job(&built.job) {
-            return inner.take_up_again(job, deadline).await;
+            drop(kept);
+            return inner.take_up_again(job, deadline, None).await;
         }
         inner.check_quota(&built.job)?;
         let job = inner.enter(None, built.job, built.statements, found, began)?;
@@ -240,7 +251,12 @@ impl Inner {
         self.room.look(|core| self.options.quotas.check(core, &job.spec.namespace, tasks))
     }
 
-    async fn take_up_again(&self, job: JobId, deadline: Option<Millis>) -> Result<JobId, SubmitError> {
+    async fn take_up_again(
+        &self,
+        job: JobId,
+        deadline: Option<Millis>,
+        built: Option<Built>,
+    ) -> Result<JobId, SubmitError> {
         let stopped = |_| SubmitError::Stopped;
         let (ended, gave_up) = self.room.look(|core| match core.engine.counts(job) {
             Some((_, JobState::Cancelled | JobState::Failed { .. })) => (true, false),
@@ -252,7 +268,14 @@ impl Inner {
             self.change(job, Event::Deadline(job, deadline)).map_err(stopped)?;
         }
         if ended || gave_up {
-            self.change(job, Event::Revive(job)).map_err(stopped)?;
+            let revived = match built.filter(|_| self.is_stopped_and_bare(job)) {
+                Some(built) => self.revive_with(job, built).await,
+                None => self.revive(job).await,
+            };
+            revived.map_err(|error| match error {
+                JobError::Past(error) => SubmitError::Past(error),
+                _ => SubmitError::Stopped,
+            })?;
         }
         self.durable().await.map_err(|_| SubmitError::Stopped)?;
         Ok(job)
@@ -306,7 +329,8 @@ impl Inner {
             // nothing is to be leased before the engine knows what is there
             job.spec.suspended |= !found.is_empty();
             let state = before.map_or_else(|| watch::channel(JobState::Proving).0, |entry| entry.state);
-            core.jobs.insert(id, JobEntry { statements, state, unleased_since: Some(began) });
+            let published = None;
+            core.jobs.insert(id, JobEntry { statements, published, state, unleased_since: Some(began) });
             core.event(now, Event::Submit(Box::new(job)));
             if !found.is_empty() {
                 core.event(now, Event::Known(found));

@@ -245,7 +245,7 @@ async fn with_real_circuits_the_operator_makes_the_senders_proofs() {
     lab.apply("a", json!({"source": synthetic(1)}));
     lab.settle("a", 0).await;
     assert_eq!(lab.condition("a", condition::ACCEPTED), "True Submitted");
-    assert!(lab.dispatcher.published(lab.dispatcher.jobs()[0].spec.id).is_some());
+    assert!(lab.dispatcher.published(lab.dispatcher.jobs()[0].spec.id).await.unwrap().is_some());
     lab.apply("b", json!({"source": synthetic(17)}));
     lab.settle("b", 0).await;
     assert_eq!(lab.condition("b", condition::FAILED), "True InvalidSpec");
