@@ -342,7 +342,7 @@ async fn public_inputs(
         task: proven_root(&api, id)?,
         // the books keep the word only
         prover: None,
-        statement: api.dispatcher.published(id),
+        statement: api.dispatcher.published(id).await.map_err(JobError::from)?,
     }))
 }
 
