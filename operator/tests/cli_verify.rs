@@ -224,7 +224,7 @@ fn a_proof_of_another_prover_or_block_than_expected_is_invalid_and_json_says_so(
     assert_eq!(code, 0);
     let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let write = |name: &str, number: u64| {
-        let block = sample_block(&[0], 5, number, 1, |_| {}).unwrap();
+        let block = sample_block(&[0], 5, number, 1, |_| {}).unwrap().block;
         std::fs::write(file(name), serde_json::to_vec(&block).unwrap()).unwrap();
         format!("--block={}", file(name))
     };

@@ -7,7 +7,6 @@ use super::pods::PodBook;
 use crate::api::TOKEN_AUDIENCE;
 use crate::controllers::Scope;
 use crate::dispatch::{Identity, Login, Refusal};
-use arborist_core::engine::Serves;
 use futures::future::BoxFuture;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
 use kube::api::PostParams;

@@ -252,7 +252,7 @@ impl Inner {
     }
 
     async fn take_up_again(
-        &self,
+        self: &Arc<Self>,
         job: JobId,
         deadline: Option<Millis>,
         built: Option<Built>,
