@@ -1,6 +1,5 @@
 //! What a worker may do in the store that is served to it.
 
-use std::collections::HashSet;
 use crate::lab::{Lab, block, block_file, until};
 use crate::worker::{Worker, hello, task};
 use arborist_core::engine::JobId;
@@ -10,6 +9,7 @@ use arborist_core::wire::{Held, Hello, Lease};
 use arborist_operator::dispatch::SubmitSource;
 use arborist_operator::store::http::{Access, Key, Right};
 use futures::TryStreamExt;
+use std::collections::HashSet;
 
 fn proof(lease: &Lease) -> Key {
     Key::Proof(task(lease))
@@ -147,7 +147,8 @@ fn a_lost_input_is_put_again_when_work_on_its_job_begins_anew() {
         let inputs = stored_inputs(&lab, &block);
         assert_eq!(inputs.len(), 2, "its private proof and its call");
         // a private proof comes from outside, and only a submit brings it
-        let lost: Vec<&String> = if with_block { inputs.iter().chain([&block]).collect() } else { vec![&call] };
+        let lost: Vec<&String> =
+            if with_block { inputs.iter().chain([&block]).collect() } else { vec![&call] };
         for key in lost {
             lab.runtime.block_on(lab.store.delete(key)).unwrap();
         }

@@ -73,7 +73,10 @@ pub fn read_checked(path: &Path, backend: BackendName) -> Result<BlockFile, CliE
 }
 
 /// A block from its file, of whose text nothing is held.
-fn stream(path: &Path) -> Result<Block, CliError> {
+///
+/// # Errors
+/// One line that names the file, the field and what is allowed.
+pub fn stream(path: &Path) -> Result<Block, CliError> {
     let file =
         BufReader::with_capacity(1 << 16, open_bounded(path, "a block file in JSON", MAX_BLOCK_BYTES)?);
     let block = Block::read(file, Profile::local().max_calls.into());

@@ -36,8 +36,8 @@ impl Expected {
             return Err(invalid("prover", problem));
         }
         let Some(file) = &self.block else { return Ok(()) };
-        let read = block::read(file)?;
-        let statements = Statements::new(read.block(), statement.prover_id)
+        let block = block::stream(file)?;
+        let statements = Statements::new(&block, statement.prover_id)
             .map_err(|source| CliError::Block { file: file.clone(), source })?;
         match differing(statement, &statements.published()) {
             None => Ok(()),
