@@ -90,7 +90,9 @@ impl Inner {
             let check = RootCheck { task, circuit, proof: &opened.proof, object: &object };
             match verifier.verify(check) {
                 Ok(()) => Finding::Valid(known),
-                Err(problem @ (RootProblem::Bad(_) | RootProblem::Missing)) => Finding::Bad(problem.to_string()),
+                Err(problem @ (RootProblem::Bad(_) | RootProblem::Missing)) => {
+                    Finding::Bad(problem.to_string())
+                }
                 Err(RootProblem::Unable(_)) => Finding::Present(known),
             }
         });

@@ -5,9 +5,9 @@ use super::contract::{
     read_public_inputs, write_public_inputs,
 };
 use crate::backend::Job;
-use arborist_system::private;
 use arborist_core::backend::Proof;
 use arborist_core::circuit::Circuit;
+use arborist_system::private;
 use serde::Serialize;
 use std::fs::{self, File};
 use std::io::{self, Read};

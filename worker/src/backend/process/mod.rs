@@ -6,11 +6,11 @@ mod group;
 mod job;
 
 use super::{CheckError, Job, Made, Prover, Usage};
-use arborist_system::private::Scratch;
 use arborist_core::backend::{Cancel, Proof, ProveError, VerifyError};
 use arborist_core::circuit::Circuit;
 use arborist_core::ids::ArtifactHash;
 use arborist_core::system::plugin_keys;
+use arborist_system::private::Scratch;
 use contract::{CONTRACT, Info, exit};
 pub use group::kill_all;
 use group::{End, Limits, Ran};
