@@ -14,7 +14,7 @@ fn blocks() -> impl Strategy<Value = Vec<Vec<u8>>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: engine_world::runs(48), ..ProptestConfig::default() })]
 
     #[test]
     fn every_block_is_proven_whatever_happens(seed: u64, blocks in blocks(), workers in 1u64..7) {
@@ -28,7 +28,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: engine_world::runs(48), ..ProptestConfig::default() })]
 
     #[test]
     fn every_block_is_proven_by_workers_that_take_different_kinds(
@@ -41,7 +41,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: engine_world::runs(48), ..ProptestConfig::default() })]
 
     #[test]
     fn every_block_of_every_namespace_is_proven_whatever_clocks_show(
@@ -54,7 +54,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: engine_world::runs(48), ..ProptestConfig::default() })]
 
     #[test]
     fn every_block_is_proven_though_trees_of_stopped_jobs_are_dropped(

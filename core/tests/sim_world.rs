@@ -1,5 +1,7 @@
 //! The engine in its simulated world: operators killed, workers crashing, networks failing.
 
+mod engine_world;
+
 use arborist_core::circuit::KindSet;
 use arborist_core::profile::Profile;
 use arborist_core::sim::{Durations, Faults, Group, Network, Outcome, Rng, Scenario, run};
@@ -50,7 +52,7 @@ fn a_thousand_kills_of_the_operator_lose_and_repeat_nothing() {
 
 #[test]
 fn crashes_partitions_and_a_bad_network_lose_and_repeat_nothing() {
-    for seed in 0..150 {
+    for seed in 0..u64::from(engine_world::runs(150)) {
         let mut scenario = small(1_000_000 + seed);
         scenario.network = BAD_NETWORK;
         scenario.faults =

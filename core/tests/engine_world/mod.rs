@@ -10,6 +10,14 @@ use arborist_core::tree::{Leaves, NodeId};
 pub const SMALL: Needs = Needs { cores: 8, memory_mib: 16 << 10 };
 pub const LARGE: Needs = Needs { cores: 32, memory_mib: 64 << 10 };
 
+/// How many runs a test draws at random: `few`, or as many as `ARBORIST_SEEDS` says (`make soak`).
+pub fn runs(few: u32) -> u32 {
+    match std::env::var("ARBORIST_SEEDS") {
+        Ok(text) => text.parse().expect("ARBORIST_SEEDS is a number"),
+        Err(_) => few,
+    }
+}
+
 pub fn spec(id: u32, calls: &[u8], seed: u64) -> JobSpec {
     JobSpec {
         id: JobId(id),
