@@ -94,7 +94,7 @@ fn after_a_restart_a_worker_keeps_what_it_serves_alone() {
         let lease = assigned(&world.on(serving(1, &["a"], SMALL)))[0].1;
         world.engine = world.restored(None, &world.journal);
         let Event::Joined { session, worker, .. } = serving(2, names, SMALL) else { unreachable!() };
-        let worker = WorkerSpec { name: "w1".into(), ..worker };
+        let worker = WorkerSpec { name: "w1".into(), node: "n1".into(), ..worker };
         let held = vec![held(&lease, Some(5))];
         let commands = world.on(Event::Joined { session, worker, held });
         assert_eq!(revoked(&commands).is_empty(), kept, "{names:?}");
