@@ -270,7 +270,11 @@ fn limit(fields: &HashMap<&str, String>) -> Result<usize, Refusal> {
 
 async fn status(State(api): State<Arc<Api>>, Path(id): Path<String>, uri: Uri) -> Answer {
     query(&uri, &[])?;
-    let id = job_id(&id)?;
+    shown(&api, job_id(&id)?)
+}
+
+/// A job as it stands, with what holds it up.
+fn shown(api: &Api, id: JobId) -> Answer {
     let job = api.dispatcher.job(id).ok_or(JobError::Unknown(id))?;
     let mut out = answers::job(&job);
     // what keeps a job of another backend from going on here
@@ -360,8 +364,7 @@ async fn change(State(api): State<Arc<Api>>, Path(id): Path<String>, uri: Uri, r
         Some(Some(text)) => Some(Some(body::deadline(&text)?)),
     };
     in_time(&api, CHANGE_TIME, api.dispatcher.move_open(id, deadline, priority)).await?;
-    let job = api.dispatcher.job(id).ok_or(JobError::Unknown(id))?;
-    Ok(Json(answers::job(&job)))
+    shown(&api, id)
 }
 
 /// What all actions have in common.

@@ -27,7 +27,7 @@ fn wrong_usage_is_exit_code_2_and_says_what_is_wrong() {
         (&["prove", &out, "--prover=Bj\u{f6}rn"], "printable ASCII"),
         (&["prove", &out, "--prover=0x12"], "64 hexadecimal"),
         (&["prove", &out, "--backend=process"], "--plugin"),
-        (&["prove", &out, "--backend=fake", "--transactions=61441"], "--transactions"),
+        (&["prove", &out, "--backend=fake", "--transactions=65537"], "--transactions"),
         (&["prove", &out, "--backend=fake", "--fake-millis=x"], "--fake-millis"),
         (&["prove", &out, "--backend=fake", "--fake-faults=foo=3"], "foo"),
         (&["prove", &out, "--backend=fake", "--store=nonsense"], "--store"),

@@ -48,7 +48,7 @@ fn hostile_requests_are_refused_in_json_that_names_the_field() {
         (synthetic("[2, [0], 0]"), "synthetic"),
         (synthetic("{}"), "synthetic.transactions"),
         (synthetic(r#"{"transactions": 0, "calls": [0]}"#), "synthetic.transactions"),
-        (synthetic(r#"{"transactions": 61441, "calls": [0]}"#), "synthetic.transactions"),
+        (synthetic(r#"{"transactions": 65537, "calls": [0]}"#), "synthetic.transactions"),
         (synthetic(r#"{"transactions": 4294967295, "calls": [0]}"#), "synthetic.transactions"),
         (synthetic(r#"{"transactions": -1, "calls": [0]}"#), "synthetic.transactions"),
         (synthetic(r#"{"transactions": 1e3, "calls": [0]}"#), "synthetic.transactions"),
@@ -83,7 +83,6 @@ fn hostile_requests_are_refused_in_json_that_names_the_field() {
         case("POST", "/jobs?prover=me", "{}", 400, "prover"),
         types("Content-Type: text/plain\r\n", 415),
         types("Content-Type: application/x-www-form-urlencoded\r\n", 415),
-        types("Content-Type: \u{7f}\r\n", 415),
         Case {
             request: ("POST", "/blocks?prover=me", "Content-Type: image/png\r\n", b"{}"),
             status: 415,

@@ -129,10 +129,11 @@ pub fn object<T: DeserializeOwned>(json: &[u8]) -> Result<T, Refusal> {
 fn field(path: &str, text: &str) -> String {
     let named = ["unknown field `", "missing field `", "duplicate field `"];
     let named = named.iter().find_map(|start| text.strip_prefix(start)?.split('`').next());
-    let Some(named) = named else {
-        return if path == "." { "body".to_owned() } else { path.to_owned() };
-    };
+    // "?" is a key that was not read to its end
     let mut parts: Vec<&str> = path.split('.').filter(|part| !part.is_empty() && *part != "?").collect();
+    let Some(named) = named else {
+        return if parts.is_empty() { "body".to_owned() } else { parts.join(".") };
+    };
     if parts.last() == Some(&named) {
         parts.pop();
     }
@@ -252,6 +253,7 @@ mod tests {
     async fn every_fault_names_its_field() {
         for (json, field) in [
             ("", "body"),
+            ("{", "body"),
             ("[]", "body"),
             (r#"[{"calls": [1]}]"#, "body"),
             ("null", "body"),
