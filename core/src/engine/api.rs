@@ -293,6 +293,7 @@ pub struct Assignment {
 
 /// What the journal keeps. Encoded by [`Record::encode`]; a few bytes a task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant, reason = "records are encoded where they arise, and few are of jobs")]
 pub enum Record {
     /// A job was submitted, its proofs to be made by this system.
     Submitted(JobSpec, ProofSystem, Millis),

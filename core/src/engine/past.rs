@@ -66,13 +66,8 @@ impl Engine {
     /// Drops the trees of jobs that are over, but for those that ended last: they may be revived, or a later job
     /// may have tasks of theirs.
     pub(crate) fn drop_old_trees(&mut self) {
-        let over = |(_, job): &(u32, &Job)| is_over(&job.state);
-        let mut over: Vec<(Reverse<(Option<Millis>, JobId)>, u32)> = self
-            .jobs
-            .iter()
-            .filter(over)
-            .map(|(slot, job)| (Reverse((job.ended, job.spec.id)), slot))
-            .collect();
+        let over = self.jobs.iter().filter(|(_, job)| is_over(&job.state));
+        let mut over: Vec<_> = over.map(|(slot, job)| (Reverse((job.ended, job.spec.id)), slot)).collect();
         over.sort_unstable();
         let mut kept = 0u64;
         let mut dropped = vec![];
