@@ -97,12 +97,14 @@ impl Extra {
         self.words[place].times
     }
 
-    /// How many machines said so; of all reasons if none is given.
-    pub(crate) fn machines(&self, index: Option<usize>) -> usize {
-        let of = |word: &&Word| index.is_none_or(|index| usize::from(word.index) == index);
-        let mut nodes: Vec<u32> = self.words.iter().filter(of).map(|word| word.node).collect();
-        nodes.sort_unstable();
-        nodes.dedup();
-        nodes.len()
+    /// How many machines had it fail for this reason.
+    pub(crate) fn machines(&self, index: usize) -> usize {
+        self.words.iter().filter(|word| usize::from(word.index) == index).count()
+    }
+
+    /// How often it failed for a reason, if each machine counts so often at most.
+    pub(crate) fn spread(&self, index: usize, most: u8) -> u32 {
+        let of = self.words.iter().filter(|word| usize::from(word.index) == index);
+        of.map(|word| u32::from(word.times.min(most))).sum()
     }
 }

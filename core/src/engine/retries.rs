@@ -163,7 +163,7 @@ impl Engine {
         for copy in self.copies(at).as_slice() {
             times = self.jobs[copy.job].extra_mut(copy.node).said(OUT_OF_MEMORY, node);
         }
-        let said = self.jobs[at.job].extra(at.node).map_or(0, |e| e.machines(Some(OUT_OF_MEMORY)));
+        let said = self.jobs[at.job].extra(at.node).map_or(0, |e| e.machines(OUT_OF_MEMORY));
         let alone = !self.another_could(at, &[node]);
         if !larger || said >= WORDS || (alone && times >= self.config.max_attempts) {
             return self.charge_and_settle(at, Reason::OutOfMemory, maker, text, goes_on);
@@ -286,12 +286,15 @@ impl Engine {
 
     /// Whether a task has used up its attempts: on two machines at least, or on the only one there is.
     fn gives_up(&self, at: At, extra: &Extra) -> bool {
-        if extra.machines(Some(BAD_INPUT)) >= WORDS {
+        if extra.machines(BAD_INPUT) >= WORDS {
             return true;
         }
-        let used_up = extra.attempts.iter().any(|n| *n >= self.config.max_attempts);
+        let most = self.config.max_attempts;
+        // Of one machine no more than half of them count, while there are others.
+        let by_several = (0..CHARGES).any(|index| extra.spread(index, most.div_ceil(2)) >= u32::from(most));
         let nodes = || extra.words.iter().map(|word| word.node).collect::<Vec<_>>();
-        used_up && (extra.machines(None) >= WORDS || !self.another_could(at, &nodes()))
+        let used_up = extra.attempts.iter().any(|n| *n >= most);
+        used_up && (by_several || !self.another_could(at, &nodes()))
     }
 
     /// A task is tried no more until it is renewed.
