@@ -3,10 +3,9 @@
 use super::books::is_over;
 use super::codec::{BadBytes, Reader, Writer};
 use super::record::{get_spec, get_state, get_system, put_spec, put_state, put_system};
-use super::table::Job;
 use super::{
-    Command, Counts, Engine, JobId, JobSpec, JobState, JobView, KindReport, Millis, PathStep, PreparedJob,
-    Record, Report, Share, TaskState, TaskView, Waits,
+    Command, Counts, Engine, JobId, JobSpec, JobState, JobView, KindReport, PathStep, PreparedJob, Record,
+    Report, Share, TaskState, TaskView, Waits,
 };
 use crate::circuit::Kind;
 use crate::ids::TaskId;
