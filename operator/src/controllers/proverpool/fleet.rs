@@ -133,7 +133,7 @@ impl State {
                 let template = Template::new(&valid, settings);
                 (Some(valid), Ok(template))
             }
-            Err(why) => (validate::without_pods(pool), Err(why)),
+            Err(why) => (validate::without_pods(pool, settings), Err(why)),
         };
         if memory.prepared.is_some() {
             // an edit may be what was missing

@@ -130,7 +130,7 @@ pub(super) fn run(pool: &ProverPool, settings: &Settings) -> Result<ValidPool, I
 }
 
 /// A pool whose spec can't be built, as one that may have no pods: those it has go once they have nothing to do.
-pub(super) fn without_pods(pool: &ProverPool) -> Option<ValidPool> {
+pub(super) fn without_pods(pool: &ProverPool, settings: &Settings) -> Option<ValidPool> {
     let spec = &pool.spec;
     let duration = |text: &str| parse_duration(text).unwrap_or(UNREADABLE);
     Some(ValidPool {
@@ -138,7 +138,7 @@ pub(super) fn without_pods(pool: &ProverPool) -> Option<ValidPool> {
         uid: pool.metadata.uid.clone()?,
         generation: pool.metadata.generation.unwrap_or_default(),
         kinds: Default::default(),
-        serves: Serves::nobody(),
+        serves: settings.tenants.serves(pool.metadata.namespace.as_deref()?, &spec.job_namespaces),
         quota: None,
         capacity: Needs { cores: 0, memory_mib: 0 },
         price_micros: 0,
