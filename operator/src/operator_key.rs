@@ -126,7 +126,7 @@ mod tests {
         for good in [raw.to_vec(), hex.clone().into_bytes(), format!("{hex}\n").into_bytes()] {
             assert_eq!(OperatorKey::read("it", &good).unwrap().to_bytes(), raw);
         }
-        let bad = [vec![], vec![7; 31], vec![7; 64], hex[1..].as_bytes().to_vec(), vec![b'0'; 65]];
+        let bad = [vec![], vec![7; 31], vec![7; 64], hex.as_bytes()[1..].to_vec(), vec![b'0'; 65]];
         for bad in bad {
             let error = OperatorKey::read("the file", &bad).unwrap_err().to_string();
             assert!(error.starts_with("the file: ") && error.contains("32 bytes"), "{error}");

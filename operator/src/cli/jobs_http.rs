@@ -162,7 +162,7 @@ fn job_id(text: &str) -> Result<JobId, Refusal> {
 #[serde(deny_unknown_fields)]
 struct Synthetic {
     transactions: u32,
-    #[serde(deserialize_with = "at_most::<_, _, { MAX_TRANSACTIONS as usize }>")]
+    #[serde(deserialize_with = "at_most::<_, _, MAX_TRANSACTIONS>")]
     calls: Vec<u8>,
     #[serde(default)]
     seed: u64,

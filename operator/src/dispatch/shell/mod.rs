@@ -178,9 +178,9 @@ pub enum JobError {
     )]
     OtherSystem {
         /// The job's.
-        job: ProofSystem,
+        job: Box<ProofSystem>,
         /// This dispatcher's.
-        here: ProofSystem,
+        here: Box<ProofSystem>,
     },
     /// Its root proof could not be checked, or what it is made of could not be had.
     #[error("{0}")]

@@ -62,7 +62,7 @@ impl Dispatcher {
     pub async fn revive(&self, id: JobId) -> Result<(), JobError> {
         let view = self.job(id).ok_or(JobError::Unknown(id))?;
         if let Some(job) = self.other_system(id) {
-            return Err(JobError::OtherSystem { job, here: self.system().clone() });
+            return Err(JobError::OtherSystem { job: Box::new(job), here: Box::new(self.system().clone()) });
         }
         let inner = &self.inner;
         if view.state != JobState::Complete {
