@@ -2,35 +2,42 @@
 
 use crate::lab::{Lab, block, until};
 use crate::worker::{Worker, hello, task};
-use arborist_core::wire::{FromWorker, Heartbeat};
+use arborist_core::wire::{FromWorker, Heartbeat, Hello};
 
-/// Each names leases that nobody has: the answer revokes them all, some 100 kB.
+/// Leases named in a frame: fewer than a worker with so much prefetch may name.
+const NAMED: u64 = 2_000;
+
+fn reaching_far(name: &str) -> Hello {
+    Hello { prefetch: 1_024, ..hello(name) }
+}
+
+/// Each names leases that nobody has: the answer revokes them all, some 20 kB.
 fn unknown_leases(first: u64) -> FromWorker {
-    let fences = (0..10_000).map(|i| u64::MAX / 2 + first * 10_000 + i).collect();
+    let fences = (0..NAMED).map(|i| u64::MAX / 2 + first * NAMED + i).collect();
     FromWorker { heartbeat: Some(Heartbeat { fences }), ..Default::default() }
 }
 
 #[test]
 fn what_does_not_fit_into_the_socket_is_sent_later_and_whole() {
-    const FRAMES: u64 = 100;
+    const FRAMES: u64 = 500;
     let lab = Lab::tuned(|o| o.max_waiting = 64 << 20);
-    let mut worker = Worker::login(&lab.dispatcher, hello("w"));
+    let mut worker = Worker::login(&lab.dispatcher, reaching_far("w"));
     let frames = lab.metric("arborist_frames_received_total");
     for i in 0..FRAMES {
         worker.send(unknown_leases(i));
     }
     until("all is read", || (lab.metric("arborist_frames_received_total") == frames + FRAMES).then_some(()));
     let mut revoked = 0;
-    while revoked < FRAMES * 10_000 {
+    while revoked < FRAMES * NAMED {
         revoked += worker.next().revoked.len() as u64;
     }
-    assert_eq!(revoked, FRAMES * 10_000);
+    assert_eq!(revoked, FRAMES * NAMED);
 }
 
 #[test]
 fn a_worker_that_does_not_read_is_dropped() {
     let lab = Lab::tuned(|o| o.max_waiting = 100_000);
-    let mut worker = Worker::login(&lab.dispatcher, hello("w"));
+    let mut worker = Worker::login(&lab.dispatcher, reaching_far("w"));
     until("it is dropped", || {
         worker.send(unknown_leases(0));
         (lab.metric("arborist_workers_connected") == 0).then_some(())
@@ -40,13 +47,13 @@ fn a_worker_that_does_not_read_is_dropped() {
 #[test]
 fn an_assignment_that_was_not_sent_returns_at_once() {
     let lab = Lab::tuned(|o| o.max_waiting = 64 << 20);
-    let mut stuck = Worker::login(&lab.dispatcher, hello("stuck"));
+    let mut stuck = Worker::login(&lab.dispatcher, reaching_far("stuck"));
     // until the kernel takes no more: what follows waits in the dispatcher
     let frames = lab.metric("arborist_frames_received_total");
-    for i in 0..150 {
+    for i in 0..750 {
         stuck.send(unknown_leases(i));
     }
-    until("all is read", || (lab.metric("arborist_frames_received_total") == frames + 150).then_some(()));
+    until("all is read", || (lab.metric("arborist_frames_received_total") == frames + 750).then_some(()));
     let job = lab.submit(block(1));
     let running = |lab: &Lab| lab.dispatcher.job(job).unwrap().counts.iter().map(|c| c.running).sum::<u32>();
     assert_eq!(running(&lab), 1, "assigned to the one who does not read");

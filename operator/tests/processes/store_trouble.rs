@@ -17,12 +17,13 @@ fn started(command: Command, folder: &Path) -> Process {
 }
 
 fn wait_said(process: &Process, text: &str) {
-    let ended = || assert!(!process.has_ended(), "it ended before it said `{text}`:\n{}", process.log());
-    wait_for(
-        &format!("it says `{text}`"),
-        || process.log(),
-        || process.log().contains(text).then_some(()).or_else(|| Some(ended()).and(None)),
-    );
+    let said = || {
+        let ended = process.has_ended();
+        let said = process.log().contains(text);
+        assert!(said || !ended, "it ended before it said `{text}`:\n{}", process.log());
+        said.then_some(())
+    };
+    wait_for(&format!("it says `{text}`"), || process.log(), said);
 }
 
 /// More proofs than the disk holds.
