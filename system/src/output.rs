@@ -43,7 +43,7 @@ fn note(result: io::Result<()>) {
     }
 }
 
-/// Writes to standard output; see [`outln`](crate::outln).
+/// Writes to standard output; see [`outln`].
 pub fn print(text: fmt::Arguments<'_>) {
     note(io::stdout().lock().write_fmt(text));
 }
@@ -57,7 +57,7 @@ pub fn finish() -> io::Result<()> {
     FAILED.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
 }
 
-/// Writes to standard error; see [`errln`](crate::errln).
+/// Writes to standard error; see [`errln`].
 pub fn complain(text: fmt::Arguments<'_>) {
     // it never fails
     let _ = Complaints.write_fmt(text);
