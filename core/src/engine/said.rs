@@ -51,7 +51,7 @@ pub enum Reason {
     /// Ran longer than it may.
     TimedOut,
     /// A child's proof is bad. With the task's own id: what lies at its key in the store is no proof of it.
-    /// Nothing comes of it before it is checked: see [`Command::CheckProof`].
+    /// Nothing comes of it before it is checked: see [`Command::CheckProof`](super::Command::CheckProof).
     BadChild(TaskId),
     /// A child's proof is not in the store. Checked as [`Reason::BadChild`].
     MissingChild(TaskId),
