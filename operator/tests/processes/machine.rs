@@ -65,7 +65,7 @@ fn workers(lab: &Lab, count: usize) -> Vec<serde_json::Value> {
     wait_for(
         "the workers are connected",
         || lab.logs(),
-        || lab.get("/workers")?.as_array().filter(|all| all.len() == count).cloned(),
+        || lab.get("/workers")?["workers"].as_array().filter(|all| all.len() == count).cloned(),
     )
 }
 

@@ -203,7 +203,7 @@ fn wrong_options_and_blocks_are_one_line_and_exit_code_2() {
     std::fs::write(&bad, b"{}").unwrap();
     let bad = format!("--block={}", bad.display());
     let cases: [(&[&str], &str); 5] = [
-        (&[&bad], "bad.json: file: not a block in JSON"),
+        (&[&bad], "bad.json: version: it is missing"),
         (&["--fake-millis=5"], "--fake…: given with --backend plonky2"),
         (&["--plugin=/bin/true"], "--plugin: given with --backend plonky2"),
         (&["--backend=fake", "--store=https://example.org"], "--store: `https://example.org`"),
