@@ -25,8 +25,11 @@ fn worker(dispatcher: &Dispatcher, plugin: &str, mode: Option<&str>, more: &[&st
     worker
 }
 
+/// Folders of jobs that are left in those of the workers' processes.
 fn jobs_left(dispatcher: &Dispatcher) -> usize {
-    std::fs::read_dir(dispatcher.dir.path().join("jobs")).unwrap().count()
+    let processes = std::fs::read_dir(dispatcher.dir.path().join("jobs")).unwrap();
+    let folders = processes.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
+    folders.map(|folder| std::fs::read_dir(folder).unwrap().count()).sum()
 }
 
 #[test]
