@@ -55,6 +55,7 @@ impl Rebuilding<'_> {
         let (total, submitted) = (past.total(), past.view.submitted);
         let request = (past.view.spec, past.system);
         if let Some((slot, shared)) = self.enter(engine, request, submitted, Some(total))? {
+            engine.jobs[slot].since = at;
             engine.share_again(slot, &shared);
         }
         Ok(())

@@ -14,7 +14,7 @@ use crate::tree::Leaves;
 use std::collections::HashSet;
 
 /// Version of the snapshot's bytes.
-const VERSION: u8 = 4;
+const VERSION: u8 = 5;
 
 /// Other proof systems of which is kept what was learned.
 const OTHER_SYSTEMS: usize = 16;
@@ -80,6 +80,7 @@ impl Engine {
         put_spec(w, &job.spec);
         put_system(w, &job.tree.system);
         w.varint(job.submitted);
+        w.varint(job.since);
         w.option(job.ended);
         put_state(w, &job.state);
         w.varint(job.policy as u64);
@@ -214,12 +215,12 @@ impl Engine {
     }
 
     fn read_job(&mut self, r: &mut Reader<'_>, rebuilding: &mut Rebuilding<'_>) -> Result<(), RestoreError> {
-        let (spec, system, submitted) = (get_spec(r)?, get_system(r)?, r.varint()?);
+        let (spec, system, submitted, since) = (get_spec(r)?, get_system(r)?, r.varint()?, r.varint()?);
         let (ended, state, policy, total) = (r.option()?, get_state(r)?, r.number()?, r.number::<u32>()?);
         let slot = rebuilding.enter(self, (spec, system), submitted, Some(total))?.map(|(slot, _)| slot);
         if let Some(slot) = slot {
             let job = &mut self.jobs[slot];
-            (job.ended, job.state) = (ended, state);
+            (job.since, job.ended, job.state) = (since, ended, state);
             if policy < crate::order::POLICIES.len() {
                 job.policy = policy;
             }
@@ -400,8 +401,10 @@ impl Engine {
         }
         for copy in self.open_copies(at).as_slice() {
             let job = &mut self.jobs[copy.job];
-            job.write(copy.node, proven);
-            job.set_raw(copy.node, TaskState::Done);
+            if proven.at >= job.since {
+                job.write(copy.node, proven);
+                job.set_raw(copy.node, TaskState::Done);
+            }
         }
     }
 
