@@ -42,11 +42,16 @@ struct Pick {
 impl Engine {
     pub(crate) fn dispatch(&mut self) {
         self.steal_at = None;
-        if self.workers.any_free() {
-            self.assign_probes();
-            self.assign_ready();
+        loop {
+            if self.workers.any_free() {
+                self.assign_probes();
+                self.assign_ready();
+            }
+            // What gave way in a queue may run elsewhere at once.
+            if !self.prefetch() || !self.workers.any_free() {
+                break;
+            }
         }
-        self.prefetch();
         if self.workers.any_free() {
             self.steal();
             self.start_backups();
@@ -95,18 +100,20 @@ impl Engine {
         }
     }
 
-    /// Ready tasks to the queues of busy workers.
-    fn prefetch(&mut self) {
+    /// Ready tasks to the queues of busy workers. Says whether any that was queued there gave way and is ready again.
+    fn prefetch(&mut self) -> bool {
+        let mut gave_way = false;
         loop {
             while self.workers.any_room()
                 && let Some(Pick { at, worker, .. }) = self.choose(Room::Queue, &[])
             {
-                self.give_way(worker, at.job);
+                gave_way |= self.give_way(worker, at.job);
                 self.assign(at, worker, true);
             }
             if !self.displace_queued() {
-                return;
+                return gave_way;
             }
+            gave_way = true;
         }
     }
 

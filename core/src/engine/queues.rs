@@ -15,18 +15,21 @@ const LOOK: usize = 16;
 
 impl Engine {
     /// What is queued at a worker of less important jobs of the same namespace would be started before what comes
-    /// now: it returns, to be queued behind it or elsewhere.
-    pub(crate) fn give_way(&mut self, worker: u32, to: u32) {
+    /// now: it returns, to be queued behind it or elsewhere. Says whether there was any.
+    pub(crate) fn give_way(&mut self, worker: u32, to: u32) -> bool {
         let (tenant, priority) = (self.jobs[to].tenant, self.jobs[to].spec.priority);
         if self.tenants.ranked(tenant).len() == 1 {
-            return;
+            return false;
         }
+        let mut any = false;
         for slot in self.workers[worker].queue.clone() {
             let job = &self.jobs[self.leases[slot].at.job];
             if job.tenant == tenant && job.spec.priority < priority {
                 self.unqueue(slot);
+                any = true;
             }
         }
+        any
     }
 
     /// A queued lease returns.
