@@ -115,8 +115,14 @@ impl Engine {
     pub(crate) fn finish(&mut self, at: At, proven: &Proven) {
         let record = self.done_record(at, proven);
         self.out.push(Command::Persist(record));
-        for copy in self.open_copies(at).as_slice() {
-            self.finish_copy(*copy, proven);
+        for copy in self.copies(at).as_slice() {
+            let job = &mut self.jobs[copy.job];
+            match job.is_done(copy.node) {
+                false => self.finish_copy(*copy, proven),
+                // Not needed there, or found: now its maker is known.
+                true if job.proven(copy.node).maker == NO_MAKER => job.write(copy.node, proven),
+                true => {}
+            }
         }
     }
 

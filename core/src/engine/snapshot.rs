@@ -392,9 +392,7 @@ impl Engine {
             if written.maker == NO_MAKER && written.at <= proven.at {
                 job.write(at.node, proven);
             }
-            return;
-        }
-        if !proven.found {
+        } else if !proven.found {
             let cores = self.makers.get(proven.maker as usize).map_or(0, |m| m.cores);
             let (name, kind) = (self.jobs[at.job].tree.system.name(), self.jobs[at.job].kind(at.node));
             self.durations_of(&name).learn(kind, cores, proven.millis);
