@@ -126,6 +126,7 @@ impl Engine {
             delivered && !named.contains(fence)
         });
         self.lose_these(&lost, "forgotten by its worker");
+        let mut came_back = false;
         for fence in fences {
             let own = self.leases.by_fence(fence.0).is_some_and(|slot| self.leases[slot].worker == worker);
             if own {
@@ -135,9 +136,16 @@ impl Engine {
             let known =
                 lost.iter().position(|l| l.fence == fence.0 && !l.revoked).map(|place| lost.remove(place));
             match known {
-                Some(lost) => self.readopt(worker, lost),
+                Some(lost) => {
+                    self.readopt(worker, lost);
+                    came_back = true;
+                }
                 None => self.revoke_unknown(worker, *fence),
             }
+        }
+        if came_back {
+            // what had not begun may have room
+            self.promote(worker);
         }
     }
 
