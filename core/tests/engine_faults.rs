@@ -69,7 +69,7 @@ proptest! {
     }
 }
 
-/// Storms that once broke something: restarts from a journal read twice.
+/// Storms that once broke something.
 #[test]
 fn storms_of_the_past_are_weathered() {
     let past: [(u64, &[&[u8]], u64); 3] = [

@@ -47,8 +47,7 @@ impl Engine {
                 self.assign_probes();
                 self.assign_ready();
             }
-            // What gave way in a queue may run elsewhere at once.
-            if !self.prefetch() || !self.workers.any_free() {
+            if !self.prefetch() {
                 break;
             }
         }
@@ -100,21 +99,19 @@ impl Engine {
         }
     }
 
-    /// Ready tasks to the queues of busy workers. Says whether any that was queued there gave way and is ready again.
+    /// Ready tasks to the queues of busy workers, until one that was queued there gives way: it is ready again, and may
+    /// run elsewhere at once. Says whether one did.
     fn prefetch(&mut self) -> bool {
-        let mut gave_way = false;
-        loop {
-            while self.workers.any_room()
-                && let Some(Pick { at, worker, .. }) = self.choose(Room::Queue, &[])
-            {
-                gave_way |= self.give_way(worker, at.job);
-                self.assign(at, worker, true);
+        while self.workers.any_room()
+            && let Some(Pick { at, worker, .. }) = self.choose(Room::Queue, &[])
+        {
+            let gave_way = self.give_way(worker, at.job);
+            self.assign(at, worker, true);
+            if gave_way {
+                return true;
             }
-            if !self.displace_queued() {
-                return gave_way;
-            }
-            gave_way = true;
         }
+        self.displace_queued()
     }
 
     /// The worker of these kinds (by their place among all takers) that would take this task, which is of

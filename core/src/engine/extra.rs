@@ -33,8 +33,6 @@ pub(crate) struct Extra {
     pub(crate) spared: Vec<(u32, Millis)>,
     /// Which machines had it fail, and for what.
     pub(crate) words: Vec<Word>,
-    /// Tried no more until it is renewed.
-    pub(crate) given_up: bool,
     /// Not before then.
     pub(crate) until: Millis,
     /// The last failure, for people: some words.

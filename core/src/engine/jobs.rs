@@ -27,8 +27,13 @@ impl Engine {
         let record = Record::Submitted(prepared.spec.clone(), prepared.system.clone(), self.now);
         self.out.push(Command::Persist(record));
         let (slot, shared) = self.enter_job(prepared, self.now);
-        self.share(slot, shared);
+        self.take_up(slot, shared);
         self.note_demand(slot);
+    }
+
+    /// A job that was put into the books goes on from what is there of its tasks.
+    pub(crate) fn take_up(&mut self, slot: u32, shared: Vec<u32>) {
+        self.share(slot, shared);
         if self.jobs[slot].open == 0 {
             self.all_done(slot);
         }
@@ -63,7 +68,7 @@ impl Engine {
     }
 
     /// Takes over how a new job's tasks stand that it has in common with others.
-    pub(crate) fn share(&mut self, slot: u32, shared: Vec<u32>) {
+    fn share(&mut self, slot: u32, shared: Vec<u32>) {
         for node in &shared {
             let at = At { job: slot, node: *node };
             if let Some(proven) = self.proven_elsewhere(at) {
@@ -79,7 +84,7 @@ impl Engine {
     }
 
     /// The proof of a shared task if it is done wherever else it stands.
-    pub(crate) fn proven_elsewhere(&self, at: At) -> Option<Proven> {
+    fn proven_elsewhere(&self, at: At) -> Option<Proven> {
         let copies = self.copies(at);
         let mut others = copies.as_slice().iter().filter(|c| c.job != at.job).peekable();
         let first = *others.peek()?;
@@ -238,19 +243,19 @@ impl Engine {
         }
         self.out.push(Command::Persist(Record::State(id, JobState::Proving, self.now)));
         self.trust_all();
-        self.reenter(slot);
-        if self.jobs[slot].open == 0 {
-            self.all_done(slot);
-        }
+        self.go_on_with(slot);
     }
 
     /// A job goes on with new attempts.
-    pub(crate) fn reenter(&mut self, slot: u32) {
+    pub(crate) fn go_on_with(&mut self, slot: u32) {
         let job = &mut self.jobs[slot];
         (job.state, job.ended, job.asked, job.at_risk) = (JobState::Proving, None, false, false);
         (job.hopeless, job.risk_checked) = (false, None);
         self.rank();
         self.renew_all(slot);
+        if self.jobs[slot].open == 0 {
+            self.all_done(slot);
+        }
     }
 
     pub(crate) fn forget(&mut self, id: JobId) {

@@ -8,8 +8,8 @@
 //! what, `queues` what waits at busy workers, `hold` what is kept free for large tasks, `seen` what is shown, `results`
 //! and `retries` how a lease ends, `evidence` what is looked at before it is believed, `stragglers` what takes too long,
 //! `ends` what is known of processes that died, `views` what can be seen, `demand` and `estimate` what is needed and how
-//! long, `risk` which jobs can make their deadlines, `report` and `past` what is left of a job, `record`, `snapshot` and
-//! `rebuild` what a restart reads.
+//! long, `risk` which jobs can make their deadlines, `report` and `past` what is left of a job, `record`, `snapshot`,
+//! `rebuild` and `replay` what a restart reads.
 
 mod adoption;
 mod api;
@@ -36,6 +36,7 @@ mod queues;
 mod ready;
 mod rebuild;
 mod record;
+mod replay;
 mod report;
 mod results;
 mod retries;

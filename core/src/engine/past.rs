@@ -113,11 +113,7 @@ impl Engine {
         self.out.push(Command::Persist(Record::State(id, JobState::Proving, self.now)));
         self.trust_all();
         let (slot, shared) = self.enter_job(tree, past.view.submitted);
-        self.jobs[slot].since = self.now;
-        self.share(slot, shared);
-        if self.jobs[slot].open == 0 {
-            self.all_done(slot);
-        }
+        self.take_up(slot, shared);
     }
 
     /// What is known of a root's task whose job has no tree any more: the job and how it ended.

@@ -66,6 +66,7 @@ impl Engine {
         self.arm(worker);
         held.iter().for_each(|held| self.adopt(worker, held));
         self.promote(worker);
+        self.shorten_queue(worker);
     }
 
     /// Leases that the worker does not name at login are lost: it is the one who knows.

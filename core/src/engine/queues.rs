@@ -32,6 +32,13 @@ impl Engine {
         any
     }
 
+    /// A worker may want fewer leases queued than before: the last ones return.
+    pub(crate) fn shorten_queue(&mut self, worker: u32) {
+        let Worker { queue, prefetch, .. } = &self.workers[worker];
+        let beyond: Vec<u32> = queue.iter().skip(usize::from(*prefetch)).copied().collect();
+        beyond.into_iter().for_each(|slot| self.unqueue(slot));
+    }
+
     /// A queued lease returns.
     fn unqueue(&mut self, slot: u32) {
         let at = self.leases[slot].at;

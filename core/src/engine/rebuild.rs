@@ -1,10 +1,9 @@
 //! How jobs come into the books again after a restart: their trees are built anew.
 
-use super::books::is_over;
 use super::{Command, Engine, JobId, JobSpec, Millis, Notice, PreparedJob, Record, RestoreError, Unresolved};
 use crate::system::ProofSystem;
 use crate::tree::Leaves;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 /// Finds what a job's tree is built from.
 pub(super) type Resolve<'a> = &'a mut dyn FnMut(&JobSpec) -> Result<(Vec<u8>, Leaves), Unresolved>;
@@ -14,8 +13,6 @@ pub(super) struct Rebuilding<'a> {
     pub(super) resolve: Resolve<'a>,
     /// Jobs that are not to be in the books in the end.
     pub(super) dropped: HashSet<JobId>,
-    /// Jobs that are over in the end, and since when, as far as the records say.
-    pub(super) over: HashMap<JobId, Millis>,
     /// What is to be done about those that are lost.
     pub(super) left_out: Vec<Command>,
 }
@@ -44,23 +41,6 @@ impl Rebuilding<'_> {
         }
     }
 
-    /// A job without a tree was taken up again: it needs one. A record that says so may be older than what is known
-    /// of the job, or of a time between.
-    pub(super) fn revive(&mut self, engine: &mut Engine, id: JobId, at: Millis) -> Result<(), RestoreError> {
-        let Some(ended) = engine.jobs.past(id).and_then(|past| past.view.ended) else { return Ok(()) };
-        if at < ended || self.over.get(&id) == Some(&ended) {
-            return Ok(());
-        }
-        let Some(past) = engine.jobs.remove_past(id) else { return Ok(()) };
-        let (total, submitted) = (past.total(), past.view.submitted);
-        let request = (past.view.spec, past.system);
-        if let Some((slot, shared)) = self.enter(engine, request, submitted, Some(total))? {
-            engine.jobs[slot].since = at;
-            engine.share_again(slot, &shared);
-        }
-        Ok(())
-    }
-
     fn build(
         &mut self,
         spec: JobSpec,
@@ -79,17 +59,4 @@ impl Rebuilding<'_> {
             _ => Ok(tree),
         }
     }
-}
-
-/// Jobs whose last state in the records is an end, and when that was.
-pub(super) fn over_in_the_end(records: &[Record]) -> HashMap<JobId, Millis> {
-    let mut over = HashMap::new();
-    for record in records {
-        match record {
-            Record::State(id, state, at) if is_over(state) => _ = over.insert(*id, *at),
-            Record::State(id, ..) | Record::Forgotten(id) => _ = over.remove(id),
-            _ => {}
-        }
-    }
-    over
 }

@@ -220,7 +220,7 @@ impl Engine {
         let Some((first, _)) = counted.first().copied() else { return };
         let payer = self.answerable(first);
         self.forget_words(&self.id(first));
-        counted.iter().for_each(|(copy, _)| self.reopen_copy(*copy));
+        self.reopen_unsealed(first);
         self.charge_bad_proof(first, payer, text, by);
     }
 
@@ -229,7 +229,7 @@ impl Engine {
         let counted = self.unsealed(at);
         let Some((first, _)) = counted.first().copied() else { return };
         self.forget_words(&self.id(first));
-        counted.iter().for_each(|(copy, _)| self.reopen_copy(*copy));
+        self.reopen_unsealed(first);
         self.out.push(Command::Persist(Record::Reopened {
             job: self.jobs[first.job].spec.id,
             node: first.node,
@@ -256,7 +256,12 @@ impl Engine {
         job.is_done(at.node) && !above
     }
 
-    pub(crate) fn reopen_copy(&mut self, at: At) {
+    /// A proof is open again wherever nothing hides that it is bad.
+    pub(crate) fn reopen_unsealed(&mut self, at: At) {
+        self.unsealed(at).into_iter().for_each(|(copy, _)| self.reopen_copy(copy));
+    }
+
+    fn reopen_copy(&mut self, at: At) {
         if let Some(parent) = self.jobs[at.job].shape().parent(NodeId(at.node)) {
             let above = At { job: at.job, node: parent.0 };
             if self.jobs[at.job].state_of(parent.0) == TaskState::Leased {

@@ -298,10 +298,7 @@ impl Engine {
     }
 
     /// A task is tried no more until it is renewed.
-    fn give_up(&mut self, at: At) {
-        for copy in self.open_copies(at).as_slice() {
-            self.jobs[copy.job].extra_mut(copy.node).given_up = true;
-        }
+    pub(crate) fn give_up(&mut self, at: At) {
         self.set_open(at, TaskState::Failed);
     }
 

@@ -3,12 +3,11 @@
 use super::Engine;
 use super::codec::{BadBytes, Reader, Writer};
 use super::extra::{Extra, Word};
-use super::names::Maker;
 use super::past::{get_past, put_past};
-use super::rebuild::{Rebuilding, over_in_the_end};
+use super::rebuild::Rebuilding;
 use super::record::{get_maker, get_spec, get_state, get_system, put_maker, put_spec, put_state, put_system};
-use super::table::{At, Job, NO_MAKER, Proven};
-use super::{Config, Fence, JobSpec, JobState, Millis, Record, RestoreError, TaskState, Unresolved};
+use super::table::{Job, Proven};
+use super::{Config, JobSpec, Millis, Record, RestoreError, TaskState, Unresolved};
 use crate::durations::Durations;
 use crate::tree::Leaves;
 use std::collections::HashSet;
@@ -80,7 +79,6 @@ impl Engine {
         put_spec(w, &job.spec);
         put_system(w, &job.tree.system);
         w.varint(job.submitted);
-        w.varint(job.since);
         w.option(job.ended);
         put_state(w, &job.state);
         w.varint(job.policy as u64);
@@ -98,11 +96,14 @@ impl Engine {
             w.varint(p.at - job.submitted);
         }
         // What passes by itself is not kept.
-        let lasts = |extra: &Extra| extra.charged() > 0 || extra.class.is_some() || extra.given_up;
-        let lasting = || job.extra.iter().filter(|(_, extra)| lasts(extra));
+        let failed = |node: u32| job.state_of(node) == TaskState::Failed;
+        let lasts =
+            |(node, extra): &(&u32, &Extra)| extra.charged() > 0 || extra.class.is_some() || failed(**node);
+        let lasting = || job.extra.iter().filter(lasts);
         w.varint(lasting().count() as u64);
         for (node, extra) in lasting() {
             w.varint(u64::from(*node));
+            w.byte(u8::from(failed(*node)));
             self.put_extra(w, extra);
         }
     }
@@ -117,14 +118,13 @@ impl Engine {
             [word.index, word.times].into_iter().for_each(|n| w.byte(n));
             w.text(&self.nodes[word.node as usize]);
         }
-        w.byte(u8::from(extra.given_up));
         w.text(&extra.why);
     }
 
-    /// The engine as it was when its last record was written; its time goes on from there. `resolve` finds a job's tree again:
-    /// the number of calls of each transaction and the leaves. Records may be given more than once,
-    /// as long as all that follow are given again too. A job whose tree can't be built any more is left
-    /// out: the commands of the next event drop it from the journal and say so.
+    /// The engine as it was when its last record was written; its time goes on from there. The records are those
+    /// written after the snapshot, in their order, each once. `resolve` finds a job's tree again: the number of
+    /// calls of each transaction and the leaves. A job whose tree can't be built any more is left out: the commands
+    /// of the next event drop it from the journal and say so.
     ///
     /// # Errors
     /// Bytes that are none of this engine's, or a job whose tree can't be built now and that was not
@@ -149,25 +149,13 @@ impl Engine {
             }
         }
         let mut engine = Self::new(config);
-        let over = over_in_the_end(&records);
-        let mut rebuilding = Rebuilding { resolve: &mut resolve, dropped, over, left_out: vec![] };
+        let mut rebuilding = Rebuilding { resolve: &mut resolve, dropped, left_out: vec![] };
         if let Some(bytes) = snapshot {
             engine.read_snapshot(bytes, &mut rebuilding)?;
         }
         for record in records {
-            match record {
-                Record::Submitted(spec, system, at) if !engine.jobs.knows(spec.id) => {
-                    if let Some((slot, shared)) = rebuilding.enter(&mut engine, (spec, system), at, None)? {
-                        engine.share_again(slot, &shared);
-                    }
-                }
-                other => {
-                    if let Record::State(id, JobState::Proving, at) = other {
-                        rebuilding.revive(&mut engine, id, at)?;
-                    }
-                    engine.replay(other);
-                }
-            }
+            engine.replay(record, &mut rebuilding)?;
+            engine.out.clear();
         }
         let left_out = rebuilding.left_out;
         if engine.now == 0 {
@@ -197,7 +185,7 @@ impl Engine {
         self.makers.given_to(r.number()?);
         for _ in 0..r.number::<u32>()? {
             let (number, name, node) = (r.number()?, r.text()?, r.text()?);
-            self.replay(Record::Maker { number, name, node, cores: r.number()? });
+            self.replay_maker(number, name, &node, r.number()?);
             self.suspect(number, r.byte()?);
         }
         for _ in 0..r.number::<u32>()? {
@@ -215,12 +203,12 @@ impl Engine {
     }
 
     fn read_job(&mut self, r: &mut Reader<'_>, rebuilding: &mut Rebuilding<'_>) -> Result<(), RestoreError> {
-        let (spec, system, submitted, since) = (get_spec(r)?, get_system(r)?, r.varint()?, r.varint()?);
+        let (spec, system, submitted) = (get_spec(r)?, get_system(r)?, r.varint()?);
         let (ended, state, policy, total) = (r.option()?, get_state(r)?, r.number()?, r.number::<u32>()?);
         let slot = rebuilding.enter(self, (spec, system), submitted, Some(total))?.map(|(slot, _)| slot);
         if let Some(slot) = slot {
             let job = &mut self.jobs[slot];
-            (job.since, job.ended, job.state) = (since, ended, state);
+            (job.ended, job.state) = (ended, state);
             if policy < crate::order::POLICIES.len() {
                 job.policy = policy;
             }
@@ -244,15 +232,19 @@ impl Engine {
             }
         }
         for _ in 0..r.number::<u32>()? {
-            let node = r.number::<u32>()?;
+            let (node, failed) = (r.number::<u32>()?, r.flag()?);
             let extra = self.read_extra(r)?;
             if node >= total {
                 return Err(BadBytes::Meaningless("node").into());
             }
             if let Some(slot) = slot {
                 *self.jobs[slot].extra_mut(node) = extra;
+                if failed {
+                    self.jobs[slot].set_raw(node, TaskState::Failed);
+                }
             }
         }
+        slot.into_iter().for_each(|slot| self.jobs[slot].rebuild());
         Ok(())
     }
 
@@ -269,12 +261,11 @@ impl Engine {
             words.push(Word { index, node: self.node_number(&name), times });
         }
         let class = class.filter(|c| usize::from(*c) < self.classes.len());
-        let given_up = r.flag()?;
-        Ok(Extra { attempts, class, nodes, words, given_up, why: r.text()?, ..Extra::default() })
+        Ok(Extra { attempts, class, nodes, words, why: r.text()?, ..Extra::default() })
     }
 
     /// What was learned under the proof system of this name.
-    fn durations_of(&mut self, system: &str) -> &mut Durations {
+    pub(super) fn durations_of(&mut self, system: &str) -> &mut Durations {
         if system == self.system.name() {
             return &mut self.durations;
         }
@@ -285,182 +276,16 @@ impl Engine {
         self.other_durations.entry(system.to_owned()).or_insert_with(new)
     }
 
-    fn reserve_fences(&mut self, to: u64) {
+    pub(super) fn reserve_fences(&mut self, to: u64) {
         self.next_fence = self.next_fence.max(to);
         self.fences_to = self.next_fence;
     }
 
-    /// What a new job has in common with those before, while states are not worked out yet.
-    pub(super) fn share_again(&mut self, slot: u32, shared: &[u32]) {
-        for &node in shared {
-            let at = At { job: slot, node };
-            if let Some(proven) = self.proven_elsewhere(at) {
-                self.jobs[slot].write(node, &proven);
-                self.jobs[slot].set_raw(node, TaskState::Done);
-                continue;
-            }
-            let others = self.open_copies(at);
-            let other = others.as_slice().iter().find(|c| c.job != slot);
-            if let Some(extra) = other.and_then(|c| self.jobs[c.job].extra(c.node)).cloned() {
-                let given_up = extra.given_up;
-                *self.jobs[slot].extra_mut(node) = extra;
-                if given_up {
-                    self.renew(at);
-                }
-            }
-        }
-    }
-
-    /// Takes in one record. Every record sets what it speaks of, none counts up, so reading it again
-    /// does no harm. One of a job that is not in the books is passed over.
-    fn replay(&mut self, record: Record) {
-        match record {
-            Record::Maker { number, name, node, cores } => self.replay_maker(number, name, &node, cores),
-            Record::FencesTo(Fence(to)) => self.reserve_fences(to),
-            Record::Clock { from, ahead } => {
-                self.now = self.now.max(from);
-                self.clock.remember(from, ahead);
-            }
-            Record::Submitted(..) => {}
-            Record::Done { job, node, maker, millis, cpu_millis, proof_bytes, found, at } => {
-                let proven = Proven { maker, millis, cpu_millis, proof_bytes, found, at };
-                self.place(job, node).into_iter().for_each(|at| self.replay_done(at, &proven));
-            }
-            Record::Charged { job, node, reason, attempts, worker } => {
-                let machine = worker.and_then(|w| self.makers.get(w as usize)).map(|m| m.node);
-                let why = "failed before the last restart";
-                self.place(job, node)
-                    .into_iter()
-                    .for_each(|at| self.charge(at, reason, attempts, machine, why));
-            }
-            Record::Reopened { job, node, attempts, maker, suspected, at: when } => {
-                if let Some(at) = self.place(job, node) {
-                    self.replay_reopened(at, attempts, maker, when);
-                }
-                maker.into_iter().for_each(|maker| self.suspect(maker, suspected));
-            }
-            Record::GivenUp { job, node } => {
-                let at = self.place(job, node);
-                let copies = at.map(|at| self.copies(at));
-                for copy in copies.iter().flat_map(|copies| copies.as_slice()) {
-                    self.jobs[copy.job].extra_mut(copy.node).given_up = true;
-                }
-            }
-            Record::Suspected { maker, times } => self.suspect(maker, times),
-            Record::Changed { job, suspended, deadline, priority } => {
-                let spec = match self.jobs.slot(job) {
-                    Some(slot) => Some(&mut self.jobs[slot].spec),
-                    None => self.jobs.past_mut(job).map(|past| &mut past.view.spec),
-                };
-                if let Some(spec) = spec {
-                    (spec.suspended, spec.deadline, spec.priority) = (suspended, deadline, priority);
-                }
-            }
-            Record::State(job, state, at) => {
-                if state == JobState::Proving {
-                    self.trust_all();
-                }
-                if let Some(slot) = self.jobs.slot(job) {
-                    self.replay_state(slot, state, at);
-                }
-            }
-            Record::Forgotten(job) => {
-                self.last_job = self.last_job.max(job.0);
-                self.jobs.remove_past(job);
-                self.jobs.slot(job).into_iter().for_each(|slot| self.drop_job(slot));
-            }
-        }
-    }
-
-    fn place(&self, job: super::JobId, node: u32) -> Option<At> {
-        let slot = self.jobs.slot(job).filter(|slot| node < self.jobs[*slot].shape().total())?;
-        Some(At { job: slot, node })
-    }
-
-    fn replay_maker(&mut self, number: u32, name: String, node: &str, cores: u16) {
-        let node = self.node_number(node);
-        let Maker { suspected, suspected_at, .. } = self.makers[number as usize];
-        self.makers.set(number, Maker { name, node, cores, suspected, suspected_at });
-    }
-
-    fn replay_done(&mut self, at: At, proven: &Proven) {
-        self.now = self.now.max(proven.at);
-        let job = &mut self.jobs[at.job];
-        if job.is_done(at.node) {
-            // Read before, or its maker was not known: see `known`. An earlier proof of it was found bad.
-            let written = job.proven(at.node);
-            if written.maker == NO_MAKER && written.at <= proven.at {
-                job.write(at.node, proven);
-            }
-        } else if !proven.found {
-            let cores = self.makers.get(proven.maker as usize).map_or(0, |m| m.cores);
-            let (name, kind) = (self.jobs[at.job].tree.system.name(), self.jobs[at.job].kind(at.node));
-            self.durations_of(&name).learn(kind, cores, proven.millis);
-        }
-        for copy in self.open_copies(at).as_slice() {
-            let job = &mut self.jobs[copy.job];
-            if proven.at >= job.since {
-                job.write(copy.node, proven);
-                job.set_raw(copy.node, TaskState::Done);
-            }
-        }
-    }
-
-    fn replay_reopened(&mut self, at: At, attempts: u8, maker: Option<u32>, when: Millis) {
-        let copies = self.copies(at);
-        for copy in copies.as_slice() {
-            // The place named was not hidden by a finished parent then, whatever it is now.
-            let meant = *copy == at || self.is_unsealed(*copy);
-            let job = &self.jobs[copy.job];
-            if meant && job.is_done(copy.node) && job.proven(copy.node).at <= when {
-                self.jobs[copy.job].set_raw(copy.node, TaskState::Waiting);
-                self.reopen_below(*copy);
-            }
-        }
-        let machine = maker.and_then(|w| self.makers.get(w as usize)).map(|m| m.node);
-        let why = "bad proof before the last restart";
-        self.charge(at, super::Reason::BadProof, attempts, machine, why);
-    }
-
-    /// As `align_children`, while states are not worked out yet.
-    fn reopen_below(&mut self, at: At) {
-        let children = self.jobs[at.job].shape().children(crate::tree::NodeId(at.node));
-        for child in children.as_slice() {
-            let child = At { job: at.job, node: child.0 };
-            if self.jobs[child.job].is_done(child.node) && !self.open_copies(child).as_slice().is_empty() {
-                self.jobs[child.job].set_raw(child.node, TaskState::Waiting);
-                self.reopen_below(child);
-            }
-        }
-    }
-
-    fn replay_state(&mut self, slot: u32, state: JobState, at: Millis) {
-        self.now = self.now.max(at);
-        if state == JobState::Proving {
-            return self.reenter(slot);
-        }
-        (self.jobs[slot].state, self.jobs[slot].ended) = (state, Some(at));
-    }
-
-    /// Works out all that follows from what is done and charged.
+    /// Works out all that follows from what is done and charged, and is asked for again.
     fn settle_restored(&mut self) {
         for slot in self.jobs.by_id.values().copied().collect::<Vec<_>>() {
-            let given_up = |(node, extra): (&u32, &Extra)| extra.given_up.then_some(*node);
-            let failed: Vec<u32> = self.jobs[slot].extra.iter().filter_map(given_up).collect();
-            let job = &mut self.jobs[slot];
-            for node in failed {
-                if !job.is_done(node) {
-                    job.set_raw(node, TaskState::Failed);
-                }
-            }
-            job.rebuild();
-            if job.state == JobState::Checking && job.open > 0 {
-                job.state = JobState::Proving;
-            }
-            if job.state == JobState::Proving && job.open == 0 {
-                job.state = JobState::Checking;
-            }
-            job.asked = false;
+            self.jobs[slot].rebuild();
+            self.jobs[slot].asked = false;
         }
         self.rank();
         self.drop_old_trees();

@@ -101,21 +101,21 @@ impl Engine {
             let leases = &self.leases;
             let due = |queue: &mut VecDeque<(Millis, u32, u64)>, after: Millis| {
                 let (since, slot, fence) = *queue.front()?;
-                let alive = leases.is(slot, fence);
-                (!alive || since + after <= self.now).then(|| {
+                // A lease that was lost and adopted again may stand here twice, and may be queued now.
+                let runs = leases.is(slot, fence) && leases[slot].started == Some(since);
+                (!runs || since + after <= self.now).then(|| {
                     queue.pop_front();
-                    (since, slot, fence, alive)
+                    (since, slot, fence, runs)
                 })
             };
             let median = Millis::from(self.durations.median(kind, cores));
             let limit = (median * Millis::from(self.config.limit_factor)).max(self.config.limit_floor);
-            while let Some((_, slot, fence, alive)) = due(&mut watched.limit, limit) {
-                over.extend(alive.then_some((slot, fence)));
+            while let Some((_, slot, fence, runs)) = due(&mut watched.limit, limit) {
+                over.extend(runs.then_some((slot, fence)));
             }
             let patience = patience(&self.config, &self.durations, kind, cores);
-            while let Some((since, slot, fence, alive)) = patience.and_then(|p| due(&mut watched.backup, p)) {
-                // A lease that was lost and adopted again stands here twice.
-                if !alive || leases[slot].started != Some(since) {
+            while let Some((since, slot, fence, runs)) = patience.and_then(|p| due(&mut watched.backup, p)) {
+                if !runs {
                     continue;
                 }
                 self.hedges.slow += 1;

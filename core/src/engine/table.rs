@@ -76,9 +76,6 @@ pub(crate) struct Job {
     /// Of another proof system than the engine's: kept, but nothing of it is leased or checked.
     pub(crate) is_foreign: bool,
     pub(crate) submitted: Millis,
-    /// When its tree was built again after it had been dropped, else 0: what was proven before counts only if it was found
-    /// again.
-    pub(crate) since: Millis,
     pub(crate) ended: Option<Millis>,
     pub(crate) policy: usize,
     pub(crate) counts: [Counts; 5],
@@ -149,7 +146,6 @@ impl Job {
             state: JobState::Proving,
             is_foreign: false,
             submitted: now,
-            since: 0,
             ended: None,
             policy: 0,
             counts: [Counts::default(); 5],
@@ -415,7 +411,7 @@ impl Job {
         for node in 0..total {
             let state = match (self.state_of(node), self.pending(node)) {
                 (TaskState::Done, _) => TaskState::Done,
-                (TaskState::Failed, 0) => TaskState::Failed,
+                (TaskState::Failed, _) => TaskState::Failed,
                 (_, 0) => TaskState::Ready,
                 _ => TaskState::Waiting,
             };

@@ -27,7 +27,7 @@ pub(super) struct Operator {
     snapshot: Option<Vec<u8>>,
     durable: Vec<Vec<u8>>,
     unwritten: Vec<Vec<u8>>,
-    /// Records that were durable when the last snapshot was taken.
+    /// Records that are durable and stand in the snapshot.
     in_snapshot: usize,
     /// Tasks whose proofs the engine was told of, and took for true.
     pub(super) told: HashSet<TaskId>,
@@ -82,8 +82,9 @@ impl Operator {
         let (calls, seed) = (self.calls.clone(), self.seed);
         let resolve = |_: &JobSpec| Ok((calls.clone(), Leaves::Synthetic { seed }));
         let snapshot = self.snapshot.as_deref();
-        let engine = Engine::restore(self.config.clone(), snapshot, &self.durable, resolve, now)
-            .map_err(|e| e.to_string())?;
+        let engine =
+            Engine::restore(self.config.clone(), snapshot, &self.durable[self.in_snapshot..], resolve, now)
+                .map_err(|e| e.to_string())?;
         let leaves = Leaves::Synthetic { seed };
         let job = PreparedJob::new(self.spec(), &self.calls, leaves, &self.config.profile)
             .map_err(|e| e.to_string())?;
@@ -154,7 +155,6 @@ impl Operator {
         }
         self.durable.append(&mut self.unwritten);
         if self.durable.len() >= self.in_snapshot + SNAPSHOT_RECORDS + self.calls.len() / 2 {
-            // The records stay and are read again after a restart: that has to do no harm.
             self.snapshot = self.engine.as_ref().map(Engine::snapshot);
             self.in_snapshot = self.durable.len();
         }

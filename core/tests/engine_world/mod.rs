@@ -157,6 +157,30 @@ impl World {
     }
 }
 
+/// Panics unless a restart from all that an engine has written has the same books: jobs and their requests, which
+/// tasks are done, by whom and in how long, and which were given up.
+pub fn assert_same_books(engine: &Engine, restored: &Engine, context: &str) {
+    let ids: Vec<_> = engine.jobs().collect();
+    assert_eq!(ids, restored.jobs().collect::<Vec<_>>(), "{context}");
+    for id in ids {
+        let (before, after) = (engine.job(id).unwrap(), restored.job(id).unwrap());
+        assert_eq!((&before.state, &before.spec), (&after.state, &after.spec), "{context}: {id:?}");
+        let lasting = |view: &JobView| view.counts.map(|c| (c.total, c.done, c.failed));
+        assert_eq!(lasting(&before), lasting(&after), "{context}: {id:?}");
+        let trees = [engine, restored].map(|engine| engine.prepared_job(id));
+        assert_eq!(trees[0].is_some(), trees[1].is_some(), "{context}: the tree of {id:?}");
+        for node in trees[0].iter().flat_map(|tree| tree.shape.nodes()) {
+            let books = |engine: &Engine| {
+                let task = engine.task(id, node).unwrap();
+                let lasts = matches!(task.state, TaskState::Done | TaskState::Failed).then_some(task.state);
+                let made = (task.state == TaskState::Done).then_some((task.workers, task.millis));
+                (lasts, made, engine.maker(id, node).map(str::to_owned))
+            };
+            assert_eq!(books(engine), books(restored), "{context}: {id:?} {node:?}");
+        }
+    }
+}
+
 pub fn flat_config() -> Config {
     // Queues are tried with proofs of any length.
     Config { prefetch_below: Millis::MAX, ..Config::new(Profile { needs: [SMALL; 5], ..Profile::rfp() }) }
