@@ -278,6 +278,39 @@ fn a_worker_that_comes_back_keeps_what_it_holds() {
 }
 
 #[test]
+fn a_worker_that_comes_back_with_a_shorter_queue_keeps_no_more_than_it_takes() {
+    let mut world = World::flat();
+    world.submit(spec(1, &[1; 4], 1));
+    let leases = assigned(&world.join(1, SMALL, 3));
+    let all = || leases.iter().enumerate().map(|(n, (_, lease))| held(lease, (n == 0).then_some(500)));
+    let commands = rejoin(&mut world, 2, 1, 1, all().collect());
+    assert_eq!(revoked(&commands), [(2, leases[2].1.fence), (2, leases[3].1.fence)]);
+    let view = world.engine.workers()[0].clone();
+    assert_eq!((view.running, view.prefetched), (1, 1));
+}
+
+#[test]
+fn a_lease_that_came_back_and_has_not_begun_again_has_all_its_time() {
+    let mut world = World::flat();
+    world.submit(spec(1, &[1, 1], 1));
+    let leases = assigned(&world.join(1, SMALL, 1));
+    let (first, second) = (leases[0].1, leases[1].1);
+    let limit = first.limit;
+    world.on(Event::Left(Session(1), Gone::Dead));
+    // Its process was killed and started again: it has begun with the second one.
+    rejoin(&mut world, 2, 1, 1, vec![held(&second, Some(500)), held(&first, None)]);
+    let mut runs_on = |millis| {
+        world.now += millis;
+        world.on(Event::Heartbeat(Session(2), vec![first.fence, second.fence]));
+        world.on(Event::Tick);
+        [first, second].map(|lease| world.view(1, lease.node.0).attempts)
+    };
+    assert_eq!(runs_on(limit - 1_000), [0, 0]);
+    assert_eq!(runs_on(600), [0, 1], "what ran for so long is charged");
+    assert_eq!(runs_on(limit - 1_000), [0, 1]);
+}
+
+#[test]
 fn after_a_restart_leases_are_adopted_and_the_earlier_start_wins() {
     let mut world = World::flat();
     world.submit(spec(1, &[1], 1));

@@ -212,6 +212,18 @@ fn workers_that_nothing_names_are_forgotten_and_suspects_and_makers_are_not() {
 }
 
 #[test]
+fn a_worker_that_a_snapshot_left_out_is_known_to_who_reads_what_was_written_since() {
+    let mut world = World::flat();
+    world.submit(spec(1, &[1], 1));
+    let task = assigned(&world.join(1, SMALL, 0))[0].1.task;
+    world.on(Event::Left(Session(1), Gone::Dead));
+    let (snapshot, from) = (world.engine.snapshot(), world.journal.len());
+    world.on(Event::Known(vec![proof_of(task, "w1")]));
+    assert_same_books(&world.engine, &world.restored(Some(&snapshot), &world.journal[from..]), "w1");
+    assert_eq!(world.engine.maker(JobId(1), NodeId(0)), Some("w1"));
+}
+
+#[test]
 fn what_a_worker_names_beyond_what_it_can_hold_is_passed_over() {
     let mut world = World::flat();
     world.submit(spec(1, &[1; 40], 1));

@@ -73,6 +73,7 @@ use crate::durations::Durations;
 use crate::ids::TaskId;
 use crate::profile::Needs;
 use crate::system::ProofSystem;
+use std::cell::Cell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
@@ -112,6 +113,8 @@ pub struct Engine {
     pub(crate) leases: Leases,
     makers: Makers,
     nodes: Nodes,
+    /// Snapshots taken.
+    snapshots: Cell<u32>,
     /// So many names are worth a look at which of them are needed.
     many_names: usize,
     durations: Durations,
@@ -168,6 +171,7 @@ impl Engine {
             leases: Leases::default(),
             makers: Makers::default(),
             nodes: Nodes::default(),
+            snapshots: Cell::new(0),
             many_names: 0,
             durations: Durations::new(&config.profile),
             other_durations: BTreeMap::new(),
@@ -328,19 +332,22 @@ impl Engine {
         self.makers.get(maker as usize).map(|m| m.name.as_str())
     }
 
-    /// The number of a worker's name; a new one, or a change, is written to the journal.
+    /// The number of a worker's name. A new one, or a change, is written to the journal, and one that was written
+    /// before the last snapshot, which has it only if it was named then.
     fn maker_number(&mut self, name: &str, node: Option<&str>, cores: u16) -> u32 {
         let known = self.makers.number(name);
         let number = known.unwrap_or(self.makers.next());
-        let node = match (node, known) {
-            (None, Some(_)) => return number,
-            // A worker of which no machine is known is one itself.
-            (node, _) => node.filter(|node| !node.is_empty()).unwrap_or(name),
-        };
-        let record = Record::Maker { number, name: name.to_owned(), node: node.to_owned(), cores };
         let before = self.makers[number as usize].clone();
-        let maker = Maker { name: name.to_owned(), node: self.node_number(node), cores, ..before.clone() };
+        let (node, cores) = match (node, known) {
+            (None, Some(_)) => (before.node, before.cores),
+            // A worker of which no machine is known is one itself.
+            (node, _) => (self.node_number(node.filter(|node| !node.is_empty()).unwrap_or(name)), cores),
+        };
+        let written = self.snapshots.get();
+        let maker = Maker { name: name.to_owned(), node, cores, written, ..before.clone() };
         if maker != before {
+            let node = self.nodes[node as usize].clone();
+            let record = Record::Maker { number, name: maker.name.clone(), node, cores };
             self.makers.set(number, maker);
             self.out.push(Command::Persist(record));
         }

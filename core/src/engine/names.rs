@@ -24,6 +24,8 @@ pub(crate) struct Maker {
     pub(crate) suspected: u8,
     /// When it was suspected last.
     pub(crate) suspected_at: Millis,
+    /// How many snapshots there were when it was written to the journal.
+    pub(crate) written: u32,
 }
 
 /// Makers by number. One that was forgotten has no name.

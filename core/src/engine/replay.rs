@@ -73,8 +73,8 @@ impl Engine {
 
     pub(super) fn replay_maker(&mut self, number: u32, name: String, node: &str, cores: u16) {
         let node = self.node_number(node);
-        let Maker { suspected, suspected_at, .. } = self.makers[number as usize];
-        self.makers.set(number, Maker { name, node, cores, suspected, suspected_at });
+        let before = self.makers[number as usize].clone();
+        self.makers.set(number, Maker { name, node, cores, ..before });
     }
 
     fn replay_done(&mut self, at: At, proven: &Proven) {

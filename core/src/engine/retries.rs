@@ -233,7 +233,7 @@ impl Engine {
             if reason == Reason::OutOfMemory {
                 // What was said of the class before says nothing of the next.
                 extra.words.retain(|word| usize::from(word.index) != OUT_OF_MEMORY);
-                // From the count, not from the class before: a record may be read twice.
+                // From the count, so that all copies of a task have the same class.
                 let class = (0..attempts).try_fold(own, |class, _| self.next_class(class).ok_or(class));
                 let class = class.unwrap_or_else(|largest| largest);
                 self.jobs[copy.job].extra_mut(copy.node).class = Some(class);

@@ -56,6 +56,7 @@ impl Engine {
         }
         let named = self.named_makers();
         let makers: Vec<_> = self.makers.iter().filter(|(number, _)| named.contains(number)).collect();
+        self.snapshots.set(self.snapshots.get() + 1);
         w.varint(u64::from(self.makers.next()));
         w.varint(makers.len() as u64);
         for (number, maker) in makers {
