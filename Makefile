@@ -53,7 +53,7 @@ tools-s3:
 	@hack/install-weed.sh
 
 .PHONY: soak
-soak: check-tools ## Storms, hostile and random words, the simulated world, with 8,000 seeds each, an hour or so
+soak: check-tools ## Storms, hostile and random words, the simulated world, with 8,000 seeds each, some eight minutes
 	ARBORIST_SEEDS=$(or $(SEEDS),8000) $(CARGO) test --release --locked -p arborist-core \
 		--test engine_faults --test engine_fuzz --test engine_hostile --test sim_world
 

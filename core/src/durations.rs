@@ -10,6 +10,10 @@ const WINDOW: usize = 64;
 /// A class is believed from so many samples on; below it the kind's overall figure is used.
 pub const MIN_SAMPLES: u64 = 5;
 
+/// Machines of a class are taken to be slower than all together by no more than this: what they are given to do is
+/// theirs for so long and no longer, whatever they say of themselves.
+const SLOWEST: u32 = 8;
+
 /// The last 64 durations of one kind on one class, also in ascending order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Window {
@@ -77,6 +81,12 @@ impl Durations {
         learned.unwrap_or(self.first[kind.index()]).max(1)
     }
 
+    /// As long as a proof may be expected to take on machines of so many cores: their median, but no more than eight
+    /// times that of all machines together.
+    pub fn expected(&self, kind: Kind, cores: u16) -> u32 {
+        self.median(kind, cores).min(self.median(kind, 0).saturating_mul(SLOWEST))
+    }
+
     /// 95 % of the proofs take no longer.
     pub fn p95(&self, kind: Kind, cores: u16) -> u32 {
         let learned = self.window(kind, cores).and_then(|w| w.percentile(95));
@@ -135,6 +145,16 @@ mod tests {
         assert_eq!(d.median(Kind::Base, 32), 2_000, "4 samples are not believed");
         d.learn(Kind::Base, 32, 500);
         assert_eq!((d.median(Kind::Base, 32), d.median(Kind::Base, 8)), (500, 2_000));
+    }
+
+    #[test]
+    fn a_class_is_expected_to_be_no_more_than_eight_times_as_slow_as_all() {
+        let mut d = Durations::new(&Profile::rfp());
+        (0..20).for_each(|_| d.learn(Kind::Base, 8, 2_000));
+        (0..5).for_each(|_| d.learn(Kind::Base, 9, u32::MAX));
+        (0..5).for_each(|_| d.learn(Kind::Base, 4, 9_000));
+        let expected = [0, 4, 8, 9].map(|cores| d.expected(Kind::Base, cores));
+        assert_eq!(expected, [2_000, 9_000, 2_000, 16_000]);
     }
 
     #[test]

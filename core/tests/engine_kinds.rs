@@ -128,7 +128,9 @@ fn a_long_proof_at_the_head_keeps_only_queues_of_its_takers_empty() {
     for (kinds, queued) in [("all", 0), ("vm,kernel", 0), ("kernel", 2)] {
         let mut world = World::new(Config { backup_percent: 0, ..Config::new(profile.clone()) });
         vm_first(&mut world, &[1; 12]);
-        for (session, lease) in assigned(&join(&mut world, 1, "vm", times(4), 0)) {
+        let vms = assigned(&join(&mut world, 1, "vm", times(4), 0));
+        world.now += 30_000;
+        for (session, lease) in vms {
             let done = Done { millis: 30_000, ..done(lease.task, lease.fence) };
             world.on(Event::Completed(Session(session), done));
         }
@@ -144,10 +146,12 @@ fn only_what_an_idle_worker_takes_moves_to_it() {
     let mut world = World::flat();
     vm_first(&mut world, &[1; 4]);
     let vms = assigned(&join(&mut world, 1, "vm", times(2), 0));
+    world.now += 1_000;
     vms.iter().for_each(|(session, vm)| _ = world.complete(*session, vm));
     // One runs, and behind it a `vm` is no more: kernels are queued, then bases as they get ready.
     let own = assigned(&join(&mut world, 2, "kernel,base", SMALL, 3));
     assert_eq!(kinds_of(&own, 2), [Kind::Kernel; 2]);
+    world.now += 1_000;
     world.complete(2, &own[0].1);
     let queued: Vec<_> = world.engine.workers().iter().map(|view| view.prefetched).collect();
     assert_eq!(queued, [0, 1], "a kernel runs, a base is queued");

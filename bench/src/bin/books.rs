@@ -202,6 +202,7 @@ fn main() -> Result<()> {
     let args = Args::parse();
     steps(1, &args)?;
     steps(800, &args)?;
+    demand(1, args.large)?;
     demand(60, args.large)?;
     restart(800, args.small)?;
     restart(48, args.large)

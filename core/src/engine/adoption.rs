@@ -121,9 +121,11 @@ impl Engine {
             Some(_) => fits(self.classes[usize::from(job.class(at.node))], own.free()),
             None => !job.spec.suspended && own.queue.len() < usize::from(own.prefetch),
         };
-        // A lease of this engine's that failed there is not taken up again by naming it.
-        let failed = lost.fence >= self.first_fence
-            && job.extra(at.node).is_some_and(|e| e.avoided(self.now).contains(&own.node));
+        // A lease that failed there is not taken up again by naming it.
+        let failed = job.extra(at.node).is_some_and(|extra| {
+            let last = extra.last_failed(own.node).is_some_and(|last| lost.fence <= last);
+            last || lost.fence >= self.first_fence && extra.avoided(self.now).contains(&own.node)
+        });
         let takes = own.kinds.contains(job.kind(at.node)) && own.state != WorkerState::Barred;
         if !room || failed || !takes {
             return None;

@@ -339,6 +339,8 @@ pub enum Record {
         attempts: u8,
         /// Who failed: number of its [`Record::Maker`].
         worker: Option<u32>,
+        /// Under which fence its machine failed it last; 0 if that is not known.
+        fence: Fence,
     },
     /// A proof that had been counted was found bad: the task is open again.
     Reopened {

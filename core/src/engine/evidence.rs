@@ -2,12 +2,14 @@
 //! worker says it found, complaints about the proofs of others. The shell looks; the engine says at what, and
 //! what comes of it. What can't be looked at is for a second machine to say.
 
+use super::results::bounded_times;
 use super::table::{At, NO_MAKER, Proven};
 use super::{Command, Depth, Done, Engine, Finding, KnownProof, Millis, Notice, Reason, TaskState};
 use crate::ids::TaskId;
 use crate::tree::NodeId;
 use hashbrown::HashMap;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 
 /// Proofs that are looked at at once.
 const AT_ONCE: usize = 64;
@@ -55,7 +57,7 @@ struct Subject {
 #[derive(Debug, Default)]
 pub(crate) struct Checks {
     subjects: HashMap<TaskId, Subject>,
-    waiting: VecDeque<TaskId>,
+    waiting: Waiting,
     /// Reported proofs, to be looked for when nothing else is.
     spots: VecDeque<TaskId>,
     next_spot: Millis,
@@ -69,6 +71,35 @@ pub(crate) struct Checks {
     vouched: HashMap<TaskId, u32>,
     /// Machine and maker number of those whose complaint about a proof could not be looked at.
     accused: HashMap<TaskId, Vec<(u32, u32)>>,
+}
+
+/// Proofs that wait to be looked at. A proof may stand here that was looked at meanwhile.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// What others wait for: complaints, and proofs that are counted.
+    first: VecDeque<TaskId>,
+    /// What is claimed, by machine: each has its turn.
+    claimed: BTreeMap<u32, VecDeque<TaskId>>,
+    /// The machine that had its turn.
+    turn: u32,
+}
+
+impl Waiting {
+    fn pop(&mut self) -> Option<TaskId> {
+        if let Some(task) = self.first.pop_front() {
+            return Some(task);
+        }
+        let after = (Bound::Excluded(self.turn), Bound::Unbounded);
+        let next = self.claimed.range(after).next().or(self.claimed.first_key_value());
+        let node = next.map(|(node, _)| *node)?;
+        self.turn = node;
+        let own = self.claimed.get_mut(&node)?;
+        let task = own.pop_front();
+        if own.is_empty() {
+            self.claimed.remove(&node);
+        }
+        task
+    }
 }
 
 impl Checks {
@@ -119,7 +150,7 @@ impl Engine {
         let full = self.checks.claims >= MOST
             || self.checks.claims_of.get(&node).is_some_and(|n| *n >= MOST_OF_ONE)
             || self.checks.subjects.get(&done.task).is_some_and(|s| s.claims.len() >= MOST_OF_TASK);
-        if full || self.open_place(&done.task).is_none() || !self.look_at(done.task) {
+        if full || self.open_place(&done.task).is_none() || !self.look_at(done.task, Some(node)) {
             return self.tell_late(maker, done, false);
         }
         let subject = self.checks.subjects.entry(done.task).or_default();
@@ -135,7 +166,7 @@ impl Engine {
 
     /// A worker holds a lease and says that the proof was there: that counts, and is looked at.
     pub(crate) fn vouch(&mut self, task: TaskId, maker: u32) {
-        if self.checks.vouched.len() < MOST && self.look_at(task) {
+        if self.checks.vouched.len() < MOST && self.look_at(task, None) {
             self.checks.vouched.insert(task, maker);
         }
     }
@@ -160,17 +191,23 @@ impl Engine {
         if maker == NO_MAKER { vouched().unwrap_or(NO_MAKER) } else { maker }
     }
 
-    /// Has a proof looked at closely; false if there is too much to look at.
-    fn look_at(&mut self, task: TaskId) -> bool {
+    /// Has a proof looked at closely that a machine claims, or that others wait for (`None`); false if there is too
+    /// much to look at.
+    fn look_at(&mut self, task: TaskId, claimed: Option<u32>) -> bool {
         let full = self.checks.subjects.len() >= MOST;
         let subject = match self.checks.subjects.get_mut(&task) {
             Some(subject) => subject,
             None if full => return false,
             None => self.checks.subjects.entry(task).or_default(),
         };
-        if subject.depth.is_none() {
+        let is_new = subject.depth.is_none();
+        if is_new {
             subject.depth = Some(Depth::Proof);
-            self.checks.waiting.push_back(task);
+        }
+        match claimed {
+            Some(node) if is_new => self.checks.waiting.claimed.entry(node).or_default().push_back(task),
+            None if is_new || !subject.claims.is_empty() => self.checks.waiting.first.push_back(task),
+            _ => {}
         }
         true
     }
@@ -178,12 +215,13 @@ impl Engine {
     /// Asks the shell to look, as far as it is not busy with it.
     pub(crate) fn ask_for_checks(&mut self) {
         while self.checks.under_way < AT_ONCE {
-            let Some(task) = self.checks.waiting.pop_front().or_else(|| self.next_spot()) else { return };
+            let Some(task) = self.checks.waiting.pop().or_else(|| self.next_spot()) else { return };
             let Some((job, node)) = self.find(&task) else {
                 self.drop_subject(&task);
                 continue;
             };
-            let Some(subject) = self.checks.subjects.get_mut(&task) else { continue };
+            let subject = self.checks.subjects.get_mut(&task).filter(|subject| subject.asked.is_none());
+            let Some(subject) = subject else { continue };
             subject.asked = Some(self.now);
             let depth = subject.depth.unwrap_or(Depth::Proof);
             self.checks.asked.push_back((self.now, task));
@@ -269,7 +307,7 @@ impl Engine {
         }
         let again = Subject { asked: None, depth: Some(Depth::Proof), ..subject };
         self.checks.subjects.insert(*task, again);
-        self.checks.waiting.push_back(*task);
+        self.checks.waiting.first.push_back(*task);
     }
 
     /// A proof was seen in the store, wherever it is counted.
@@ -316,13 +354,16 @@ impl Engine {
 
     fn count_late(&mut self, at: At, maker: u32, proof: &KnownProof, done: &Done) {
         let cores = self.makers.get(maker as usize).map_or(0, |made| made.cores);
-        self.durations.learn(self.jobs[at.job].kind(at.node), cores, done.millis);
+        let kind = self.jobs[at.job].kind(at.node);
+        let said = Done { millis: proof.millis, cpu_millis: proof.cpu_millis, ..*done };
+        let done = bounded_times(&said, self.limit(kind, cores), cores);
+        self.durations.learn(kind, cores, done.millis);
         self.machine_proved(self.machine_of(maker));
         self.take_back_all(at, super::leases::Tell::Finished);
         let proven = Proven {
             maker,
-            millis: proof.millis,
-            cpu_millis: proof.cpu_millis,
+            millis: done.millis,
+            cpu_millis: done.cpu_millis,
             proof_bytes: proof.proof_bytes,
             found: false,
             at: self.now,
@@ -370,7 +411,13 @@ impl Engine {
             }
             (None, _) => {}
         }
-        subject.complaints.iter().for_each(|complaint| self.release(&complaint.of));
+        for complaint in &subject.complaints {
+            if complaint.of == *task {
+                // Its own key was free: it failed for nothing, unless another has moved away what lay there.
+                self.count_soft(self.machine_of(complaint.maker));
+            }
+            self.release(&complaint.of);
+        }
     }
 
     /// It can't be looked at here.
@@ -398,7 +445,7 @@ impl Engine {
     ) {
         let (of, task) = (self.id(at), self.id(about));
         let stands = about == at || self.is_unsealed(about);
-        if stands && self.look_at(task) {
+        if stands && self.look_at(task, None) {
             let made = if about == at { 0 } else { self.jobs[about.job].proven(about.node).at };
             let complaints = &mut self.checks.subjects.entry(task).or_default().complaints;
             if complaints.iter().all(|c| (c.maker, c.of) != (maker, of)) {

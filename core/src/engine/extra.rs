@@ -33,6 +33,8 @@ pub(crate) struct Extra {
     pub(crate) spared: Vec<(u32, Millis)>,
     /// Which machines had it fail, and for what.
     pub(crate) words: Vec<Word>,
+    /// The last fence under which it failed at a machine.
+    pub(crate) failed: Vec<(u32, u64)>,
     /// Not before then.
     pub(crate) until: Millis,
     /// The last failure, for people: some words.
@@ -47,7 +49,8 @@ impl Extra {
     /// All machines that it names.
     pub(crate) fn named(&self) -> impl Iterator<Item = u32> {
         let spared = self.spared.iter().map(|(node, _)| *node);
-        self.nodes.iter().copied().chain(spared).chain(self.words.iter().map(|word| word.node))
+        let failed = self.failed.iter().map(|(node, _)| *node);
+        self.nodes.iter().copied().chain(spared).chain(failed).chain(self.words.iter().map(|word| word.node))
     }
 
     /// Whether some machines are avoided, or were.
@@ -95,9 +98,30 @@ impl Extra {
         self.words[place].times
     }
 
+    /// Notes that it failed at a machine under this fence.
+    pub(crate) fn note_failed(&mut self, node: u32, fence: u64) {
+        let before = self.last_failed(node).unwrap_or(0);
+        self.failed.retain(|(other, _)| *other != node);
+        if self.failed.len() >= MOST_WORDS {
+            self.failed.remove(0);
+        }
+        self.failed.push((node, fence.max(before)));
+    }
+
+    /// The last fence under which it failed at a machine.
+    pub(crate) fn last_failed(&self, node: u32) -> Option<u64> {
+        self.failed.iter().find(|(other, _)| *other == node).map(|(_, fence)| *fence)
+    }
+
+    /// Machines that had it fail for this reason.
+    pub(crate) fn nodes_of(&self, index: usize) -> Vec<u32> {
+        let of = self.words.iter().filter(|word| usize::from(word.index) == index);
+        of.map(|word| word.node).collect()
+    }
+
     /// How many machines had it fail for this reason.
     pub(crate) fn machines(&self, index: usize) -> usize {
-        self.words.iter().filter(|word| usize::from(word.index) == index).count()
+        self.nodes_of(index).len()
     }
 
     /// How often it failed for a reason, if each machine counts so often at most.

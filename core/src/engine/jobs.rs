@@ -28,7 +28,6 @@ impl Engine {
         self.out.push(Command::Persist(record));
         let (slot, shared) = self.enter_job(prepared, self.now);
         self.take_up(slot, shared);
-        self.note_demand(slot);
     }
 
     /// A job that was put into the books goes on from what is there of its tasks.
@@ -270,9 +269,14 @@ impl Engine {
 
     pub(crate) fn root_checked(&mut self, id: JobId, result: Result<(), String>) {
         let Some(slot) = self.jobs.slot(id) else { return };
+        if std::mem::take(&mut self.jobs[slot].asked_before) {
+            // Of a proof that is not counted any more.
+            return self.ask_for_root(slot);
+        }
         if self.jobs[slot].state != JobState::Checking {
             return;
         }
+        self.jobs[slot].asked = false;
         match result {
             Ok(()) => self.end_job(slot, JobState::Complete),
             Err(text) => {
@@ -285,11 +289,7 @@ impl Engine {
     /// After a restart: jobs whose proofs are all made want their roots checked.
     pub(crate) fn ask_for_roots(&mut self) {
         for slot in self.jobs.by_id.values().copied().collect::<Vec<_>>() {
-            let job = &mut self.jobs[slot];
-            if job.state == JobState::Checking && !job.asked && !job.is_foreign {
-                job.asked = true;
-                self.out.push(Command::CheckRoot(job.spec.id));
-            }
+            self.ask_for_root(slot);
         }
     }
 

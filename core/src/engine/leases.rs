@@ -211,7 +211,7 @@ impl Engine {
         worker.largest = worker.largest.max(lease.class);
         let cores = worker.capacity.cores;
         let kind = self.jobs[lease.at.job].kind(lease.at.node);
-        self.watch(kind, cores, started, slot, lease.fence);
+        self.watch(kind, cores, started, slot);
     }
 
     /// Takes a lease out of the books. The task is left as it is; the answer says whether another
@@ -286,6 +286,7 @@ impl Engine {
         }
         if ran && self.is_deadly(lease.at) {
             let maker = self.workers[lease.worker].maker;
+            self.note_failed(lease.at, self.workers[lease.worker].node, lease.fence);
             let text = format!("{MAX_LOST} workers died or fell silent while they ran it");
             return self.charge_and_settle(lease.at, Reason::Error, maker, text, false);
         }

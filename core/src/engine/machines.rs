@@ -129,7 +129,7 @@ impl Engine {
 
     /// Counts a failure that may be the store's or the task's: the machine rests only if others prove
     /// meanwhile.
-    fn count_soft(&mut self, node: u32) {
+    pub(crate) fn count_soft(&mut self, node: u32) {
         if self.machines.rests(node, self.now) {
             return;
         }

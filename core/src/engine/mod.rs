@@ -7,7 +7,7 @@
 //! `tenants` whose jobs there are, `shares` how much of the machines each has, `leases` who has what, `assign` who gets
 //! what, `queues` what waits at busy workers, `hold` what is kept free for large tasks, `seen` what is shown, `results`
 //! and `retries` how a lease ends, `evidence` what is looked at before it is believed, `stragglers` what takes too long,
-//! `ends` what is known of processes that died, `views` what can be seen, `demand` and `estimate` what is needed and how
+//! `ends` what is known of processes that died, `views` what can be seen, `demand`, `soon` and `estimate` what is needed and how
 //! long, `risk` which jobs can make their deadlines, `report` and `past` what is left of a job, `record`, `snapshot`,
 //! `rebuild` and `replay` what a restart reads.
 
@@ -46,6 +46,7 @@ mod seen;
 mod serves;
 mod shares;
 mod snapshot;
+mod soon;
 mod stragglers;
 mod table;
 mod takers;

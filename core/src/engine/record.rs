@@ -138,12 +138,13 @@ impl Record {
                 w.text(node);
                 w.varint(u64::from(*cores));
             }
-            Self::Charged { job, node, reason, attempts, worker } => {
+            Self::Charged { job, node, reason, attempts, worker, fence } => {
                 w.byte(CHARGED);
                 put_place(&mut w, *job, *node);
                 put_reason(&mut w, *reason);
                 w.byte(*attempts);
                 w.option(worker.map(u64::from));
+                w.varint(fence.0);
             }
             Self::Reopened { job, node, attempts, maker, suspected, at } => {
                 w.byte(REOPENED);
@@ -219,6 +220,7 @@ impl Record {
                 reason: get_reason(r)?,
                 attempts: r.byte()?,
                 worker: r.option()?,
+                fence: Fence(r.varint()?),
             },
             REOPENED => Self::Reopened {
                 job: job(r)?,

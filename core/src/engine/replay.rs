@@ -34,11 +34,14 @@ impl Engine {
                 let proven = Proven { maker, millis, cpu_millis, proof_bytes, found, at };
                 self.place(job, node).into_iter().for_each(|at| self.replay_done(at, &proven));
             }
-            Record::Charged { job, node, reason, attempts, worker } => {
+            Record::Charged { job, node, reason, attempts, worker, fence } => {
                 let machine = worker.and_then(|maker| self.makers.get(maker as usize)).map(|made| made.node);
                 let why = "failed before the last restart";
-                let place = self.place(job, node);
-                place.into_iter().for_each(|at| self.charge(at, reason, attempts, machine, why));
+                if let Some(at) = self.place(job, node) {
+                    let failed = machine.filter(|_| fence.0 > 0);
+                    failed.into_iter().for_each(|node| self.note_failed(at, node, fence.0));
+                    self.charge(at, reason, attempts, machine, why);
+                }
             }
             Record::GivenUp { job, node } => {
                 self.place(job, node).into_iter().for_each(|at| self.give_up(at));

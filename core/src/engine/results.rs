@@ -23,11 +23,24 @@ impl Engine {
             lease.worker == worker && self.id(lease.at) == done.task
         });
         let Some(slot) = slot else { return self.claim(worker, done) };
+        let done = self.plausible(slot, done);
         let at = self.leases[slot].at;
         if self.end_lease(slot) {
             self.take_back_all(at, Tell::Finished);
         }
-        self.count(at, worker, done);
+        self.count(at, worker, &done);
+    }
+
+    /// What a worker says of its proof, with no more time than has passed since it got the lease, and no more CPU time
+    /// than its cores had in that. One that it had before this engine knew of it may have run as long as is allowed.
+    fn plausible(&self, slot: u32, done: &Done) -> Done {
+        let lease = &self.leases[slot];
+        let (kind, cores) =
+            (self.jobs[lease.at.job].kind(lease.at.node), self.workers[lease.worker].capacity.cores);
+        let passed = self.now.saturating_sub(lease.assigned);
+        let adopted = lease.started.is_some_and(|started| started < lease.assigned);
+        let before = if adopted { self.limit(kind, cores) } else { 0 };
+        bounded_times(done, passed + before, cores)
     }
 
     /// A place where this task is not done, in a job that goes on if there is one.
@@ -184,11 +197,16 @@ impl Engine {
         let job = &mut self.jobs[slot];
         if job.state == JobState::Proving {
             job.state = JobState::Checking;
-            // who runs another proof system can't check it
-            job.asked = !job.is_foreign;
-            if job.asked {
-                self.out.push(Command::CheckRoot(job.spec.id));
-            }
+            self.ask_for_root(slot);
+        }
+    }
+
+    /// Has a job's root proof checked, if it is time. Who runs another proof system can't check it.
+    pub(crate) fn ask_for_root(&mut self, slot: u32) {
+        let job = &mut self.jobs[slot];
+        if job.state == JobState::Checking && !job.asked && !job.asked_before && !job.is_foreign {
+            job.asked = true;
+            self.out.push(Command::CheckRoot(job.spec.id));
         }
     }
 
@@ -282,7 +300,8 @@ impl Engine {
             job.set_state(at.node, TaskState::Ready);
         }
         if job.state == JobState::Checking {
-            (job.state, job.asked) = (JobState::Proving, false);
+            job.state = JobState::Proving;
+            job.asked_before |= std::mem::take(&mut job.asked);
             self.rank();
         }
     }
@@ -323,4 +342,11 @@ impl Engine {
             job.child_opened(at.node);
         }
     }
+}
+
+/// A result with no more wall time than this, and no more CPU time than so many cores have in that.
+pub(super) fn bounded_times(done: &Done, most: Millis, cores: u16) -> Done {
+    let millis = done.millis.min(u32::try_from(most).unwrap_or(u32::MAX));
+    let cpu_millis = done.cpu_millis.min(millis.saturating_mul(u32::from(cores.max(1))));
+    Done { millis, cpu_millis, ..*done }
 }

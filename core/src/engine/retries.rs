@@ -2,7 +2,9 @@
 
 use super::extra::Extra;
 use super::table::At;
-use super::{Command, Engine, Fence, Millis, Notice, Reason, Record, Session, TaskState, WorkerState};
+use super::{
+    Command, Engine, Fence, JobState, Millis, Notice, Reason, Record, Session, TaskState, WorkerState,
+};
 use crate::circuit::KindSet;
 use crate::ids::TaskId;
 use crate::profile::Needs;
@@ -91,6 +93,9 @@ impl Engine {
         let (at, maker) = (self.leases[slot].at, self.workers[worker].maker);
         let (leaves, node) = (self.workers[worker].drains, self.workers[worker].node);
         let barred = self.workers[worker].state == WorkerState::Barred;
+        if !matches!(reason, Reason::HandedBack | Reason::StoreUnavailable) {
+            self.note_failed(at, node, fence.0);
+        }
         self.count_failure(worker, reason);
         let known = reason == Reason::OutOfMemory && self.asks_for_more(at, self.leases[slot].class);
         let goes_on = if self.leases.is(slot, fence.0) {
@@ -103,8 +108,12 @@ impl Engine {
             Reason::HandedBack | Reason::StoreUnavailable if goes_on => {}
             Reason::HandedBack if leaves => self.set_open(at, TaskState::Ready),
             Reason::HandedBack | Reason::StoreUnavailable => self.delay_softly(at, node, reason),
-            Reason::MissingChild(own) if own == *task && goes_on => {}
-            Reason::MissingChild(own) if own == *task => self.delay_softly(at, node, reason),
+            Reason::MissingChild(own) if own == *task => {
+                self.count_soft(node);
+                if !goes_on {
+                    self.delay_softly(at, node, reason);
+                }
+            }
             Reason::BadChild(_) | Reason::MissingChild(_) if barred => {
                 if !goes_on {
                     self.delay_softly(at, node, reason);
@@ -178,10 +187,22 @@ impl Engine {
         }
     }
 
-    /// Whether a machine other than these could have a task, now or when it has rested.
+    /// Whether a machine other than these could have a task, now or when it has rested, for any job that goes on.
     pub(crate) fn another_could(&self, at: At, nodes: &[u32]) -> bool {
-        let (needs, want) = (self.needs(at), self.want(at));
-        self.workers.could(needs, want, nodes) || self.workers.could_later(needs, want, nodes)
+        let needs = self.needs(at);
+        let copies = self.open_copies(at);
+        let mut wanted = copies.as_slice().iter().filter(|c| self.jobs[c.job].state == JobState::Proving);
+        wanted.any(|copy| {
+            let want = self.want(*copy);
+            self.workers.could(needs, want, nodes) || self.workers.could_later(needs, want, nodes)
+        })
+    }
+
+    /// A lease failed at a machine: it is not taken up again there, whoever names it.
+    pub(crate) fn note_failed(&mut self, at: At, node: u32, fence: u64) {
+        for copy in self.open_copies(at).as_slice() {
+            self.jobs[copy.job].extra_mut(copy.node).note_failed(node, fence);
+        }
     }
 
     /// Counts a failure and decides what becomes of the task. `goes_on`: another copy of it runs.
@@ -199,6 +220,8 @@ impl Engine {
         let before = self.jobs[at.job].extra(at.node).map_or(0, |e| e.attempts[index]);
         let attempts = before.saturating_add(1);
         let node = self.makers.get(maker as usize).map(|m| m.node);
+        let extra = self.jobs[at.job].extra(at.node);
+        let fence = extra.zip(node).and_then(|(extra, node)| extra.last_failed(node)).unwrap_or(0);
         let why = match text.is_empty() {
             true => text_of(reason).to_owned(),
             false => format!("{}: {}", text_of(reason), cut(&text)),
@@ -210,6 +233,7 @@ impl Engine {
             reason,
             attempts,
             worker: Some(maker),
+            fence: Fence(fence),
         }));
         let job = &mut self.jobs[at.job];
         job.in_trouble = job.in_trouble.or(KindSet::of(job.kind(at.node)));
@@ -290,11 +314,11 @@ impl Engine {
             return true;
         }
         let most = self.config.max_attempts;
-        // Of one machine no more than half of them count, while there are others.
-        let by_several = (0..CHARGES).any(|index| extra.spread(index, most.div_ceil(2)) >= u32::from(most));
-        let nodes = || extra.words.iter().map(|word| word.node).collect::<Vec<_>>();
-        let used_up = extra.attempts.iter().any(|n| *n >= most);
-        used_up && (by_several || !self.another_could(at, &nodes()))
+        (0..CHARGES).filter(|index| extra.attempts[*index] >= most).any(|index| {
+            // Of one machine no more than half of them count, while there are others.
+            let by_several = extra.spread(index, most.div_ceil(2)) >= u32::from(most);
+            by_several || !self.another_could(at, &extra.nodes_of(index))
+        })
     }
 
     /// A task is tried no more until it is renewed.

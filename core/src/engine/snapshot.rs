@@ -119,6 +119,11 @@ impl Engine {
             [word.index, word.times].into_iter().for_each(|n| w.byte(n));
             w.text(&self.nodes[word.node as usize]);
         }
+        w.varint(extra.failed.len() as u64);
+        for (node, fence) in &extra.failed {
+            w.text(&self.nodes[*node as usize]);
+            w.varint(*fence);
+        }
         w.text(&extra.why);
     }
 
@@ -262,7 +267,12 @@ impl Engine {
             words.push(Word { index, node: self.node_number(&name), times });
         }
         let class = class.filter(|c| usize::from(*c) < self.classes.len());
-        Ok(Extra { attempts, class, nodes, words, why: r.text()?, ..Extra::default() })
+        let mut failed = vec![];
+        for _ in 0..r.number::<u32>()? {
+            let name = r.text()?;
+            failed.push((self.node_number(&name), r.varint()?));
+        }
+        Ok(Extra { attempts, class, nodes, words, failed, why: r.text()?, ..Extra::default() })
     }
 
     /// What was learned under the proof system of this name.
@@ -286,7 +296,7 @@ impl Engine {
     fn settle_restored(&mut self) {
         for slot in self.jobs.by_id.values().copied().collect::<Vec<_>>() {
             self.jobs[slot].rebuild();
-            self.jobs[slot].asked = false;
+            (self.jobs[slot].asked, self.jobs[slot].asked_before) = (false, false);
         }
         self.rank();
         self.drop_old_trees();

@@ -3,7 +3,7 @@
 use super::lanes::Lanes;
 use super::leases::Tell;
 use super::table::At;
-use super::{Command, Config, Engine, Millis, Notice, Reason};
+use super::{Command, Config, Engine, Lease, Millis, Notice, Reason};
 use crate::circuit::Kind;
 use crate::durations::{Durations, MIN_SAMPLES};
 use crate::profile::Needs;
@@ -45,6 +45,14 @@ impl Hedges {
     }
 }
 
+/// Since when a lease runs.
+type Runs = fn(&Lease) -> Option<Millis>;
+
+/// The same, as far as that is known here: of one from before, its worker alone knows when it began.
+fn known_since(lease: &Lease) -> Option<Millis> {
+    lease.started.map(|started| started.max(lease.assigned))
+}
+
 /// How long a proof runs before a second copy pays. The spread counts too, so that proofs that are
 /// slow in the ordinary way are not copied.
 fn patience(config: &Config, durations: &Durations, kind: Kind, cores: u16) -> Option<Millis> {
@@ -61,31 +69,31 @@ fn patience(config: &Config, durations: &Durations, kind: Kind, cores: u16) -> O
     if !seen(kind) {
         return None;
     }
-    let median = Millis::from(durations.median(kind, cores));
+    let median = Millis::from(durations.expected(kind, cores));
     let spread = Millis::from(durations.p95(kind, cores)).min(2 * median);
     Some((median * Millis::from(config.backup_percent) / 100).max(spread).max(config.backup_floor))
 }
 
 impl Engine {
     /// Starts to watch a lease that runs since `started`.
-    pub(crate) fn watch(&mut self, kind: Kind, cores: u16, started: Millis, slot: u32, fence: u64) {
-        let leases = &self.leases;
+    pub(crate) fn watch(&mut self, kind: Kind, cores: u16, started: Millis, slot: u32) {
+        let (leases, lease) = (&self.leases, self.leases[slot]);
         let watched = self.watched.entry((kind.index() as u8, cores)).or_default();
-        for queue in [&mut watched.backup, &mut watched.limit] {
+        let known = started.max(lease.assigned);
+        for (queue, since) in [(&mut watched.backup, started), (&mut watched.limit, known)] {
             if queue.len() > 2 * leases.len() + 64 {
                 queue.retain(|(_, slot, fence)| leases.is(*slot, *fence));
             }
             // An adopted lease started before others that are here already.
-            let later = queue.iter().rev().take_while(|(since, ..)| *since > started).count();
-            queue.insert(queue.len() - later, (started, slot, fence));
+            let later = queue.iter().rev().take_while(|(other, ..)| *other > since).count();
+            queue.insert(queue.len() - later, (since, slot, lease.fence));
         }
     }
 
     /// Longest a proof may run, in milliseconds.
     pub(crate) fn limit(&self, kind: Kind, cores: u16) -> Millis {
-        let learned =
-            Millis::from(self.durations.median(kind, cores)) * Millis::from(self.config.limit_factor);
-        learned.max(self.config.limit_floor)
+        let learned = self.durations.expected(kind, cores);
+        (Millis::from(learned) * Millis::from(self.config.limit_factor)).max(self.config.limit_floor)
     }
 
     /// How long a proof runs before a second copy pays; `None` while too little is known.
@@ -99,22 +107,24 @@ impl Engine {
         for (&(kind, cores), watched) in &mut self.watched {
             let Some(kind) = Kind::from_index(usize::from(kind)) else { continue };
             let leases = &self.leases;
-            let due = |queue: &mut VecDeque<(Millis, u32, u64)>, after: Millis| {
+            let due = |queue: &mut VecDeque<(Millis, u32, u64)>, after: Millis, runs: Runs| {
                 let (since, slot, fence) = *queue.front()?;
                 // A lease that was lost and adopted again may stand here twice, and may be queued now.
-                let runs = leases.is(slot, fence) && leases[slot].started == Some(since);
+                let runs = leases.is(slot, fence) && runs(&leases[slot]) == Some(since);
                 (!runs || since + after <= self.now).then(|| {
                     queue.pop_front();
                     (since, slot, fence, runs)
                 })
             };
-            let median = Millis::from(self.durations.median(kind, cores));
-            let limit = (median * Millis::from(self.config.limit_factor)).max(self.config.limit_floor);
-            while let Some((_, slot, fence, runs)) = due(&mut watched.limit, limit) {
+            let expected = Millis::from(self.durations.expected(kind, cores));
+            let limit = (expected * Millis::from(self.config.limit_factor)).max(self.config.limit_floor);
+            while let Some((_, slot, fence, runs)) = due(&mut watched.limit, limit, known_since) {
                 over.extend(runs.then_some((slot, fence)));
             }
             let patience = patience(&self.config, &self.durations, kind, cores);
-            while let Some((since, slot, fence, runs)) = patience.and_then(|p| due(&mut watched.backup, p)) {
+            while let Some((since, slot, fence, runs)) =
+                patience.and_then(|p| due(&mut watched.backup, p, |lease| lease.started))
+            {
                 if !runs {
                     continue;
                 }
@@ -231,6 +241,7 @@ impl Engine {
         let worker = &self.workers[lease.worker];
         let text = format!("ran longer than allowed on {}", worker.name);
         let maker = worker.maker;
+        self.note_failed(lease.at, worker.node, lease.fence);
         self.count_failure(lease.worker, Reason::TimedOut);
         let goes_on = self.take_back(slot, Tell::Stop);
         self.charge_and_settle(lease.at, Reason::TimedOut, maker, text, goes_on);

@@ -85,6 +85,8 @@ pub(crate) struct Job {
     pub(crate) max_calls: u8,
     /// The shell was asked to check the root.
     pub(crate) asked: bool,
+    /// It was asked to check a root proof that is not counted any more, and its answer is yet to come.
+    pub(crate) asked_before: bool,
     pub(crate) at_risk: bool,
     /// It will not make its deadline, whatever is done: others of its priority go first.
     pub(crate) hopeless: bool,
@@ -151,6 +153,7 @@ impl Job {
             counts: [Counts::default(); 5],
             open: total,
             asked: false,
+            asked_before: false,
             at_risk: false,
             hopeless: false,
             expected: None,
