@@ -1,8 +1,7 @@
 //! What goes into the engine and what comes out.
 
-use super::WorkerSpec;
 use super::index::in_order;
-use super::{Depth, Done, Finding, Held, KnownProof, Mac, Reason};
+use super::{Depth, Done, Finding, Held, KnownProof, Mac, Reason, WorkerSpec};
 use crate::circuit::{Circuit, Kind};
 use crate::ids::{ArtifactHash, TaskId};
 use crate::profile::{Needs, Profile};

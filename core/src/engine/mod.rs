@@ -6,7 +6,7 @@
 //! proves, `presence` their coming and going, `adoption` what they bring back, `machines` how their machines behaved,
 //! `tenants` whose jobs there are, `shares` how much of the machines each has, `leases` who has what, `assign` who gets
 //! what, `queues` what waits at busy workers, `hold` what is kept free for large tasks, `seen` what is shown, `results`
-//! and `retries` how a lease ends, `evidence` what is looked at before it is believed, `stragglers` what takes too long,
+//! and `retries` how a lease ends, `evidence` what is looked at before it is believed and `checks` what waits for it, `stragglers` what takes too long,
 //! `ends` what is known of processes that died, `views` what can be seen, `demand`, `soon` and `estimate` what is needed and how
 //! long, `risk` which jobs can make their deadlines, `report` and `past` what is left of a job, `record`, `snapshot`,
 //! `rebuild` and `replay` what a restart reads.
@@ -15,6 +15,7 @@ mod adoption;
 mod api;
 mod assign;
 mod books;
+mod checks;
 mod clock;
 mod codec;
 mod config;
@@ -134,7 +135,7 @@ pub struct Engine {
     /// When silent workers lose their leases: checked against when they were last heard.
     expiries: BinaryHeap<Reverse<(Millis, u32, Session)>>,
     machines: machines::Machines,
-    checks: evidence::Checks,
+    checks: checks::Checks,
     /// Leases queued at workers, by class: (since, slot, fence), oldest first; may be stale.
     queued: Vec<lanes::Lanes<(Millis, u32, u64)>>,
     /// Leases that run, by kind and the machine's cores, oldest first; may be stale.
@@ -186,7 +187,7 @@ impl Engine {
             delayed: BinaryHeap::new(),
             expiries: BinaryHeap::new(),
             machines: machines::Machines::default(),
-            checks: evidence::Checks::default(),
+            checks: checks::Checks::default(),
             queued: classes.iter().map(|_| lanes::Lanes::default()).collect(),
             watched: BTreeMap::new(),
             slow: BTreeSet::new(),
