@@ -491,6 +491,8 @@ impl Dispatcher {
 
 /// How long a store may take for what is written at the end.
 const LAST_WRITES: Duration = Duration::from_secs(20);
+/// Network threads end within this time. One that hangs must not keep the journal's end from being written.
+const NET_STOPS: Duration = Duration::from_secs(2);
 /// A store that takes longer for a segment of the journal has stalled.
 const STALLED: Duration = Duration::from_secs(10);
 /// A part of the dispatcher that shows nothing of itself for so long is stuck.
@@ -537,10 +539,11 @@ impl Inner {
     async fn halt(&self) {
         self.stopping.cancel();
         let net = self.net.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(net) = net
-            && let Err(error) = tokio::task::spawn_blocking(move || net.stop()).await
-        {
-            tracing::error!(%error, "the network threads did not stop");
+        if let Some(net) = net {
+            let stopped = tokio::time::timeout(NET_STOPS, tokio::task::spawn_blocking(move || net.stop()));
+            if !matches!(stopped.await, Ok(Ok(()))) {
+                tracing::error!("the network threads do not stop: the rest goes on without waiting for them");
+            }
         }
         self.tasks.close();
         self.tasks.wait().await;
