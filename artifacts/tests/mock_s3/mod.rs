@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 /// What becomes of a request that a rule is for.
 #[derive(Debug, Clone)]
@@ -69,6 +70,7 @@ struct State {
 pub struct MockS3 {
     address: SocketAddr,
     state: Arc<Mutex<State>>,
+    silent: Arc<watch::Sender<bool>>,
 }
 
 impl MockS3 {
@@ -76,7 +78,7 @@ impl MockS3 {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(Mutex::new(State { manners, ..State::default() }));
-        let mock = Self { address, state };
+        let mock = Self { address, state, silent: Arc::default() };
         let serving = mock.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -95,18 +97,25 @@ impl MockS3 {
 
     /// The bucket `b`, with patience for tests.
     pub fn store(&self) -> ArtifactStore {
-        let settings = [
+        let options = StoreOptions { bucket_settings: self.settings().to_vec(), ..StoreOptions::default() };
+        ArtifactStore::open("s3://b", &options).unwrap()
+    }
+
+    /// What has to be set to reach it; in capitals, also in the environment of a process.
+    pub fn settings(&self) -> [(String, String); 5] {
+        [
             ("aws_endpoint", format!("http://{}", self.address)),
             ("aws_allow_http", "true".to_owned()),
             ("aws_region", "us-east-1".to_owned()),
             ("aws_access_key_id", "id".to_owned()),
             ("aws_secret_access_key", "secret".to_owned()),
-        ];
-        let options = StoreOptions {
-            bucket_settings: settings.map(|(key, value)| (key.to_owned(), value)).to_vec(),
-            ..StoreOptions::default()
-        };
-        ArtifactStore::open("s3://b", &options).unwrap()
+        ]
+        .map(|(key, value)| (key.to_owned(), value))
+    }
+
+    /// While it is silent it takes requests and answers none; afterwards also those that still wait.
+    pub fn set_silent(&self, silent: bool) {
+        self.silent.send_replace(silent);
     }
 
     pub fn rule(&self, rule: Rule) {
@@ -155,6 +164,8 @@ impl MockS3 {
     async fn serve(self, request: Request<Incoming>) -> Result<Response<Body>, &'static str> {
         let (parts, body) = request.into_parts();
         let body = to_bytes(Body::new(body), usize::MAX).await.map_err(|_| "the client went away")?;
+        let mut silent = self.silent.subscribe();
+        silent.wait_for(|silent| !silent).await.map_err(|_| "the test is over")?;
         if let Some(failed) = self.failed(false, &parts).await {
             return failed;
         }

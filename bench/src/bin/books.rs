@@ -4,8 +4,8 @@
 use anyhow::{Context, Result};
 use arborist_core::circuit::KindSet;
 use arborist_core::engine::{
-    Command, Config, Done, Engine, Event, Fence, Held, JobId, JobSpec, KnownProof, Mac, PreparedJob, Serves,
-    Session, Source, Unresolved, WorkerSpec,
+    Assignment, Command, Config, Done, Engine, Event, Fence, Held, JobId, JobSpec, KnownProof, Mac,
+    PreparedJob, Serves, Session, Source, Unresolved, WorkerSpec,
 };
 use arborist_core::profile::{Needs, Profile};
 use arborist_core::tree::Leaves;
@@ -97,24 +97,11 @@ fn steps(jobs: u32, args: &Args) -> Result<()> {
     println!("{jobs} jobs of {} transactions that are over:", args.small);
     let mut engine = books(jobs, args.small)?;
     let mut out = vec![];
-    let tiny = tree(900_000, 1, 1 << 40)?;
-    let ((), took) = timed(|| engine.handle(2, Event::Submit(tiny), &mut out))?;
-    print("submit of one transaction", took, STEP);
-    let own = tree(900_001, args.small, 1 << 41)?;
-    let ((), took) = timed(|| engine.handle(2, Event::Submit(own), &mut out))?;
-    println!("  submit of {} transactions: {took:.2?}", args.small);
-    let mut other = tree(900_002, args.small, 1 << 41)?;
-    other.spec.prover_id = [9; 32];
-    let ((), took) = timed(|| engine.handle(2, Event::Submit(other), &mut out))?;
-    println!("  submit of the same for another prover: {took:.2?}");
+    submits(&mut engine, args, &mut out)?;
     for session in 1..=WORKERS {
         join(&mut engine, session, vec![], &mut out);
     }
-    let assigned = |out: &mut Vec<Command>| -> Vec<_> {
-        let all = out.drain(..);
-        all.filter_map(|c| if let Command::Assign(s, lease) = c { Some((s, lease)) } else { None }).collect()
-    };
-    let mut leases: VecDeque<_> = assigned(&mut out).into();
+    let leases: VecDeque<_> = assigned(&mut out).into();
     let held: Vec<Held> = (0..1_000)
         .map(|n| Held {
             task: leases[n % leases.len()].1.task,
@@ -133,6 +120,36 @@ fn steps(jobs: u32, args: &Args) -> Result<()> {
         (1..=WORKERS).for_each(|s| engine.handle(2, Event::Heartbeat(Session(s), vec![]), &mut out));
     })?;
     print("heartbeat", took / WORKERS as u32, STEP);
+    results(&mut engine, leases, &mut out)
+}
+
+/// The leases that were given.
+fn assigned(out: &mut Vec<Command>) -> Vec<(Session, Assignment)> {
+    let all = out.drain(..);
+    all.filter_map(|c| if let Command::Assign(s, lease) = c { Some((s, lease)) } else { None }).collect()
+}
+
+/// Submits of a new block, and of one whose tasks are in the books.
+fn submits(engine: &mut Engine, args: &Args, out: &mut Vec<Command>) -> Result<()> {
+    let tiny = tree(900_000, 1, 1 << 40)?;
+    let ((), took) = timed(|| engine.handle(2, Event::Submit(tiny), out))?;
+    print("submit of one transaction", took, STEP);
+    let own = tree(900_001, args.small, 1 << 41)?;
+    let ((), took) = timed(|| engine.handle(2, Event::Submit(own), out))?;
+    println!("  submit of {} transactions: {took:.2?}", args.small);
+    let mut other = tree(900_002, args.small, 1 << 41)?;
+    other.spec.prover_id = [9; 32];
+    let ((), took) = timed(|| engine.handle(2, Event::Submit(other), out))?;
+    println!("  submit of the same for another prover: {took:.2?}");
+    Ok(())
+}
+
+/// Results, each with the next lease.
+fn results(
+    engine: &mut Engine,
+    mut leases: VecDeque<(Session, Assignment)>,
+    out: &mut Vec<Command>,
+) -> Result<()> {
     let (results, took) = timed(|| {
         let mut results = 0;
         while results < 2_000
@@ -147,8 +164,8 @@ fn steps(jobs: u32, args: &Args) -> Result<()> {
                 proof_bytes: 1,
                 found: false,
             };
-            engine.handle(3, Event::Completed(session, done), &mut out);
-            leases.extend(assigned(&mut out));
+            engine.handle(3, Event::Completed(session, done), out);
+            leases.extend(assigned(out));
             results += 1;
         }
         results

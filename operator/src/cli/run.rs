@@ -9,7 +9,7 @@ use super::logging::{self, LogArgs};
 use super::memory;
 use super::needs::NeedsArgs;
 use super::prove::parse_duration;
-use super::serve::{BackendName, Intake, LEAVE, Plan, PluginArgs, ProfileName, Served, WorkerStore};
+use super::serve::{BackendName, Intake, LEAVE, Plan, PluginArgs, ProfileName, Served, WorkerStore, beside};
 use super::signals::Signals;
 use super::state_folder::{ADMIN_TOKEN_FILE, StateFolder};
 use super::store_watch;
@@ -17,11 +17,12 @@ use super::submit::{now_millis, refused, request};
 use super::tenants::TenantArgs;
 use crate::dispatch::{Dispatcher, SubmitRequest, SubmitSource};
 use crate::tls::token;
+use arborist_artifacts::ArtifactStore;
 use arborist_circuits::Prover;
 use arborist_system::private;
 use serde_json::json;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -109,35 +110,34 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     crashes::end_with_network_threads();
     private::keep_others_out();
     let request = args.request()?;
-    let _folder = StateFolder::open(&args.state)?;
-    let token = token(&args.state, ADMIN_TOKEN_FILE).map_err(|e| CliError::failed("the admin token", e))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|e| CliError::failed("start the runtime", e))?;
-    let result = runtime.block_on(serve(args, request, &token));
+    let result = runtime.block_on(serve(args, request));
     // a check of a root that hangs in a plug-in, or a call of a disk that hangs, does not hold the process
     runtime.shutdown_timeout(Duration::from_secs(2));
     result
 }
 
-async fn serve(args: &Args, request: Option<SubmitRequest>, token: &str) -> Result<(), CliError> {
+async fn serve(args: &Args, request: Option<SubmitRequest>) -> Result<(), CliError> {
     let mut signals = Signals::listen()?;
     signals.leave_within(LEAVE);
     let plan = args.plan();
-    let store = plan.open_store()?;
-    let _watch = store_watch::watch(store.clone(), |text| tracing::warn!("{text}"));
+    let tell = |text: &str| tracing::warn!("{text}");
+    let place = format!("the state folder {}", args.state.display());
+    let opened = tokio::select! {
+        opened = store_watch::told_if_late(&place, tell, open(&args.state, &plan)) => opened?,
+        name = signals.next() => return left_early(name),
+    };
+    let _watch = store_watch::watch(opened.store.clone(), tell);
     let start = async {
-        let routes = |dispatcher: &Dispatcher| jobs_http::router(dispatcher.clone(), &plan, token);
-        Served::start_over(&plan, store, routes).await
+        let routes = |dispatcher: &Dispatcher| jobs_http::router(dispatcher.clone(), &plan, &opened.token);
+        Served::start_over(&plan, opened.store.clone(), routes).await
     };
     let served = tokio::select! {
         served = start => served?,
-        name = signals.next() => {
-            // nothing was leased yet, and the journal is claimed at once or not at all
-            tracing::info!(signal = name, "leaving before the start was over");
-            return Ok(());
-        }
+        name = signals.next() => return left_early(name),
     };
     let ended = tokio::select! {
         ended = work(args, &served, request) => ended,
@@ -153,6 +153,31 @@ async fn serve(args: &Args, request: Option<SubmitRequest>, token: &str) -> Resu
         ))),
     };
     ended.and(left)
+}
+
+/// Nothing was leased yet, and the journal is claimed at once or not at all.
+fn left_early(signal: &str) -> Result<(), CliError> {
+    tracing::info!(signal, "leaving before the start was over");
+    Ok(())
+}
+
+/// What is there before anything is served.
+struct Opened {
+    _folder: StateFolder,
+    /// What `/jobs` asks for.
+    token: String,
+    store: ArtifactStore,
+}
+
+async fn open(state: &Path, plan: &Plan) -> Result<Opened, CliError> {
+    let path = state.to_owned();
+    let opening = beside(format!("the folder {}", state.display()), move || {
+        let folder = StateFolder::open(&path)?;
+        let token = token(&path, ADMIN_TOKEN_FILE).map_err(|e| CliError::failed("the admin token", e))?;
+        Ok((folder, token))
+    });
+    let (folder, token) = opening.await?;
+    Ok(Opened { _folder: folder, token, store: plan.open_store().await? })
 }
 
 /// Submits the block of the options, if there is one, and serves until another operator takes over.

@@ -139,6 +139,8 @@ impl PluginArgs {
 const SHUTDOWN: Duration = Duration::from_secs(10);
 /// The same when the store is known not to work.
 const SHUTDOWN_TROUBLED: Duration = Duration::from_secs(3);
+/// A disk that takes longer to answer is one that does not.
+const DISK_TIME: Duration = Duration::from_secs(30);
 /// Longer than all of [`Served::shutdown`] takes.
 pub const LEAVE: Duration = Duration::from_secs(25);
 
@@ -222,7 +224,7 @@ impl Served {
     /// # Errors
     /// A folder, port, store or journal can't be used.
     pub async fn start(plan: &Plan, more: impl FnOnce(&Dispatcher) -> Router) -> Result<Self, CliError> {
-        let store = plan.open_store()?;
+        let store = plan.open_store().await?;
         Self::start_over(plan, store, more).await
     }
 
@@ -235,7 +237,7 @@ impl Served {
         store: ArtifactStore,
         more: impl FnOnce(&Dispatcher) -> Router,
     ) -> Result<Self, CliError> {
-        let state = plan.state_folder()?;
+        let state = plan.state_folder().await?;
         let store_door = match plan.serves_store() {
             true => Some(bind(plan.store_listen).await?),
             false => None,
@@ -329,34 +331,62 @@ pub async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), CliE
 }
 
 impl Plan {
-    fn state_folder(&self) -> Result<PathBuf, CliError> {
-        std::fs::create_dir_all(&self.state)
-            .and_then(|()| self.state.canonicalize())
-            .map_err(|e| CliError::failed(format!("make the folder {}", self.state.display()), e))
+    async fn state_folder(&self) -> Result<PathBuf, CliError> {
+        let state = self.state.clone();
+        beside(format!("the folder {}", state.display()), move || made(&state)).await
     }
 
     /// The store that the operator itself reads and writes.
     ///
     /// # Errors
-    /// The state folder can't be made, or the URL names no store.
-    pub fn open_store(&self) -> Result<ArtifactStore, CliError> {
-        let url = match &self.store {
-            Some(url) if url.starts_with("http") => {
-                let problem = format!("`{url}`, allowed are file://, s3://, gs:// and az://");
-                return Err(CliError::Usage { option: "--store", problem });
-            }
-            Some(url) => url.clone(),
-            None => {
-                let folder = self.state_folder()?.join(STORE);
-                let url = url::Url::from_file_path(&folder).map_err(|()| {
-                    CliError::Failed(format!("{} is no folder for a store", folder.display()))
-                })?;
-                url.to_string()
-            }
-        };
-        ArtifactStore::open(&url, &StoreOptions::default())
-            .map_err(|e| CliError::Usage { option: "--store", problem: e.to_string() })
+    /// The state folder can't be made or does not answer, or the URL names no store.
+    pub async fn open_store(&self) -> Result<ArtifactStore, CliError> {
+        let (state, store) = (self.state.clone(), self.store.clone());
+        let what = store.clone().unwrap_or_else(|| format!("the folder {}", state.display()));
+        beside(what, move || open_store(&state, store)).await
     }
+}
+
+/// Does what may wait for a disk beside the tasks, which have to go on: signals are heard and a leader's Lease is renewed
+/// meanwhile.
+///
+/// # Errors
+/// Its own, and [`CliError::NotNow`] when there is no answer.
+pub async fn beside<T: Send + 'static>(
+    what: String,
+    work: impl FnOnce() -> Result<T, CliError> + Send + 'static,
+) -> Result<T, CliError> {
+    match timeout(DISK_TIME, tokio::task::spawn_blocking(work)).await {
+        Ok(done) => done.map_err(|e| CliError::failed(format!("open {what}"), e))?,
+        Err(_) => {
+            let text = format!("open {what}: it has not answered for {} s", DISK_TIME.as_secs());
+            Err(CliError::NotNow(text))
+        }
+    }
+}
+
+fn made(folder: &Path) -> Result<PathBuf, CliError> {
+    std::fs::create_dir_all(folder)
+        .and_then(|()| folder.canonicalize())
+        .map_err(|e| CliError::failed(format!("make the folder {}", folder.display()), e))
+}
+
+fn open_store(state: &Path, store: Option<String>) -> Result<ArtifactStore, CliError> {
+    let url = match store {
+        Some(url) if url.starts_with("http") => {
+            let problem = format!("`{url}`, allowed are file://, s3://, gs:// and az://");
+            return Err(CliError::Usage { option: "--store", problem });
+        }
+        Some(url) => url,
+        None => {
+            let folder = made(state)?.join(STORE);
+            let url = url::Url::from_file_path(&folder)
+                .map_err(|()| CliError::Failed(format!("{} is no folder for a store", folder.display())))?;
+            url.to_string()
+        }
+    };
+    ArtifactStore::open(&url, &StoreOptions::default())
+        .map_err(|e| CliError::Usage { option: "--store", problem: e.to_string() })
 }
 
 fn options(

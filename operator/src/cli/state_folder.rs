@@ -19,6 +19,8 @@ pub const STORE: &str = "store";
 const LOCK_FILE: &str = "lock";
 /// What a state folder holds, by the beginnings of the names.
 const OURS: [&str; 7] = [LOCK_FILE, STORE, ADMIN_TOKEN_FILE, CA_FILE, CA_KEY_FILE, TOKEN_FILE, KEY_FILE];
+/// What a file system makes at its root for itself: a disk of its own may be mounted as the state folder.
+const OF_THE_DISK: &str = "lost+found";
 /// How long another process may take to clean up.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How deep the store's folders lie.
@@ -97,7 +99,9 @@ fn keep_others_out(path: &Path) -> Result<(), CliError> {
 fn foreign(path: &Path) -> Option<String> {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     let mut names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    names.find(|name| !is_draft(name) && !OURS.iter().any(|ours| name.starts_with(ours)))
+    names.find(|name| {
+        name != OF_THE_DISK && !is_draft(name) && !OURS.iter().any(|ours| name.starts_with(ours))
+    })
 }
 
 /// What lies in the folder itself and the store's folders; what is deeper nobody else reaches.
@@ -208,6 +212,16 @@ mod tests {
             assert_eq!(mode(&state.join(path)), 0o700, "{path}");
         }
         assert_eq!((mode(&state.join(TOKEN_FILE)), mode(&state.join(LOCK_FILE))), (0o600, 0o600));
+    }
+
+    #[test]
+    fn a_new_disk_may_be_one() {
+        let parent = tempfile::tempdir().unwrap();
+        let state = parent.path().join("mounted");
+        fs::create_dir_all(state.join(OF_THE_DISK)).unwrap();
+        set_mode(&state, 0o755);
+        StateFolder::open(&state).unwrap();
+        assert_eq!(mode(&state), 0o700);
     }
 
     #[test]

@@ -10,6 +10,8 @@ use tokio::time::Instant;
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How often trouble that lasts is told again.
 const REMIND_EVERY: Duration = Duration::from_secs(60);
+/// A folder that takes longer is one that does not answer.
+const SILENCE: Duration = Duration::from_secs(5);
 /// The most characters of what the store said.
 const MAX_TEXT: usize = 400;
 
@@ -34,6 +36,23 @@ pub fn watch(store: ArtifactStore, tell: impl Fn(&str) + Send + 'static) -> Stor
             }
         }
     }))
+}
+
+/// Waits for `opening`, and tells people when `place` does not answer meanwhile.
+pub async fn told_if_late<T>(place: &str, tell: impl Fn(&str), opening: impl Future<Output = T>) -> T {
+    let began = Instant::now();
+    let mut opening = std::pin::pin!(opening);
+    let mut pause = SILENCE;
+    loop {
+        tokio::select! {
+            opened = &mut opening => return opened,
+            () = tokio::time::sleep(pause) => {
+                let waited = began.elapsed().as_secs();
+                tell(&format!("{place} has not answered for {waited} s; see to it that it answers: work goes on by itself then"));
+            }
+        }
+        pause = REMIND_EVERY;
+    }
 }
 
 /// What was told last, and when.
@@ -77,6 +96,21 @@ pub fn text(trouble: &Trouble) -> String {
 mod tests {
     use super::*;
     use arborist_artifacts::StoreError;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_place_that_answers_late_is_told_after_a_while_and_each_minute() {
+        let said = std::cell::RefCell::new(vec![]);
+        let tell = |text: &str| said.borrow_mut().push(text.split(';').next().unwrap_or_default().to_owned());
+        let answers_after = |seconds| async move {
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            seconds
+        };
+        assert_eq!(told_if_late("the folder", tell, answers_after(4)).await, 4);
+        assert!(said.borrow().is_empty());
+        assert_eq!(told_if_late("the folder", tell, answers_after(70)).await, 70);
+        let wanted = ["the folder has not answered for 5 s", "the folder has not answered for 65 s"];
+        assert_eq!(*said.borrow(), wanted);
+    }
 
     #[test]
     fn each_sort_of_trouble_is_told_once_a_minute_and_its_end_once() {

@@ -1,11 +1,10 @@
 //! Peers that acknowledge and do nothing, names with dead addresses, floods of idle connections: what is alive goes on.
 
 use crate::kit::{
-    ApiServer, Lab, OperatorOptions, Process, Proxy, arborist, assert_books_balance, sum, wait_for,
+    ApiServer, Lab, Leader, OperatorOptions, Process, Proxy, arborist, assert_books_balance, sum, wait_for,
 };
 use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -75,25 +74,13 @@ fn of_two_workers_of_one_name_the_second_waits_for_the_end_of_the_first() {
 
 #[test]
 fn a_list_of_pods_that_stalls_is_asked_for_again() {
-    let api = ApiServer::start(1);
     let folder = tempfile::TempDir::new().unwrap();
-    let kubeconfig = folder.path().join("kubeconfig");
-    api.write_kubeconfig(&kubeconfig);
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let mut command = arborist();
-    command
-        .args(["operator", "--namespace=ours", "--pod-name=arborist-0", "--pod-ip=127.0.0.1"])
-        .args(["--worker-image=w:1", "--service=arborist", "--backend=fake", "--log-format=json"])
-        .arg(format!("--http=127.0.0.1:{port}"))
-        .arg("--state")
-        .arg(folder.path().join("state"))
-        .env("KUBECONFIG", &kubeconfig);
-    let operator = Process::spawn(command, folder.path().join("operator.log"));
-    wait_for("the list is asked for again", || operator.log(), || (api.lists() > 1).then_some(()));
-    assert!(operator.log().contains("the watch of worker pods was interrupted"), "{}", operator.log());
-    let mut healthcheck: Command = arborist();
-    healthcheck.args(["healthcheck", &format!("http://127.0.0.1:{port}/healthz")]);
-    assert!(healthcheck.output().unwrap().status.success(), "{}", operator.log());
+    let operator = Leader::start(folder.path(), ApiServer::start(1));
+    let (api, process) = (&operator.api, &operator.process);
+    wait_for("the list is asked for again", || process.log(), || (api.lists() > 1).then_some(()));
+    assert!(process.log().contains("the watch of worker pods was interrupted"), "{}", process.log());
+    assert_eq!(operator.look("/healthz").status, 200, "{}", process.log());
+    operator.wait_leads();
 }
 
 /// Connects again and again and says nothing, until dropped.

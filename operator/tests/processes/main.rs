@@ -13,5 +13,7 @@ mod machine;
 mod private;
 mod prove;
 mod reruns;
+mod stalled_disk;
 mod store_trouble;
+mod stuck;
 mod unread;

@@ -1,11 +1,15 @@
 //! `prove` and `run` over a store or state disk that is full or hangs: it is said on the terminal at once, the deadline
 //! holds, signals end the process, and the exit code is the documented one. Real processes, fake proofs.
 
-use crate::kit::{Lab, OperatorOptions, Process, arborist, small_disk, wait_for};
+use crate::kit::http::look;
+use crate::kit::{
+    Bucket, Lab, OperatorOptions, Process, arborist, assert_reported_once, small_disk, sum, wait_for,
+};
 use crate::prove::{fake, run};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
+use serde_json::json;
 use std::io::Write;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -191,4 +195,60 @@ fn run_over_a_store_that_never_answers_leaves_at_a_signal() {
     wait_said(&process, "the artifact store has not answered for");
     process.signal(Signal::SIGHUP);
     assert_eq!(process.wait_end("it leaves").code(), Some(0), "{}", process.log());
+}
+
+/// A lab over a bucket, and a worker that proves slowly.
+fn over_a_bucket(bucket: &Bucket) -> (Lab, Process) {
+    let (args, env) = (vec!["--store=s3://b".to_owned()], bucket.env());
+    let lab = Lab::start(OperatorOptions { args, env, ..Default::default() });
+    let worker = lab.worker("a", &["--fake-millis=50"]);
+    (lab, worker)
+}
+
+/// Waits until all say that the bucket does not answer.
+fn wait_seen(lab: &Lab) {
+    let operator = lab.operator.as_ref().unwrap();
+    wait_said(operator, "the artifact store has not answered for");
+    let not_ready = || (look(lab.http(), "/readyz").status == 503).then_some(());
+    wait_for("it is not ready", || lab.logs(), not_ready);
+    let text = look(lab.http(), "/readyz").text();
+    assert!(text.contains("the journal"), "{text}");
+    assert!(lab.metric("arborist_journal_stalled_seconds") > Some(5.0), "{}", lab.logs());
+    assert_eq!(look(lab.http(), "/healthz").status, 200, "a bucket is no reason to start anew");
+}
+
+#[test]
+fn run_tells_of_a_bucket_that_answers_no_more_keeps_the_deadline_and_leaves_at_a_signal() {
+    let bucket = Bucket::start();
+    let (lab, _worker) = over_a_bucket(&bucket);
+    let body = json!({"synthetic": {"transactions": 400, "calls": [2], "seed": 1}, "prover": "me", "deadline": "20s"});
+    let job = lab.post("/jobs", &body)["id"].as_u64().expect("a job");
+    lab.wait_done(job, 4);
+    bucket.set_silent(true);
+    wait_seen(&lab);
+    let failed = || lab.get(&format!("/jobs/{job}")).filter(|job| job["state"] == "failed");
+    let failed = wait_for("the deadline passes", || lab.logs(), failed);
+    assert!(failed["why"].as_str().is_some_and(|why| why.contains("deadline")), "{failed}");
+    let operator = lab.operator.as_ref().unwrap();
+    operator.signal(Signal::SIGTERM);
+    assert_eq!(operator.wait_end("it leaves").code(), Some(1), "{}", operator.log());
+    assert!(operator.log().contains("the journal's end could not be written"), "{}", operator.log());
+}
+
+#[test]
+fn what_was_proven_while_the_bucket_was_silent_counts_when_it_answers_again() {
+    let bucket = Bucket::start();
+    let (lab, worker) = over_a_bucket(&bucket);
+    let job = lab.submit(8, &[2], 1);
+    lab.wait_done(job, 10);
+    bucket.set_silent(true);
+    wait_seen(&lab);
+    bucket.set_silent(false);
+    wait_said(lab.operator.as_ref().unwrap(), "the artifact store works again");
+    let report = lab.wait_complete(job);
+    assert_reported_once(&report, 8 * (2 * 2 + 2) - 1);
+    assert_eq!(sum(&report, "retries"), 0, "a store that does not answer is charged to nobody: {report}");
+    let ready = || (look(lab.http(), "/readyz").status == 200).then_some(());
+    wait_for("it is ready again", || lab.logs(), ready);
+    drop(worker);
 }

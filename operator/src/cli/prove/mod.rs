@@ -88,7 +88,12 @@ async fn prove(
     signals.leave_within(args.grace + LEAVE + SLACK);
     let (profile, screen) = (args.profile(), Screen::new());
     let plan = args.plan(&profile);
-    let store = plan.open_store()?;
+    let place = format!("the state folder {}", args.state().display());
+    let opening = store_watch::told_if_late(&place, |text| screen.tell(text), plan.open_store());
+    let store = tokio::select! {
+        store = opening => store?,
+        name = signals.next() => return Err(stopped_early(name)),
+    };
     let above = screen.clone();
     let _watch = store_watch::watch(store.clone(), move |text| above.tell(text));
     let served = tokio::select! {
@@ -123,15 +128,16 @@ async fn ended_early(signals: &mut Signals, until: Option<Instant>, store: &Arti
         }
     };
     tokio::select! {
-        name = signals.next() => {
-            let text = format!("by {name} before the block was taken in; the same command starts again");
-            CliError::Stopped(text)
-        }
+        name = signals.next() => stopped_early(name),
         () = passed => {
             let why = store.trouble().map(|trouble| format!(": {trouble}")).unwrap_or_default();
             CliError::Deadline(format!("the block was not even taken in{why}"))
         }
     }
+}
+
+fn stopped_early(signal: &str) -> CliError {
+    CliError::Stopped(format!("by {signal} before the block was taken in; the same command starts again"))
 }
 
 /// A block on its way.

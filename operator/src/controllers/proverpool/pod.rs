@@ -194,10 +194,6 @@ fn spread(pool: &ValidPool) -> Option<Vec<TopologySpreadConstraint>> {
 /// taken or a node is shut down, and a hook would only shorten its grace.
 fn container(pool: &ValidPool, settings: &Settings) -> Container {
     let template = &pool.template;
-    let quantities = BTreeMap::from([
-        ("cpu".to_owned(), Quantity(template.resources.cpu.clone())),
-        ("memory".to_owned(), Quantity(template.resources.memory.clone())),
-    ]);
     let policy = template.image_pull_policy.map(|policy| match policy {
         PullPolicy::Always => "Always".to_owned(),
         PullPolicy::IfNotPresent => "IfNotPresent".to_owned(),
@@ -216,13 +212,7 @@ fn container(pool: &ValidPool, settings: &Settings) -> Container {
         args: Some(args).filter(|args| !args.is_empty()),
         env: Some(env(pool, settings)),
         env_from: secret.map(|secret| vec![secret]),
-        // what the user asks for is what the worker gets: requests and limits are equal, so it is never throttled below
-        // nor killed above what the engine plans with
-        resources: Some(ResourceRequirements {
-            requests: Some(quantities.clone()),
-            limits: Some(quantities),
-            claims: None,
-        }),
+        resources: Some(resources(template)),
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
             capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), add: None }),
@@ -237,22 +227,36 @@ fn container(pool: &ValidPool, settings: &Settings) -> Container {
             protocol: Some("TCP".into()),
             ..Default::default()
         }]),
-        // it fails when the worker's connection or its leases are stuck; not while the operator is away
-        liveness_probe: Some(Probe {
-            http_get: Some(HTTPGetAction {
-                path: Some("/healthz".into()),
-                port: IntOrString::String("health".into()),
-                ..Default::default()
-            }),
-            initial_delay_seconds: Some(20),
-            period_seconds: Some(20),
-            timeout_seconds: Some(5),
-            failure_threshold: Some(6),
-            ..Default::default()
-        }),
+        liveness_probe: Some(liveness()),
         // a worker's log may say why it ended when nothing else does
         termination_message_policy: Some("FallbackToLogsOnError".into()),
         volume_mounts: Some(mounts(template)),
+        ..Default::default()
+    }
+}
+
+/// What the user asks for is what the worker gets: requests and limits are equal, so it is never throttled below nor killed
+/// above what the engine plans with.
+fn resources(template: &WorkerTemplate) -> ResourceRequirements {
+    let quantities = BTreeMap::from([
+        ("cpu".to_owned(), Quantity(template.resources.cpu.clone())),
+        ("memory".to_owned(), Quantity(template.resources.memory.clone())),
+    ]);
+    ResourceRequirements { requests: Some(quantities.clone()), limits: Some(quantities), claims: None }
+}
+
+/// It fails when the worker's connection or its leases are stuck; not while the operator is away.
+fn liveness() -> Probe {
+    Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some("/healthz".into()),
+            port: IntOrString::String("health".into()),
+            ..Default::default()
+        }),
+        initial_delay_seconds: Some(20),
+        period_seconds: Some(20),
+        timeout_seconds: Some(5),
+        failure_threshold: Some(6),
         ..Default::default()
     }
 }

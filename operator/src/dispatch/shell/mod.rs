@@ -12,6 +12,7 @@ mod inputs;
 mod lease;
 mod lookup;
 mod open_jobs;
+mod options;
 mod order;
 mod past;
 mod put;
@@ -24,6 +25,7 @@ mod snapshots;
 mod start;
 mod submit;
 
+pub use options::Options;
 pub use past::PastError;
 pub use quotas::{Quota, Quotas};
 pub use resolve::BadBlock;
@@ -33,23 +35,19 @@ pub use submit::{SubmitError, SubmitRequest, SubmitSource};
 
 use self::core::EngineRoom;
 use self::retention::NamedRoots;
-use super::login::Login;
 use super::net::{Net, SendBuffers};
-use crate::intake::{self, Budget};
+use crate::intake::Budget;
 use crate::metrics::Metrics;
-use crate::operator_key::OperatorKey;
-use crate::store::journal::{JournalHandle, JournalOptions};
+use crate::store::journal::JournalHandle;
 use crate::tls::Authority;
 use arborist_artifacts::ArtifactStore;
 use arborist_core::engine::{
-    Config, Counts, Event, JobId, JobState, JobView, Millis, Notice, Report, TaskView, WorkerView,
+    Counts, Event, JobId, JobState, JobView, Millis, Notice, Report, TaskView, WorkerView,
 };
 use arborist_core::ids::TaskId;
-use arborist_core::profile::Profile;
 use arborist_core::system::ProofSystem;
 use arborist_system::watchdog::Watchdog;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -57,101 +55,6 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, RwLock, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-
-/// How a dispatcher runs.
-#[derive(Clone)]
-pub struct Options {
-    /// Where the certificate authority and the operator's key lie, if none are given.
-    pub state_dir: PathBuf,
-    /// The certificate authority; `None`: from the state folder, made there at the first start.
-    pub authority: Option<Arc<Authority>>,
-    /// What the journal and leases are sealed with; `None`: from the state folder, made there at the first start.
-    pub operator_key: Option<OperatorKey>,
-    /// Where workers connect; port 0 takes any.
-    pub listen: SocketAddr,
-    /// Names and addresses under which workers reach it, for its certificate.
-    pub hosts: Vec<String>,
-    /// Where workers find the artifact store.
-    pub store_url: String,
-    /// Checks tokens.
-    pub login: Arc<dyn Login>,
-    /// Checks root proofs, and others that workers complain about.
-    pub roots: Arc<dyn RootVerifier>,
-    /// The engine's settings, with the circuit profile; `lease`, `first_fence` and `lease_key` are set at the start.
-    pub engine: Config,
-    /// How often workers say that they are alive.
-    pub heartbeat: Duration,
-    /// A worker silent for so long loses its leases.
-    pub lease: Duration,
-    /// A worker silent for so long, or for its lease if that is shorter, loses its connection.
-    pub silence: Duration,
-    /// The largest frame taken from a worker, in bytes.
-    pub max_frame: usize,
-    /// The most bytes that may wait for a worker that reads slowly.
-    pub max_waiting: usize,
-    /// Connections of workers at once.
-    pub max_connections: usize,
-    /// Connections on their way to a login at once.
-    pub max_logins: usize,
-    /// A connection that is not logged in after so long is closed.
-    pub login_timeout: Duration,
-    /// Threads that carry workers' connections.
-    pub threads: usize,
-    /// The journal's settings.
-    pub journal: JournalOptions,
-    /// A snapshot is written after so many records …
-    pub snapshot_records: u64,
-    /// … or after so long, if there are any.
-    pub snapshot_interval: Duration,
-    /// Finished jobs and the proofs that no other job uses are deleted after so long; `None` keeps them. See
-    /// [`Dispatcher::keep_roots`] too.
-    pub retention: Option<Duration>,
-    /// How much each namespace may have in the books at once.
-    pub quotas: Quotas,
-    /// How many bytes of block files may be held at once.
-    pub intake_bytes: u64,
-    /// A block's inputs fetched and written at once.
-    pub intake_parallel: usize,
-    /// At a start, proofs that the journal does not know are looked for so long at most before workers are
-    /// served; then the search goes on beside.
-    pub lookup: Duration,
-}
-
-impl Options {
-    /// Defaults for a profile, whose proof system is the workers': any port of 127.0.0.1, roots checked by the embedded
-    /// circuits.
-    pub fn new(state_dir: PathBuf, profile: Profile, login: Arc<dyn Login>) -> Self {
-        Self {
-            state_dir,
-            authority: None,
-            operator_key: None,
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            hosts: vec![],
-            store_url: String::new(),
-            login,
-            roots: Arc::new(Plonky2Roots),
-            engine: Config::new(profile),
-            heartbeat: Duration::from_secs(3),
-            lease: Duration::from_secs(15),
-            silence: Duration::from_secs(12),
-            max_frame: arborist_core::wire::MAX_FRAME,
-            max_waiting: 1 << 20,
-            max_connections: arborist_system::descriptors::Shares::now().workers,
-            max_logins: 512,
-            login_timeout: Duration::from_secs(10),
-            // more than a few only wait for each other at the engine's lock
-            threads: std::thread::available_parallelism().map_or(1, |n| (n.get() / 2).clamp(1, 4)),
-            journal: JournalOptions::default(),
-            snapshot_records: 500_000,
-            snapshot_interval: Duration::from_secs(300),
-            retention: Some(Duration::from_secs(24 * 3600)),
-            quotas: Quotas::default(),
-            intake_bytes: intake::DEFAULT_BYTES,
-            intake_parallel: 32,
-            lookup: Duration::from_secs(1),
-        }
-    }
-}
 
 /// Something happened that is worth showing. One who listens too slowly misses some.
 #[derive(Debug, Clone)]
@@ -491,6 +394,8 @@ impl Dispatcher {
 
 /// How long a store may take for what is written at the end.
 const LAST_WRITES: Duration = Duration::from_secs(20);
+/// Network threads end within this time. One that hangs must not keep the journal's end from being written.
+const NET_STOPS: Duration = Duration::from_secs(2);
 /// A store that takes longer for a segment of the journal has stalled.
 const STALLED: Duration = Duration::from_secs(10);
 /// A part of the dispatcher that shows nothing of itself for so long is stuck.
@@ -537,10 +442,11 @@ impl Inner {
     async fn halt(&self) {
         self.stopping.cancel();
         let net = self.net.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(net) = net
-            && let Err(error) = tokio::task::spawn_blocking(move || net.stop()).await
-        {
-            tracing::error!(%error, "the network threads did not stop");
+        if let Some(net) = net {
+            let stopped = tokio::time::timeout(NET_STOPS, tokio::task::spawn_blocking(move || net.stop()));
+            if !matches!(stopped.await, Ok(Ok(()))) {
+                tracing::error!("the network threads do not stop: the rest goes on without waiting for them");
+            }
         }
         self.tasks.close();
         self.tasks.wait().await;

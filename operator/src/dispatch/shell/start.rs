@@ -141,14 +141,7 @@ impl Dispatcher {
             )
             .map_err(|error| StartError::Listen { address: listen, error })?;
         *inner.net.lock().unwrap_or_else(PoisonError::into_inner) = Some(net);
-        inner.keep("chores", inner.clone().do_chores(chores));
-        inner.keep("the engine's clock", inner.clone().tick());
-        inner.keep("the choice of orders", inner.clone().keep_order());
-        inner.keep("snapshots", inner.clone().keep_snapshots());
-        inner.keep("the journal's claim", inner.clone().keep_claim());
-        inner.keep("retention", inner.clone().keep_clean());
-        inner.spawn(inner.clone().restore_all_inputs());
-        tokio::spawn(inner.clone().watch_fence());
+        inner.keep_parts(chores);
         inner.metrics.recovery.set(began.elapsed().as_secs_f64());
         tracing::info!(
             address = %inner.address, epoch, records, millis = began.elapsed().as_millis() as u64,
@@ -260,6 +253,18 @@ impl Inner {
             login_timeout: o.login_timeout,
             idle_timeout: o.lease.min(o.silence),
         }
+    }
+
+    /// Runs all that goes on while workers are served.
+    fn keep_parts(self: &Arc<Self>, chores: mpsc::UnboundedReceiver<Chore>) {
+        self.keep("chores", self.clone().do_chores(chores));
+        self.keep("the engine's clock", self.clone().tick());
+        self.keep("the choice of orders", self.clone().keep_order());
+        self.keep("snapshots", self.clone().keep_snapshots());
+        self.keep("the journal's claim", self.clone().keep_claim());
+        self.keep("retention", self.clone().keep_clean());
+        self.spawn(self.clone().restore_all_inputs());
+        tokio::spawn(self.clone().watch_fence());
     }
 
     /// Runs a part that has to go on until the dispatcher stops.

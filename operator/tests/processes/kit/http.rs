@@ -26,6 +26,11 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
     /// The body as JSON; `null` when it is none.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
@@ -46,9 +51,21 @@ pub fn raw(address: &str, request: &[u8]) -> Answer {
     Answer { status, head, body: answer[end + 4..].to_vec() }
 }
 
+/// The answer to a question, bad or good.
+pub fn look(address: &str, path: &str) -> Answer {
+    raw(address, format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes())
+}
+
 /// The body of a good answer as text.
 pub fn text(address: &str, path: &str) -> Option<String> {
     exchange(address, &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"))
+}
+
+/// The value of a metric line that starts with `name`.
+pub fn metric(address: &str, name: &str) -> Option<f64> {
+    let text = text(address, "/metrics")?;
+    let line = text.lines().find(|line| line.starts_with(name))?;
+    line.rsplit(' ').next()?.parse().ok()
 }
 
 fn exchange(address: &str, request: &str) -> Option<String> {

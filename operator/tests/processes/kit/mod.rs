@@ -1,16 +1,24 @@
 //! Real operators and workers for the fault tests: started, hurt, watched, and cleaned up.
 
 mod api_server;
+mod bucket;
 mod disk;
+mod held;
 pub mod http;
+mod leader;
+#[path = "../../../../artifacts/tests/mock_s3/mod.rs"]
+mod mock_s3;
 mod process;
 mod proxy;
 mod records;
 pub mod wire;
 
 pub use api_server::ApiServer;
-pub use disk::small_disk;
+pub use bucket::Bucket;
+pub use disk::{Dead, Freezer, small_disk};
+pub use held::Held;
 pub use http::text;
+pub use leader::Leader;
 pub use process::{Process, Reader, arborist, worker_program};
 pub use proxy::Proxy;
 pub use records::Records;
@@ -24,14 +32,27 @@ use tempfile::TempDir;
 /// No state is waited for longer than this.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// But for what takes the operator a minute to decide.
+pub const LONG_PATIENCE: Duration = Duration::from_secs(240);
+
 /// Waits until `look` finds something; fails with what `why` tells otherwise.
-pub fn wait_for<T>(what: &str, why: impl Fn() -> String, mut look: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + PATIENCE;
+pub fn wait_for<T>(what: &str, why: impl Fn() -> String, look: impl FnMut() -> Option<T>) -> T {
+    wait_within(PATIENCE, what, why, look)
+}
+
+/// The same with another patience.
+pub fn wait_within<T>(
+    patience: Duration,
+    what: &str,
+    why: impl Fn() -> String,
+    mut look: impl FnMut() -> Option<T>,
+) -> T {
+    let end = Instant::now() + patience;
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < end, "waited {PATIENCE:?} in vain until {what}\n{}", why());
+        assert!(Instant::now() < end, "waited {patience:?} in vain until {what}\n{}", why());
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -247,9 +268,7 @@ impl Lab {
 
     /// The value of a metric line that starts with `name`.
     pub fn metric(&self, name: &str) -> Option<f64> {
-        let text = http::text(&self.http, "/metrics")?;
-        let line = text.lines().find(|line| line.starts_with(name))?;
-        line.rsplit(' ').next()?.parse().ok()
+        http::metric(&self.http, name)
     }
 
     /// How many tasks of a job are done.
@@ -314,13 +333,18 @@ pub fn limited(program: &Command, descriptors: &str) -> Command {
 /// What must hold after every fault: the report counts each task once, each proof has one maker, and the store has
 /// exactly these proofs.
 pub fn assert_books_balance(lab: &Lab, report: &Value, tasks: u64) {
+    assert_reported_once(report, tasks);
+    assert_eq!(lab.records().proofs.len() as u64, tasks, "each proof lies in the store, and no other");
+}
+
+/// The same of the report alone.
+pub fn assert_reported_once(report: &Value, tasks: u64) {
     assert_eq!(sum(report, "count"), tasks, "the report counts each task once: {report}");
     let shares = report["shares"].as_array().expect("shares");
     let proofs = shares.iter().flat_map(|share| share["proofs"].as_array().expect("proofs"));
     let credited: u64 = proofs.filter_map(Value::as_u64).sum();
     assert!(credited <= tasks, "no proof has two makers: {report}");
     assert!(credited + sum(report, "reused") >= tasks, "each proof has a maker: {report}");
-    assert_eq!(lab.records().proofs.len() as u64, tasks, "each proof lies in the store, and no other");
 }
 
 /// The sum of a column over a report's kinds.

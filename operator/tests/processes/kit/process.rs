@@ -76,6 +76,14 @@ impl Process {
         super::wait_for(what, || self.log(), || self.status())
     }
 
+    /// Waits until it has ended but for what the system keeps of it: threads in calls of a disk that does not answer.
+    pub fn wait_left(&self, what: &str) {
+        let stat = format!("/proc/{}/stat", self.id());
+        // the state follows the name in brackets: a process that has ended and whose rest is waited for is a zombie
+        let ended = || std::fs::read_to_string(&stat).is_ok_and(|text| text.contains(") Z "));
+        super::wait_for(what, || self.log(), || (ended() || self.has_ended()).then_some(()));
+    }
+
     /// kill -9, and waits until it is gone.
     pub fn kill(self) {
         drop(self);
