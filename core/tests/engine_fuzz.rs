@@ -231,7 +231,7 @@ impl Fuzz {
         self.sessions += 1;
         let held = (0..self.rng.between(0, 5)).map(|_| self.held()).collect();
         let name = self.rng.between(0, 5);
-        let usual = MACHINES[if name % 2 == 0 { 2 } else { 1 }];
+        let usual = MACHINES[if name.is_multiple_of(2) { 2 } else { 1 }];
         let capacity = if self.rng.chance(0.7) { usual } else { MACHINES[self.rng.between(0, 5) as usize] };
         let node = if self.rng.chance(0.9) { name / 2 } else { self.rng.between(0, 3) };
         let kinds = if self.rng.chance(0.8) { 31 } else { self.rng.between(1, 31) as u32 };

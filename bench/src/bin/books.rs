@@ -10,6 +10,7 @@ use arborist_core::engine::{
 use arborist_core::profile::{Needs, Profile};
 use arborist_core::tree::Leaves;
 use clap::Parser;
+use nix::time::ClockId;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -35,9 +36,7 @@ const RESTART: Duration = Duration::from_secs(2);
 
 /// CPU time of this thread.
 fn cpu() -> Result<Duration> {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat")?;
-    let nanos = text.split(' ').next().context("/proc/thread-self/schedstat is empty")?.parse()?;
-    Ok(Duration::from_nanos(nanos))
+    Ok(Duration::from(ClockId::CLOCK_THREAD_CPUTIME_ID.now()?))
 }
 
 fn timed<T>(step: impl FnOnce() -> T) -> Result<(T, Duration)> {
@@ -207,11 +206,11 @@ fn demand(jobs: u32, transactions: usize) -> Result<()> {
     }
     (1..=1_000).for_each(|session| join(&mut engine, session, vec![], &mut out));
     let mut slowest = Duration::ZERO;
-    for now in 3..13 {
+    for now in 3..103 {
         engine.handle(now, Event::Tick, &mut out);
         slowest = slowest.max(timed(|| engine.demand(120_000))?.1);
     }
-    print("the slowest of ten while 1,000 workers prove", slowest, DEMAND);
+    print("the slowest of 100 while 1,000 workers prove", slowest, DEMAND);
     Ok(())
 }
 
