@@ -55,7 +55,7 @@ impl PrepareError {
                 | SubmitError::Unchecked(_)
                 | SubmitError::Past(PastError::Store(_) | PastError::NotNow { .. }),
             ) => (reason::STORE_UNAVAILABLE, Again::Always),
-            Self::Submit(SubmitError::Quota { .. }) => (reason::QUOTA_EXCEEDED, Again::Always),
+            Self::Submit(SubmitError::Quota(_)) => (reason::QUOTA_EXCEEDED, Again::Always),
             Self::Submit(SubmitError::NoObject { .. }) => (reason::SOURCE_UNAVAILABLE, Again::Always),
             Self::Submit(SubmitError::Stopped | SubmitError::Crashed) | Self::Interrupted(_) => {
                 (reason::PENDING, Again::Always)

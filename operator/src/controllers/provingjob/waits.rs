@@ -76,8 +76,9 @@ mod tests {
     fn what_waits_and_for_what_is_said() {
         let profile = Profile::rfp();
         let shapes = |workers: &[Needs]| workers.iter().map(|has| (*has, KindSet::ALL)).collect::<Vec<_>>();
-        let found =
-            |ready, running, workers: &[Needs]| unfit("a", &counts(ready, running), &profile, &shapes(workers));
+        let found = |ready, running, workers: &[Needs]| {
+            unfit("a", &counts(ready, running), &profile, &shapes(workers))
+        };
         let said = |message: &str, all| Some(Unfit { message: message.into(), all });
         assert_eq!(found([0; 5], 0, &[]), None);
         assert_eq!(found([3, 0, 2, 0, 0], 0, &[LARGE]), None, "a large worker takes small proofs");
