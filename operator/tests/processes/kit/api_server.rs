@@ -1,7 +1,8 @@
 //! An API server that knows the operator's kinds and nothing else, and whose lists of pods stall as often as it is told.
 
+use super::http;
 use serde_json::json;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
@@ -47,7 +48,7 @@ impl ApiServer {
 }
 
 fn serve(mut stream: TcpStream, lists: &AtomicUsize, stalls: usize) {
-    let Some(path) = read_request(&stream) else { return };
+    let Some((_, path)) = http::read_request(&stream) else { return };
     let pods = path.starts_with("/api/v1/pods?");
     let answer = match path.as_str() {
         "/apis/arborist.dev/v1alpha1" => {
@@ -81,23 +82,4 @@ fn serve(mut stream: TcpStream, lists: &AtomicUsize, stalls: usize) {
     if stalled {
         let _until_it_leaves = stream.read(&mut [0]);
     }
-}
-
-/// The path of a request that was read to its end.
-fn read_request(stream: &TcpStream) -> Option<String> {
-    let mut reader = BufReader::new(stream);
-    let mut line = String::new();
-    reader.read_line(&mut line).ok()?;
-    let path = line.split(' ').nth(1)?.to_owned();
-    let mut length = 0;
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).ok()?;
-        let Some((name, value)) = line.trim().split_once(':') else { break };
-        if name.eq_ignore_ascii_case("content-length") {
-            length = value.trim().parse().ok()?;
-        }
-    }
-    std::io::copy(&mut reader.take(length), &mut std::io::sink()).ok()?;
-    Some(path)
 }

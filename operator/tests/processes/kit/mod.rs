@@ -2,6 +2,7 @@
 
 mod api_server;
 mod disk;
+mod files;
 pub mod http;
 mod process;
 mod proxy;
@@ -10,6 +11,7 @@ pub mod wire;
 
 pub use api_server::ApiServer;
 pub use disk::small_disk;
+pub use files::serve_files;
 pub use http::text;
 pub use process::{Process, Reader, arborist, worker_program};
 pub use proxy::Proxy;
