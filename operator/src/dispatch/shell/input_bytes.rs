@@ -1,6 +1,7 @@
 //! How many bytes of inputs a job holds in the artifact store: its block file, and each private proof that it names, once.
 //! Only where a namespace's quota bounds them: nobody else asks the store for so much.
 
+use super::past::PastError;
 use super::{Inner, JobError};
 use crate::intake::BlockFile;
 use arborist_artifacts::StoreError;
@@ -95,7 +96,7 @@ impl Inner {
                 false => Ok(()),
             }
         };
-        counted.await.map_err(|error: StoreError| JobError::NotNow(error.to_string()))?;
+        counted.await.map_err(PastError::Store)?;
         Ok(self.room.look(|core| self.options.quotas.check_again(core, id))?)
     }
 }

@@ -357,7 +357,6 @@ pub(super) fn not_revived(error: JobError) -> SubmitError {
     match error {
         JobError::Past(error) => SubmitError::Past(error),
         JobError::Quota(error) => SubmitError::Quota(error),
-        JobError::NotNow(why) => SubmitError::Unchecked(why),
         _ => SubmitError::Stopped,
     }
 }
