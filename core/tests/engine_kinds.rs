@@ -64,7 +64,7 @@ fn what_nobody_takes_waits_and_is_told() {
     assert_eq!(assigned(&join(&mut world, 1, "kernel,base,merge", LARGE, 2)), []);
     assert!(fits_none(&world, 0));
     let told = |commands: &[Command], kind, ready| {
-        let wanted = Notice::NoFittingWorker { kind, needs: SMALL, ready };
+        let wanted = Notice::NoFittingWorker { namespace: String::new(), kind, needs: SMALL, ready };
         notices(commands).iter().filter(|notice| **notice == wanted).count()
     };
     assert_eq!(told(&world.after(1), Kind::Vm, 2), 1);

@@ -122,6 +122,7 @@ fn an_oom_asks_for_the_next_larger_class() {
     world.fail(2, &again, Reason::OutOfMemory);
     let commands = world.after(0);
     assert!(notices(&commands).contains(&Notice::NoFittingWorker {
+        namespace: String::new(),
         kind: Kind::Base,
         needs: LARGE,
         ready: 1

@@ -48,6 +48,24 @@ fn a_worker_proves_what_it_serves_and_nothing_else() {
 }
 
 #[test]
+fn whose_tasks_find_no_worker_is_told_for_each_namespace() {
+    let mut world = World::flat();
+    world.submit(of("a", spec(1, &[0; 2], 1)));
+    world.submit(of("b", spec(2, &[0; 3], 2)));
+    world.submit(of("c", spec(3, &[0], 3)));
+    world.on(serving(1, &["c"], SMALL));
+    let told = |namespace: &str, ready| Notice::NoFittingWorker {
+        namespace: namespace.into(),
+        kind: Kind::Base,
+        needs: SMALL,
+        ready,
+    };
+    assert_eq!(notices(&world.after(1)), [told("a", 2), told("b", 3)]);
+    world.on(serving(2, &["a"], SMALL));
+    assert_eq!(notices(&world.after(1)), [], "said once");
+}
+
+#[test]
 fn one_that_serves_all_takes_all_and_comes_after_those_that_serve_few() {
     let mut world = World::flat();
     world.join(1, SMALL, 0);

@@ -4,6 +4,7 @@
 //! names the job's namespace (`spec.jobNamespaces`), and the operator's settings allow it in the place of the job's
 //! namespace ([`Grant`]).
 
+use crate::api::{BadQuantity, parse_bytes};
 use crate::dispatch::{Quota, Quotas};
 use arborist_core::engine::Serves;
 use serde::Deserialize;
@@ -48,8 +49,23 @@ pub struct Limits {
     pub open_jobs: Option<u64>,
     /// Tasks of these jobs; each takes some 70 bytes of the operator's memory.
     pub open_tasks: Option<u64>,
+    /// Bytes of the inputs of these jobs in the artifact store: block files and private proofs.
+    pub open_bytes: Option<Bytes>,
     /// Worker pods of all its pools.
     pub pods: Option<u32>,
+}
+
+/// A number of bytes, written with a binary unit: `100Gi`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Bytes(pub u64);
+
+impl TryFrom<String> for Bytes {
+    type Error = BadQuantity;
+
+    fn try_from(text: String) -> Result<Self, BadQuantity> {
+        parse_bytes(&text).map(Self)
+    }
 }
 
 /// Why the file can't be used.
@@ -132,6 +148,7 @@ impl Tenants {
             weight: own.weight,
             open_jobs: own.open_jobs.or(self.defaults.open_jobs),
             open_tasks: own.open_tasks.or(self.defaults.open_tasks),
+            open_bytes: own.open_bytes.or(self.defaults.open_bytes),
             pods: own.pods.or(self.defaults.pods),
         }
     }
@@ -145,7 +162,11 @@ impl Tenants {
 
     /// What each namespace may have in the engine's books.
     pub fn quotas(&self) -> Quotas {
-        let quota = |limits: Limits| Quota { jobs: limits.open_jobs, tasks: limits.open_tasks };
+        let quota = |limits: Limits| Quota {
+            jobs: limits.open_jobs,
+            tasks: limits.open_tasks,
+            bytes: limits.open_bytes.map(|bytes| bytes.0),
+        };
         let of = self.namespaces.keys().map(|name| (name.clone(), quota(self.limits(name))));
         Quotas { each: quota(self.defaults), of: of.collect() }
     }
@@ -184,21 +205,25 @@ mod tests {
 shared:
   - {pools: provers, jobs: [team-a, team-b]}
   - {pools: spare, jobs: ['*']}
-defaults: {openJobs: 100, pods: 50}
+defaults: {openJobs: 100, openBytes: 100Gi, pods: 50}
 namespaces:
-  team-a: {weight: 3, pods: 200}
+  team-a: {weight: 3, openBytes: 2Ti, pods: 200}
 ";
 
     #[test]
     fn a_namespace_has_its_own_limits_and_else_the_defaults() {
         let tenants = Tenants::parse(FILE).unwrap();
-        let defaults = Limits { open_jobs: Some(100), pods: Some(50), ..Limits::default() };
+        let open_bytes = Some(Bytes(100 << 30));
+        let defaults = Limits { open_jobs: Some(100), open_bytes, pods: Some(50), ..Limits::default() };
         assert_eq!(tenants.limits("team-b"), defaults);
-        assert_eq!(tenants.limits("team-a"), Limits { weight: Some(3), pods: Some(200), ..defaults });
+        let open_bytes = Some(Bytes(2 << 40));
+        let own = Limits { weight: Some(3), open_bytes, pods: Some(200), ..defaults };
+        assert_eq!(tenants.limits("team-a"), own);
         assert_eq!(Tenants::parse(" \n").unwrap().limits("team-a"), Limits::default());
         assert_eq!(tenants.weights(), [("team-a".to_owned(), 3)].into());
-        let quota = Quota { jobs: Some(100), tasks: None };
-        assert_eq!(tenants.quotas(), Quotas { each: quota, of: [("team-a".to_owned(), quota)].into() });
+        let quota = |bytes| Quota { jobs: Some(100), tasks: None, bytes: Some(bytes) };
+        let of = [("team-a".to_owned(), quota(2 << 40))].into();
+        assert_eq!(tenants.quotas(), Quotas { each: quota(100 << 30), of });
     }
 
     #[test]
@@ -233,6 +258,8 @@ namespaces:
             ("namespaces: {a: {weight: 1001}}", "namespaces.a.weight: \"1001\" is not between 1 and 1000"),
             ("namespaces: {a: {pots: 1}}", "unknown field `pots`"),
             ("defaults: {pods: -1}", "pods"),
+            ("defaults: {openBytes: 100G}", "`100G`: allowed is a whole number with Ki, Mi, Gi or Ti"),
+            ("defaults: {openBytes: 5}", "openBytes"),
             ("tenants: {}", "unknown field `tenants`"),
             ("[]", "expected"),
         ] {

@@ -470,8 +470,10 @@ pub enum Notice {
         /// How often by now.
         times: u32,
     },
-    /// Ready tasks fit no worker that is connected and takes their kind.
+    /// Ready tasks of a namespace fit no worker that is connected, serves it and takes their kind.
     NoFittingWorker {
+        /// Whose tasks they are; empty where there are no tenants.
+        namespace: String,
         /// Kind of the tasks.
         kind: Kind,
         /// What one needs.

@@ -368,7 +368,8 @@ impl Engine {
             let own = |slot: &&u32| self.jobs[**slot].tenant == tenant;
             let jobs = self.jobs.ranked().iter().filter(own);
             let ready = jobs.map(|slot| self.jobs[*slot].counts[kind.index()].ready).sum();
-            self.out.push(Command::Notice(Notice::NoFittingWorker { kind, needs, ready }));
+            let namespace = self.tenants.name(tenant).to_owned();
+            self.out.push(Command::Notice(Notice::NoFittingWorker { namespace, kind, needs, ready }));
         }
         self.unfit.insert((tenant, class), told);
     }

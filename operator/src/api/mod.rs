@@ -10,7 +10,9 @@ mod quantity;
 
 pub use proverpool::*;
 pub use provingjob::*;
-pub use quantity::{BadQuantity, parse_cores, parse_duration, parse_memory_mib, parse_price_micros};
+pub use quantity::{
+    BadQuantity, parse_bytes, parse_cores, parse_duration, parse_memory_mib, parse_price_micros,
+};
 
 /// The API group.
 pub const GROUP: &str = "arborist.dev";

@@ -41,6 +41,21 @@ pub fn parse_memory_mib(text: &str) -> Result<u32, BadQuantity> {
     mib.and_then(|mib| u32::try_from(mib).ok()).ok_or_else(|| bad(text, allowed))
 }
 
+/// Bytes with a binary unit, e.g. `100Gi`.
+///
+/// # Errors
+/// Not a whole number of at most 7 digits with Ki, Mi, Gi or Ti.
+pub fn parse_bytes(text: &str) -> Result<u64, BadQuantity> {
+    let allowed = "a whole number with Ki, Mi, Gi or Ti, e.g. 100Gi, at most 7 digits";
+    let (number, factor) = [("Ki", 1_u64 << 10), ("Mi", 1 << 20), ("Gi", 1 << 30), ("Ti", 1 << 40)]
+        .into_iter()
+        .find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, factor)))
+        .filter(|(number, _)| (1..=7).contains(&number.len()) && number.bytes().all(|b| b.is_ascii_digit()))
+        .ok_or_else(|| bad(text, allowed))?;
+    let bytes = number.parse::<u64>().ok().and_then(|n| n.checked_mul(factor));
+    bytes.ok_or_else(|| bad(text, allowed))
+}
+
 /// A duration, e.g. `90s`, `10m`, `2h`.
 ///
 /// # Errors
@@ -84,6 +99,12 @@ mod tests {
         assert_eq!(parse_memory_mib("512Mi"), Ok(512));
         for text in ["64", "64G", "0Gi", "5Ti", "1.5Gi", "99999999999999999999Gi"] {
             assert!(parse_memory_mib(text).is_err(), "{text}");
+        }
+        assert_eq!(parse_bytes("100Gi"), Ok(100 << 30));
+        assert_eq!(parse_bytes("0Ki"), Ok(0));
+        assert_eq!(parse_bytes("9999999Ti"), Ok(9_999_999 << 40));
+        for text in ["", "100", "Gi", "100G", "1.5Gi", "-1Gi", "+1Gi", "10000000Ti"] {
+            assert!(parse_bytes(text).is_err(), "{text}");
         }
         assert_eq!(parse_duration("90s"), Ok(Duration::from_secs(90)));
         assert_eq!(parse_duration("10m"), Ok(Duration::from_secs(600)));

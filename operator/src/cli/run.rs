@@ -1,7 +1,7 @@
 //! `arborist run`: the operator's process. Workers come by themselves; jobs by options or over HTTP.
 
 use super::CliError;
-use super::block::{self, ShapeArgs};
+use super::block::{Elsewhere, Named, Place, Sha256Sum, ShapeArgs};
 use super::crashes;
 use super::input::write_whole;
 use super::jobs_http;
@@ -16,6 +16,7 @@ use super::store_watch;
 use super::submit::{now_millis, refused, request};
 use super::tenants::TenantArgs;
 use crate::dispatch::{Dispatcher, SubmitRequest, SubmitSource};
+use crate::intake::BlockFile;
 use crate::tls::token;
 use arborist_artifacts::ArtifactStore;
 use arborist_circuits::Prover;
@@ -77,9 +78,12 @@ pub struct Args {
     /// A block's private proofs and calls fetched and written at once
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
     intake_parallel: u16,
-    /// Submit this block file at the start
-    #[arg(long)]
-    block: Option<PathBuf>,
+    /// Submit this block at the start: a file, or the URL that `arborist block push` prints
+    #[arg(long, value_name = "FILE|URL")]
+    block: Option<Place>,
+    /// SHA-256 of the file at the URL of --block, as `arborist block push` prints it
+    #[arg(long, value_name = "HEX", requires = "block")]
+    sha256: Option<Sha256Sum>,
     /// Submit a made-up block of --transactions and --calls at the start (fake backend)
     #[arg(long, conflicts_with = "block")]
     synthetic: bool,
@@ -109,18 +113,18 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     memory::small_pages();
     crashes::end_with_network_threads();
     private::keep_others_out();
-    let request = args.request()?;
+    let block = args.find_block()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|e| CliError::failed("start the runtime", e))?;
-    let result = runtime.block_on(serve(args, request));
+    let result = runtime.block_on(serve(args, block));
     // a check of a root that hangs in a plug-in, or a call of a disk that hangs, does not hold the process
     runtime.shutdown_timeout(Duration::from_secs(2));
     result
 }
 
-async fn serve(args: &Args, request: Option<SubmitRequest>) -> Result<(), CliError> {
+async fn serve(args: &Args, block: Option<Found>) -> Result<(), CliError> {
     let mut signals = Signals::listen()?;
     signals.leave_within(LEAVE);
     let plan = args.plan();
@@ -140,7 +144,7 @@ async fn serve(args: &Args, request: Option<SubmitRequest>) -> Result<(), CliErr
         name = signals.next() => return left_early(name),
     };
     let ended = tokio::select! {
-        ended = work(args, &served, request) => ended,
+        ended = work(args, &served, block) => ended,
         name = signals.next() => {
             tracing::info!(signal = name, "stopping: workers keep what they do and come back");
             Ok(())
@@ -180,8 +184,23 @@ async fn open(state: &Path, plan: &Plan) -> Result<Opened, CliError> {
     Ok(Opened { _folder: folder, token, store: plan.open_store().await? })
 }
 
+/// The block of the options, which may have to be fetched yet.
+enum Found {
+    Here(SubmitRequest),
+    Elsewhere(Elsewhere),
+}
+
 /// Submits the block of the options, if there is one, and serves until another operator takes over.
-async fn work(args: &Args, served: &Served, request: Option<SubmitRequest>) -> Result<(), CliError> {
+async fn work(args: &Args, served: &Served, block: Option<Found>) -> Result<(), CliError> {
+    let request = match block {
+        Some(Found::Here(request)) => Some(request),
+        Some(Found::Elsewhere(elsewhere)) => {
+            let budget = served.dispatcher.intake();
+            let file = elsewhere.fetch(budget, |why| tracing::info!("--block: {why}")).await?;
+            Some(args.request_for(file))
+        }
+        None => None,
+    };
     if let Some(request) = request {
         let job = served.dispatcher.submit(request).await.map_err(refused)?;
         tracing::info!(job = job.0, "submitted");
@@ -232,28 +251,37 @@ impl Args {
         }
     }
 
-    fn request(&self) -> Result<Option<SubmitRequest>, CliError> {
-        let deadline = self.deadline.map(|d| now_millis() + d.as_millis() as u64);
-        let request = match &self.block {
-            Some(file) => {
-                let file = block::read_checked(file, self.backend)?;
-                let (chain_id, number) = (file.block().chain_id, file.block().block_number);
-                request(SubmitSource::Block(Arc::new(file)), chain_id, number, &self.prover)
-            }
+    fn find_block(&self) -> Result<Option<Found>, CliError> {
+        match &self.block {
+            Some(place) => match place.find(self.sha256, self.backend)? {
+                Named::Here(file) => Ok(Some(Found::Here(self.request_for(file)))),
+                Named::Elsewhere(elsewhere) => Ok(Some(Found::Elsewhere(elsewhere))),
+            },
             None if self.synthetic && self.backend != BackendName::Fake => {
                 let problem = format!(
                     "given with --backend {}, allowed is fake: a made-up block has no inputs",
                     self.backend
                 );
-                return Err(CliError::Usage { option: "--synthetic", problem });
+                Err(CliError::Usage { option: "--synthetic", problem })
             }
             None if self.synthetic => {
                 let shape = &self.shape;
                 let source = SubmitSource::Synthetic { calls: shape.calls_of_each(), seed: shape.seed };
-                request(source, shape.chain_id, shape.block_number, &self.prover)
+                let request = request(source, shape.chain_id, shape.block_number, &self.prover);
+                Ok(Some(Found::Here(SubmitRequest { deadline: self.deadline(), ..request })))
             }
-            None => return Ok(None),
-        };
-        Ok(Some(SubmitRequest { deadline, ..request }))
+            None => Ok(None),
+        }
+    }
+
+    fn request_for(&self, file: BlockFile) -> SubmitRequest {
+        let (chain_id, number) = (file.block().chain_id, file.block().block_number);
+        let request = request(SubmitSource::Block(Arc::new(file)), chain_id, number, &self.prover);
+        SubmitRequest { deadline: self.deadline(), ..request }
+    }
+
+    /// From now.
+    fn deadline(&self) -> Option<u64> {
+        self.deadline.map(|deadline| now_millis() + deadline.as_millis() as u64)
     }
 }

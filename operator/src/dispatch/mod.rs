@@ -12,7 +12,7 @@ mod shell;
 
 pub use login::{Identity, Login, Refusal, StaticToken};
 pub use shell::{
-    BadBlock, Dispatcher, FakeRoots, JobError, Options, PastError, Plonky2Roots, ProgramRoots, Progress,
-    Quota, Quotas, RootCheck, RootProblem, RootVerifier, StartError, SubmitError, SubmitRequest,
+    BadBlock, Dispatcher, FakeRoots, JobError, Options, OverQuota, PastError, Plonky2Roots, ProgramRoots,
+    Progress, Quota, Quotas, RootCheck, RootProblem, RootVerifier, StartError, SubmitError, SubmitRequest,
     SubmitSource,
 };

@@ -1,12 +1,14 @@
-//! Blocks on their way into the books: how many bytes of block files may be held at once, and where the private proofs
+//! Blocks on their way into the books: how their files are fetched, how many bytes of block files may be held at once, and where the private proofs
 //! come from that they name.
 
 mod budget;
 mod collect;
+mod fetch;
 mod objects;
 
 pub use budget::{Budget, DEFAULT_BYTES, DoesNotFit, Reserved};
 pub use collect::{Collect, NotCollected};
+pub use fetch::{ANYWHERE, Fetched, REMOTE, SourceError, Turn, check_url, fetch, parse_sha256};
 pub use objects::{Beside, Folder, Held, Nowhere, Objects};
 
 use arborist_core::block::{Block, BlockError};

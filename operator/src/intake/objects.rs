@@ -8,6 +8,7 @@ use arborist_core::ids::ArtifactHash;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use reqwest::StatusCode;
+use reqwest::header::CONTENT_LENGTH;
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read};
 use std::path::PathBuf;
@@ -22,6 +23,9 @@ pub trait Objects: Send + Sync {
     /// An object's bytes, at most [`MAX_PRIVATE_PROOF_BYTES`]; `None` when it is not there. The error says why that
     /// can't be said, or that it is too large.
     fn get(&self, hash: ArtifactHash) -> BoxFuture<'_, Result<Option<Bytes>, String>>;
+
+    /// How many bytes an object has, as far as the place says so without giving it away; `None` when nobody says.
+    fn size(&self, hash: ArtifactHash) -> BoxFuture<'_, Option<u64>>;
 }
 
 fn too_large(bytes: impl std::fmt::Display) -> String {
@@ -39,6 +43,10 @@ impl Objects for Nowhere {
 
     fn get(&self, _: ArtifactHash) -> BoxFuture<'_, Result<Option<Bytes>, String>> {
         Box::pin(std::future::ready(Ok(None)))
+    }
+
+    fn size(&self, _: ArtifactHash) -> BoxFuture<'_, Option<u64>> {
+        Box::pin(std::future::ready(None))
     }
 }
 
@@ -58,6 +66,10 @@ impl Objects for Held {
 
     fn get(&self, hash: ArtifactHash) -> BoxFuture<'_, Result<Option<Bytes>, String>> {
         Box::pin(std::future::ready(Ok(self.objects.get(&hash).cloned())))
+    }
+
+    fn size(&self, hash: ArtifactHash) -> BoxFuture<'_, Option<u64>> {
+        Box::pin(std::future::ready(self.objects.get(&hash).map(|bytes| bytes.len() as u64)))
     }
 }
 
@@ -103,6 +115,11 @@ impl Objects for Folder {
             read.map_err(|error| error.to_string())?
         })
     }
+
+    fn size(&self, hash: ArtifactHash) -> BoxFuture<'_, Option<u64>> {
+        let path = self.0.join(hash.to_string());
+        Box::pin(async move { tokio::fs::metadata(path).await.ok().map(|file| file.len()) })
+    }
 }
 
 /// Beside a block file with a URL: at `objects/HASH`, relative to it.
@@ -137,6 +154,23 @@ impl Beside {
             Way::Bucket(ArtifactStore::open(bucket.as_str(), &options).map_err(|e| e.to_string())?)
         };
         Ok(Self { url: block.clone(), way })
+    }
+
+    async fn length_over_http(
+        &self,
+        client: &reqwest::Client,
+        reach: Reach,
+        hash: ArtifactHash,
+    ) -> Option<u64> {
+        let url = self.url_of(&hash).ok()?;
+        egress::check(&url, reach).ok()?;
+        let answer = client.head(url).send().await.ok().filter(|answer| answer.status().is_success())?;
+        // of an answer without a body the client knows no length
+        answer.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    }
+
+    fn key_of(&self, hash: &ArtifactHash) -> Result<object_store::path::Path, String> {
+        object_store::path::Path::from_url_path(self.url_of(hash)?.path()).map_err(|e| e.to_string())
     }
 
     /// The query, which may be a signature of the block file's own, stays with it.
@@ -181,15 +215,19 @@ impl Objects for Beside {
         Box::pin(async move {
             match &self.way {
                 Way::Web { client, reach } => self.over_http(client, *reach, hash).await,
-                Way::Bucket(store) => {
-                    let url = self.url_of(&hash)?;
-                    let key =
-                        object_store::path::Path::from_url_path(url.path()).map_err(|e| e.to_string())?;
-                    match store.get(key.as_ref()).await {
-                        Err(StoreError::TooLarge { bytes, .. }) => Err(too_large(bytes)),
-                        got => got.map_err(|error| error.to_string()),
-                    }
-                }
+                Way::Bucket(store) => match store.get(self.key_of(&hash)?.as_ref()).await {
+                    Err(StoreError::TooLarge { bytes, .. }) => Err(too_large(bytes)),
+                    got => got.map_err(|error| error.to_string()),
+                },
+            }
+        })
+    }
+
+    fn size(&self, hash: ArtifactHash) -> BoxFuture<'_, Option<u64>> {
+        Box::pin(async move {
+            match &self.way {
+                Way::Web { client, reach } => self.length_over_http(client, *reach, hash).await,
+                Way::Bucket(store) => store.head(self.key_of(&hash).ok()?.as_ref()).await.ok().flatten(),
             }
         })
     }
@@ -227,6 +265,9 @@ mod tests {
         for place in &places {
             assert_eq!(place.get(hash).await, Ok(Some(small.clone())), "{}", place.place());
             assert_eq!(place.get(missing).await, Ok(None), "{}", place.place());
+            assert_eq!(place.size(hash).await, Some(7), "{}", place.place());
+            assert_eq!(place.size(large).await, Some((1 << 20) + 1), "{}", place.place());
+            assert_eq!(place.size(missing).await, None, "{}", place.place());
             let error = place.get(large).await.unwrap_err();
             assert!(error.contains("allowed are at most 1048576"), "{error}");
             let error = place.get(broken).await.unwrap_err();

@@ -197,6 +197,20 @@ mod tests {
     }
 
     #[test]
+    fn the_dashboards_panels_have_places_of_their_own_and_show_what_the_guide_tells_to_watch() {
+        let board: serde_json::Value =
+            serde_json::from_str(&file("charts/arborist/dashboards/arborist.json")).unwrap();
+        let panels = board["panels"].as_array().unwrap();
+        let places: BTreeSet<_> = panels.iter().map(|panel| panel["gridPos"].to_string()).collect();
+        let ids: BTreeSet<_> = panels.iter().map(|panel| panel["id"].as_u64()).collect();
+        assert_eq!((places.len(), ids.len()), (panels.len(), panels.len()));
+        let shown = |panel: &serde_json::Value| panel["targets"].to_string();
+        for metric in ["proof_checks_total", "root_checks_total", "quarantined_total"] {
+            assert!(panels.iter().any(|panel| shown(panel).contains(metric)), "{metric}");
+        }
+    }
+
+    #[test]
     fn alerts_ask_for_conditions_that_pools_have() {
         let rules = file("charts/arborist/templates/prometheusrule.yaml");
         let asked: Vec<_> =

@@ -112,32 +112,38 @@ pub fn block(transactions: usize) -> SubmitRequest {
 
 /// A block file with one transaction and one call.
 pub fn block_file() -> SubmitRequest {
+    SubmitRequest { name: "of a file".into(), ..block_file_of(2, &[Bytes::from_static(b"a private proof")]) }
+}
+
+/// A block file of this number with a transaction for each private proof, of one call each.
+pub fn block_file_of(block_number: u64, proofs: &[Bytes]) -> SubmitRequest {
+    let state = |t: usize| Word([t as u8; 32]);
+    let transaction = |(t, proof): (usize, &Bytes)| Transaction {
+        hash: Word([t as u8 + 7; 32]),
+        private_proof: ArtifactHash::of(proof),
+        calls: vec![Call {
+            slot: 3,
+            args: Word([4; 32]),
+            old_value: Word([5; 32]),
+            siblings: vec![Word([6; 32]); STATE_DEPTH],
+            state_before: state(t),
+            state_after: state(t + 1),
+        }],
+    };
     let file = Block {
         version: BLOCK_VERSION,
         profile: "test-v1".into(),
         chain_id: 1,
-        block_number: 2,
-        state_before: Word([0; 32]),
-        state_after: Word([1; 32]),
-        transactions: vec![Transaction {
-            hash: Word([7; 32]),
-            private_proof: ArtifactHash::of(b"a private proof"),
-            calls: vec![Call {
-                slot: 3,
-                args: Word([4; 32]),
-                old_value: Word([5; 32]),
-                siblings: vec![Word([6; 32]); STATE_DEPTH],
-                state_before: Word([0; 32]),
-                state_after: Word([1; 32]),
-            }],
-        }],
+        block_number,
+        state_before: state(0),
+        state_after: state(proofs.len()),
+        transactions: proofs.iter().enumerate().map(transaction).collect(),
     };
     let json = serde_json::to_vec(&file).unwrap();
-    let proof = Bytes::from_static(b"a private proof");
-    let objects = [(ArtifactHash::of(&proof), proof)].into();
+    let objects = proofs.iter().map(|proof| (ArtifactHash::of(proof), proof.clone())).collect();
     let objects = Arc::new(Held { place: "the test", objects });
     let file = BlockFile::read(json.into(), 7, objects, None).unwrap();
-    SubmitRequest { source: SubmitSource::Block(Arc::new(file)), name: "of a file".into(), ..block(1) }
+    SubmitRequest { source: SubmitSource::Block(Arc::new(file)), block_number, ..block(proofs.len()) }
 }
 
 /// Waits for a state, not for a time.

@@ -224,6 +224,44 @@ fn deadline_and_priority_of_an_open_job_are_moved_and_its_states_go_one_way() {
 }
 
 #[test]
+fn a_job_is_revived_only_within_the_quota_of_its_namespace() {
+    let folder = tempfile::tempdir().unwrap();
+    let tenants = folder.path().join("tenants.yaml");
+    std::fs::write(&tenants, "namespaces: {team-a: {openJobs: 1}, team-b: {openBytes: 1Ki}}").unwrap();
+    let args = vec![format!("--tenants={}", tenants.display())];
+    let lab = Lab::start(OperatorOptions { args, ..OperatorOptions::default() });
+    let submit = |namespace: &str, seed: u64| {
+        let synthetic = json!({"transactions": 1, "calls": [0], "seed": seed});
+        let body = json!({"synthetic": synthetic, "prover": "me", "namespace": namespace}).to_string();
+        lab.ask("POST", "/jobs", JSON, body.as_bytes())
+    };
+    let first = submit("team-a", 1).json()["id"].as_u64().unwrap();
+    assert_refused(&submit("team-a", 2), 429, "namespace", "a second job");
+    lab.post(&format!("/jobs/{first}/cancel"), &json!({}));
+    let second = submit("team-a", 2).json()["id"].as_u64().unwrap();
+    let revive = || lab.ask("POST", &format!("/jobs/{first}/revive"), "", b"");
+    assert_refused(&revive(), 429, "namespace", "a job taken up again");
+    assert_eq!(lab.get(&format!("/jobs/{first}")).unwrap()["state"], "cancelled");
+    lab.post(&format!("/jobs/{second}/cancel"), &json!({}));
+    assert_eq!(revive().status, 200);
+    assert_eq!(submit("team-b", 1).status, 200, "a made-up block has no inputs");
+
+    let file = lab.folder().join("block.json");
+    let (code, _, stderr) = run(new_block(&file));
+    assert_eq!(code, 0, "{stderr}");
+    let answer = lab.ask("POST", "/blocks?prover=me&namespace=team-b", JSON, &std::fs::read(&file).unwrap());
+    assert_refused(&answer, 429, "namespace", "a block file of more than the bytes that are allowed");
+    assert!(answer.json()["error"].as_str().unwrap().contains("bytes of inputs of open jobs"));
+}
+
+fn new_block(file: &std::path::Path) -> std::process::Command {
+    let mut command = arborist();
+    command.args(["block", "new", "--transactions=2", "--calls=2", "--objects=random:2000"]);
+    command.arg("--out").arg(file);
+    command
+}
+
+#[test]
 fn jobs_and_workers_are_listed_a_page_at_a_time() {
     let lab = Lab::start(OperatorOptions::default());
     let jobs: Vec<u64> = (1..=5).map(|seed| lab.submit(1, &[0], seed)).collect();

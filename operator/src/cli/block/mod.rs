@@ -2,6 +2,7 @@
 
 mod check;
 mod new;
+mod place;
 mod push;
 mod schema;
 
@@ -18,6 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use new::sample;
+pub use place::{Elsewhere, Named, Place, Sha256Sum};
 
 /// What to do with a block file.
 #[derive(Debug, Subcommand)]

@@ -64,6 +64,7 @@ impl From<JobError> for Refusal {
             JobError::Ended { .. } => Self::of(StatusCode::CONFLICT, "state", error),
             JobError::OtherSystem { .. } => Self::of(StatusCode::CONFLICT, "backend", error),
             JobError::Past(PastError::Lost { .. }) => Self::of(StatusCode::CONFLICT, "id", error),
+            JobError::Quota(_) => Self::of(StatusCode::TOO_MANY_REQUESTS, "namespace", error),
             JobError::NotNow(_) | JobError::Stopped | JobError::Past(_) => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
             }
@@ -79,7 +80,7 @@ impl From<SubmitError> for Refusal {
             | SubmitError::Unchecked(_)
             | SubmitError::Past(_)
             | SubmitError::Stopped => Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
-            SubmitError::Quota { .. } => Self::of(StatusCode::TOO_MANY_REQUESTS, "namespace", error),
+            SubmitError::Quota(_) => Self::of(StatusCode::TOO_MANY_REQUESTS, "namespace", error),
             SubmitError::NoObject { field, problem } => Self::of(StatusCode::CONFLICT, field, problem),
             SubmitError::Crashed => Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
             SubmitError::BadNamespace(_) => Self::of(StatusCode::BAD_REQUEST, "namespace", error),

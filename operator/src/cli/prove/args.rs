@@ -2,7 +2,7 @@
 
 use super::machine::Machine;
 use crate::cli::CliError;
-use crate::cli::block::ShapeArgs;
+use crate::cli::block::{Place, Sha256Sum, ShapeArgs};
 use crate::cli::logging::LogArgs;
 use crate::cli::needs::{NeedsArgs, check_fits};
 use crate::cli::serve::{BackendName, PluginArgs};
@@ -15,9 +15,14 @@ use std::time::Duration;
 /// Options of `arborist prove`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The block to prove; without it a sample block is made (for the fake backend one without inputs)
-    #[arg(long, conflicts_with_all = ["transactions", "calls", "seed", "chain_id", "block_number"])]
-    pub block: Option<PathBuf>,
+    /// The block to prove, a file or the URL that `arborist block push` prints; without it a sample block is made (for
+    /// the fake backend one without inputs)
+    #[arg(long, value_name = "FILE|URL",
+          conflicts_with_all = ["transactions", "calls", "seed", "chain_id", "block_number"])]
+    pub block: Option<Place>,
+    /// SHA-256 of the file at the URL of --block, as `arborist block push` prints it
+    #[arg(long, value_name = "HEX", requires = "block")]
+    pub sha256: Option<Sha256Sum>,
     #[command(flatten)]
     pub shape: ShapeArgs,
     /// How many worker processes to start

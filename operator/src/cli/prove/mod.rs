@@ -13,7 +13,7 @@ mod workers;
 pub use args::{Args, parse_duration};
 
 use self::eta::Eta;
-use self::source::Subject;
+use self::source::{Found, Subject};
 use self::watch::Outcome;
 use self::workers::{WorkerPlan, Workers, make_folder};
 use super::CliError;
@@ -55,12 +55,12 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     let _folder = prepare_folders(args)?;
     logging::to_file(&args.log, &args.logs().join("operator.log"))?;
     let program = worker_program::find()?;
-    let subject = Subject::find(args)?;
+    let block = Found::find(args)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|e| CliError::failed("start the runtime", e))?;
-    let result = runtime.block_on(prove(args, &subject, program, until));
+    let result = runtime.block_on(prove(args, block, program, until));
     // what a disk or a plug-in that hangs holds up does not hold the process
     runtime.shutdown_timeout(Duration::from_secs(2));
     outln!("\n{}\nroot proof: {}", result?, args.out.join(super::outputs::ROOT_PROOF).display());
@@ -80,7 +80,7 @@ fn prepare_folders(args: &Args) -> Result<StateFolder, CliError> {
 
 async fn prove(
     args: &Args,
-    subject: &Subject,
+    block: Found,
     program: std::path::PathBuf,
     until: Option<Instant>,
 ) -> Result<String, CliError> {
@@ -96,12 +96,22 @@ async fn prove(
     };
     let above = screen.clone();
     let _watch = store_watch::watch(store.clone(), move |text| above.tell(text));
+    let tell = screen.clone();
+    let subject = tokio::select! {
+        subject = block.fetch(args, move |why| tell.tell(&why)) => subject?,
+        early = ended_early(&mut signals, until, &store) => return Err(early),
+    };
     let served = tokio::select! {
         served = Served::start_over(&plan, store.clone(), |_| Router::new()) => served?,
         early = ended_early(&mut signals, until, &store) => return Err(early),
     };
-    let running =
-        Running { args, subject, profile: &profile, screen: &screen, dispatcher: &served.dispatcher };
+    let running = Running {
+        args,
+        subject: &subject,
+        profile: &profile,
+        screen: &screen,
+        dispatcher: &served.dispatcher,
+    };
     let result = running.to_its_end(program, &mut signals, until).await;
     if let Err(error) = &result {
         signals.leaving(LEAVE, error.exit_code());

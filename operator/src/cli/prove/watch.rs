@@ -134,7 +134,7 @@ fn collect(notices: &mut Receiver<Progress>, job: JobId, given_up: &mut Vec<Stri
             Progress::Notice(Notice::AtRisk(of, true)) if of == job => {
                 screen.tell("at this speed the deadline will be missed");
             }
-            Progress::Notice(Notice::NoFittingWorker { kind, needs, ready }) => screen.tell(&format!(
+            Progress::Notice(Notice::NoFittingWorker { kind, needs, ready, .. }) => screen.tell(&format!(
                 "{ready} {kind} proofs wait: none of the workers that take them has {} cores and {} MiB",
                 needs.cores, needs.memory_mib
             )),

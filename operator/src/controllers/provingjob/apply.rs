@@ -18,6 +18,9 @@ use kube::{Api, ResourceExt};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// How long a job that may not go on as its namespace is over its quota waits before it asks again.
+const OVER_QUOTA: Duration = Duration::from_secs(15);
+
 /// What was built and is done now. Only made here: a status shows what is.
 pub(super) struct Applied {
     picture: Picture,
@@ -42,8 +45,17 @@ pub(super) async fn apply(
         remove(me, object).await?;
         return Ok(None);
     }
+    let mut again = again;
     for (id, change) in changes {
-        tell(me, id, change).await?;
+        match tell(me, id, change).await {
+            // waited for like a new job's turn
+            Err(JobError::Quota(over)) => {
+                let why = Why { reason: reason::QUOTA_EXCEEDED, message: over.to_string() };
+                picture.stage = Stage::Waiting(why);
+                again = again.into_iter().chain([OVER_QUOTA]).max();
+            }
+            told => told?,
+        }
     }
     if let Some(publication) = publish
         && let Err(why) = write_down(me, object, publication, picture.root).await?

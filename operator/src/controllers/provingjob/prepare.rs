@@ -3,13 +3,13 @@
 
 use super::memory::{Again, Found};
 use super::orphans;
-use super::source::{self, Fetched, SourceError, Turn};
+use super::source::{self, reason_of};
 use super::validate::{CheckedSource, Validated};
 use super::{Controller, JOB_PREFIX};
 use crate::api::conditions::reason;
 use crate::dispatch::{PastError, SubmitError, SubmitRequest, SubmitSource};
 use crate::egress::Reach;
-use crate::intake::{BlockFile, Held};
+use crate::intake::{BlockFile, Fetched, Held, SourceError, Turn};
 use arborist_circuits::{MAX_CALLS, sample_block};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -45,8 +45,8 @@ impl PrepareError {
     /// The condition's reason, and whether it is worth trying again.
     pub(super) const fn verdict(&self) -> (&'static str, Again) {
         match self {
-            Self::Source(error @ SourceError::Unavailable(_)) => (error.reason(), Again::Always),
-            Self::Source(error @ SourceError::Bad(_)) => (error.reason(), Again::Never),
+            Self::Source(error @ SourceError::Unavailable(_)) => (reason_of(error), Again::Always),
+            Self::Source(error @ SourceError::Bad(_)) => (reason_of(error), Again::Never),
             // an error page, or half a file, may have come
             Self::Hash { .. } => (reason::SOURCE_HASH_MISMATCH, Again::Few),
             Self::BadBlock(_) => (reason::BAD_BLOCK, Again::Never),
@@ -55,7 +55,7 @@ impl PrepareError {
                 | SubmitError::Unchecked(_)
                 | SubmitError::Past(PastError::Store(_) | PastError::NotNow { .. }),
             ) => (reason::STORE_UNAVAILABLE, Again::Always),
-            Self::Submit(SubmitError::Quota { .. }) => (reason::QUOTA_EXCEEDED, Again::Always),
+            Self::Submit(SubmitError::Quota(_)) => (reason::QUOTA_EXCEEDED, Again::Always),
             Self::Submit(SubmitError::NoObject { .. }) => (reason::SOURCE_UNAVAILABLE, Again::Always),
             Self::Submit(SubmitError::Stopped | SubmitError::Crashed) | Self::Interrupted(_) => {
                 (reason::PENDING, Again::Always)

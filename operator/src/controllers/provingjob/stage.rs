@@ -174,7 +174,7 @@ fn proving(job: &Validated, seen: &Seen, tree: &Tree, profile: &Profile) -> Prov
         let why = tree.quarantined.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
         format!("{failed} proofs failed too often{why}; suspend and resume the job to have them tried again")
     });
-    match (unfit(counts, profile, &tree.workers), quarantined) {
+    match (unfit(&job.namespace, counts, profile, &tree.workers), quarantined) {
         (_, Some(message)) if running == 0 && ready == 0 => Proving::Quarantined(message),
         (Some(unfit), _) if unfit.all => Proving::Workers(unfit.message),
         (Some(unfit), None) => Proving::Running(unfit.message),

@@ -3,6 +3,7 @@
 use super::deadline;
 use crate::api::conditions::reason;
 use crate::api::{ConfigMapSource, ProvingJob, ReportTarget, Source, SyntheticSource, UriSource};
+use crate::intake::{REMOTE, check_url, parse_sha256};
 use arborist_circuits::{MAX_CALLS, Prover};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
@@ -131,16 +132,8 @@ fn source(source: &Source, served: &Served<'_>) -> Result<CheckedSource, Invalid
 }
 
 fn checked_uri(uri: &UriSource) -> Result<CheckedSource, Invalid> {
-    let url = Url::parse(&uri.url).map_err(|e| invalid(format!("source.uri.url: {e}")))?;
-    if !matches!(url.scheme(), "http" | "https" | "s3" | "gs" | "az") {
-        return Err(invalid("source.uri.url: allowed are http://, https://, s3://, gs:// and az://"));
-    }
-    if url.host_str().is_none_or(str::is_empty) {
-        return Err(invalid("source.uri.url: the host (or the bucket's name) is missing"));
-    }
-    let mut sha256 = [0; 32];
-    hex::decode_to_slice(&uri.sha256, &mut sha256)
-        .map_err(|_| invalid("source.uri.sha256: 64 hexadecimal digits are needed"))?;
+    let url = check_url(&uri.url, &REMOTE).map_err(|e| invalid(format!("source.uri.url: {e}")))?;
+    let sha256 = parse_sha256(&uri.sha256).map_err(|e| invalid(format!("source.uri.sha256: {e}")))?;
     Ok(CheckedSource::Uri { url, sha256 })
 }
 

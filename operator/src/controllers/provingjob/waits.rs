@@ -16,8 +16,14 @@ pub(super) struct Unfit {
 /// A shape of workers, and the kinds of proof they take.
 pub(super) type Shape = (Needs, KindSet);
 
-/// Which ready proofs fit no worker that takes them; `None` when all have one, or none is ready.
-pub(super) fn unfit(counts: &[Counts; 5], profile: &Profile, workers: &[Shape]) -> Option<Unfit> {
+/// Which ready proofs of a namespace's job fit none of the workers that serve it and take them; `None` when all have one,
+/// or none is ready.
+pub(super) fn unfit(
+    namespace: &str,
+    counts: &[Counts; 5],
+    profile: &Profile,
+    workers: &[Shape],
+) -> Option<Unfit> {
     let large = |needs: Needs| {
         move |(has, _): &&Shape| has.cores >= needs.cores && has.memory_mib >= needs.memory_mib
     };
@@ -33,7 +39,7 @@ pub(super) fn unfit(counts: &[Counts; 5], profile: &Profile, workers: &[Shape]) 
         .collect();
     let many = waiting.len() > 1 || counts[first.index()].ready > 1;
     let message = format!(
-        "{} {} no worker with {} cores and {}{} is connected; see kubectl get pp",
+        "{} {} no worker with {} cores and {}{} is connected for namespace {namespace}; see kubectl get pp",
         waiting.join(" and "),
         if many { "proofs wait:" } else { "proof waits:" },
         needs.cores,
@@ -70,18 +76,19 @@ mod tests {
     fn what_waits_and_for_what_is_said() {
         let profile = Profile::rfp();
         let shapes = |workers: &[Needs]| workers.iter().map(|has| (*has, KindSet::ALL)).collect::<Vec<_>>();
-        let found =
-            |ready, running, workers: &[Needs]| unfit(&counts(ready, running), &profile, &shapes(workers));
+        let found = |ready, running, workers: &[Needs]| {
+            unfit("a", &counts(ready, running), &profile, &shapes(workers))
+        };
         let said = |message: &str, all| Some(Unfit { message: message.into(), all });
         assert_eq!(found([0; 5], 0, &[]), None);
         assert_eq!(found([3, 0, 2, 0, 0], 0, &[LARGE]), None, "a large worker takes small proofs");
-        let vm = "3 vm proofs wait: no worker with 32 cores and 64 GiB is connected; see kubectl get pp";
+        let vm = "3 vm proofs wait: no worker with 32 cores and 64 GiB is connected for namespace a; see kubectl get pp";
         assert_eq!(found([3, 0, 0, 0, 0], 0, &[]), said(vm, true));
         assert_eq!(found([3, 0, 0, 0, 0], 1, &[SMALL]), said(vm, false), "something runs");
         assert_eq!(found([3, 0, 1, 0, 0], 0, &[SMALL]), said(vm, false), "a base can start");
-        let small = "1 base proof waits: no worker with 8 cores and 16 GiB is connected; see kubectl get pp";
+        let small = "1 base proof waits: no worker with 8 cores and 16 GiB is connected for namespace a; see kubectl get pp";
         assert_eq!(found([0, 0, 1, 0, 0], 0, &[]), said(small, true));
-        let both = "2 kernel and 1 base proofs wait: no worker with 8 cores and 16 GiB is connected; see kubectl get pp";
+        let both = "2 kernel and 1 base proofs wait: no worker with 8 cores and 16 GiB is connected for namespace a; see kubectl get pp";
         assert_eq!(found([0, 2, 1, 0, 0], 0, &[]), said(both, true));
     }
 
@@ -90,12 +97,12 @@ mod tests {
         let profile = Profile::rfp();
         let shapes =
             [(LARGE, "vm"), (SMALL, "kernel,merge")].map(|(has, kinds)| (has, kinds.parse().unwrap()));
-        let found = |ready| unfit(&counts(ready, 0), &profile, &shapes);
+        let found = |ready| unfit("a", &counts(ready, 0), &profile, &shapes);
         let said = |message: &str, all| Some(Unfit { message: message.into(), all });
         assert_eq!(found([3, 1, 0, 2, 0]), None);
-        let base = "1 base proof waits: no worker with 8 cores and 16 GiB that takes it is connected; see kubectl get pp";
+        let base = "1 base proof waits: no worker with 8 cores and 16 GiB that takes it is connected for namespace a; see kubectl get pp";
         assert_eq!(found([0, 0, 1, 0, 0]), said(base, true));
-        let both = "4 base and 1 root proofs wait: no worker with 8 cores and 16 GiB that takes them is connected; \
+        let both = "4 base and 1 root proofs wait: no worker with 8 cores and 16 GiB that takes them is connected for namespace a; \
                     see kubectl get pp";
         assert_eq!(found([0, 2, 4, 0, 1]), said(both, false));
     }

@@ -79,7 +79,15 @@ impl Inner {
                 m.backups.inc();
                 tracing::info!(%task, slow, copy, "a backup copy was started");
             }
-            Notice::Quarantined { .. } | Notice::Suspected { .. } | Notice::NoFittingWorker { .. } => {
+            Notice::NoFittingWorker { namespace, kind, needs, ready } => tracing::warn!(
+                namespace,
+                %kind,
+                ready,
+                cores = needs.cores,
+                memory_mib = needs.memory_mib,
+                "ready tasks of a namespace fit no worker that serves it"
+            ),
+            Notice::Quarantined { .. } | Notice::Suspected { .. } => {
                 tracing::warn!(?notice, "work is held up");
             }
             Notice::AtRisk(job, at_risk) => tracing::warn!(job = job.0, at_risk, "deadline"),

@@ -39,6 +39,8 @@ pub(super) struct JobEntry {
     /// What is published of a real block whose tree was dropped.
     pub published: Option<Published>,
     pub state: watch::Sender<JobState>,
+    /// Bytes of its inputs in the store, once they were counted.
+    pub input_bytes: Option<u64>,
     /// Nothing of it was leased yet.
     pub unleased_since: Option<Instant>,
 }

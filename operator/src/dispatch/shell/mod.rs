@@ -8,6 +8,7 @@ mod cluster;
 mod core;
 mod facts;
 mod front;
+mod input_bytes;
 mod inputs;
 mod lease;
 mod lookup;
@@ -27,7 +28,7 @@ mod submit;
 
 pub use options::Options;
 pub use past::PastError;
-pub use quotas::{Quota, Quotas};
+pub use quotas::{OverQuota, Quota, Quotas};
 pub use resolve::BadBlock;
 pub use roots::{FakeRoots, Plonky2Roots, ProgramRoots, RootCheck, RootProblem, RootVerifier};
 pub use start::StartError;
@@ -96,6 +97,9 @@ pub enum JobError {
         /// Its state.
         state: &'static str,
     },
+    /// It would go on, and its namespace has as much in the books as it may have.
+    #[error(transparent)]
+    Quota(#[from] OverQuota),
     /// The dispatcher has stopped, or was fenced.
     #[error("the dispatcher has stopped")]
     Stopped,

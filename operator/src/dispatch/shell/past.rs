@@ -94,10 +94,19 @@ impl Inner {
 
     /// Takes a cancelled or failed job up again, with its tree if that was dropped. Durable later on.
     pub(super) async fn revive(self: &Arc<Self>, id: JobId) -> Result<(), JobError> {
-        match self.request_of(id).filter(|_| self.is_stopped_and_bare(id)) {
-            Some(request) => self.revive_with(id, self.rebuild(request).await?).await,
-            None => self.change(id, Event::Revive(id)),
+        if let Some(request) = self.request_of(id).filter(|_| self.is_stopped_and_bare(id)) {
+            return self.revive_with(id, self.rebuild(request).await?).await;
         }
+        if self.stopping.is_cancelled() {
+            return Err(JobError::Stopped);
+        }
+        self.room.drive(&mut SendBuffers::default(), |core, now| {
+            core.engine.counts(id).ok_or(JobError::Unknown(id))?;
+            self.options.quotas.check_again(core, id)?;
+            core.event(now, Event::Revive(id));
+            core.publish(id);
+            Ok(())
+        })
     }
 
     /// Takes a job whose tree was dropped up again.
@@ -110,6 +119,11 @@ impl Inner {
         }
         // what is counted on in the store must not be deleted until the books say that it is needed
         let _kept = self.deleting.read().await;
+        if self.options.quotas.bounds_bytes(&tree.spec.namespace) {
+            let bytes = self.bytes_of_tree(&tree).await.map_err(PastError::Store)?;
+            self.note_input_bytes(id, bytes);
+            self.room.look(|core| self.options.quotas.check_again(core, id))?;
+        }
         // another job may have let go of some since
         if let Some(file) = file {
             let name = tree.spec.name.clone();
@@ -120,11 +134,12 @@ impl Inner {
         if self.stopping.is_cancelled() {
             return Err(JobError::Stopped);
         }
-        self.metrics.recovered.inc_by(found.len() as u64);
         self.room.drive(&mut SendBuffers::default(), |core, now| {
             let Some(suspended) = core.engine.job(id).map(|view| view.spec.suspended) else {
                 return Err(JobError::Unknown(id));
             };
+            self.options.quotas.check_again(core, id)?;
+            self.metrics.recovered.inc_by(found.len() as u64);
             if let Some(entry) = core.jobs.get_mut(&id) {
                 entry.statements = statements;
             }

@@ -1,8 +1,7 @@
 //! How much a namespace may have in the books at once.
 
 use super::core::Core;
-use super::submit::SubmitError;
-use arborist_core::engine::{Counts, JobId, JobState};
+use arborist_core::engine::{Counts, JobId, JobState, PreparedJob};
 use std::collections::BTreeMap;
 
 /// What one namespace may have in the books at once; `None` bounds nothing.
@@ -12,6 +11,8 @@ pub struct Quota {
     pub jobs: Option<u64>,
     /// Tasks of these jobs, which is what they take of the operator's memory: some 70 bytes each.
     pub tasks: Option<u64>,
+    /// Bytes of these jobs' inputs in the artifact store: block files and private proofs.
+    pub bytes: Option<u64>,
 }
 
 /// The quotas of all namespaces.
@@ -23,46 +24,96 @@ pub struct Quotas {
     pub of: BTreeMap<String, Quota>,
 }
 
+/// A namespace has as much in the books as it may have: later it may have more.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("quota: {} has {has} {limit}, with {more} more it is over the {allowed} that it may have", shown(.namespace))]
+pub struct OverQuota {
+    /// What is limited.
+    pub limit: &'static str,
+    /// Whose it is.
+    pub namespace: String,
+    /// So many it may have.
+    pub allowed: u64,
+    /// So many it has.
+    pub has: u64,
+    /// So many came.
+    pub more: u64,
+}
+
+/// A namespace in a sentence.
+fn shown(namespace: &str) -> String {
+    if namespace.is_empty() { "no namespace".into() } else { format!("namespace {namespace}") }
+}
+
+/// What one job takes of its namespace's quota.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Takes {
+    pub tasks: u64,
+    pub bytes: u64,
+}
+
+impl Takes {
+    /// What a job takes whose inputs have so many bytes.
+    pub(super) fn of(job: &PreparedJob, bytes: u64) -> Self {
+        Self { tasks: job.ids.len() as u64, bytes }
+    }
+}
+
 impl Quotas {
     fn quota(&self, namespace: &str) -> Quota {
         self.of.get(namespace).copied().unwrap_or(self.each)
     }
 
-    /// Whether a namespace may have one more job of so many tasks.
+    /// Whether the bytes of a namespace's inputs are bounded: else nobody counts them.
+    pub(super) fn bounds_bytes(&self, namespace: &str) -> bool {
+        self.quota(namespace).bytes.is_some()
+    }
+
+    /// Whether a namespace may have one more job, that takes so much.
     ///
     /// # Errors
     /// The limit that it would pass.
-    pub(super) fn check(&self, core: &Core, namespace: &str, tasks: u64) -> Result<(), SubmitError> {
+    pub(super) fn check(&self, core: &Core, namespace: &str, takes: Takes) -> Result<(), OverQuota> {
         let quota = self.quota(namespace);
         if quota == Quota::default() {
             return Ok(());
         }
-        let (mut open, mut had) = (0, 0);
+        let (mut open, mut had) = (0, Takes::default());
         for id in core.engine.jobs() {
             if let Some((counts, JobState::Proving | JobState::Checking)) = core.engine.counts(id)
                 && core.engine.namespace(id) == Some(namespace)
             {
                 open += 1;
-                had += tasks_of(&counts);
+                had.tasks += tasks_of(&counts);
+                had.bytes = had.bytes.saturating_add(bytes_of(core, id));
             }
         }
         allow("open jobs", quota.jobs, open, 1, namespace)?;
-        allow("tasks of open jobs", quota.tasks, had, tasks, namespace)
+        allow("tasks of open jobs", quota.tasks, had.tasks, takes.tasks, namespace)?;
+        allow("bytes of inputs of open jobs", quota.bytes, had.bytes, takes.bytes, namespace)
     }
 
-    /// Whether a job that is over may go on.
+    /// Whether a job may go on: one that is over needs the room of a new one.
     ///
     /// # Errors
     /// The limit that it would pass.
-    pub(super) fn check_again(&self, core: &Core, job: JobId) -> Result<(), SubmitError> {
-        let (counts, namespace) = (core.engine.counts(job), core.engine.namespace(job));
-        let tasks = counts.map_or(0, |(counts, _)| tasks_of(&counts));
-        self.check(core, namespace.unwrap_or_default(), tasks)
+    pub(super) fn check_again(&self, core: &Core, job: JobId) -> Result<(), OverQuota> {
+        match core.engine.counts(job) {
+            Some((counts, JobState::Complete | JobState::Failed { .. } | JobState::Cancelled)) => {
+                let takes = Takes { tasks: tasks_of(&counts), bytes: bytes_of(core, job) };
+                self.check(core, core.engine.namespace(job).unwrap_or_default(), takes)
+            }
+            _ => Ok(()),
+        }
     }
 }
 
 fn tasks_of(counts: &[Counts; 5]) -> u64 {
     counts.iter().map(|kind| u64::from(kind.total)).sum()
+}
+
+fn bytes_of(core: &Core, job: JobId) -> u64 {
+    core.jobs.get(&job).and_then(|entry| entry.input_bytes).unwrap_or(0)
 }
 
 fn allow(
@@ -71,10 +122,10 @@ fn allow(
     has: u64,
     more: u64,
     namespace: &str,
-) -> Result<(), SubmitError> {
+) -> Result<(), OverQuota> {
     match allowed {
-        Some(allowed) if has.saturating_add(more) > allowed => {
-            Err(SubmitError::Quota { limit, namespace: namespace.to_owned(), allowed, has, more })
+        Some(allowed) if more > 0 && has.saturating_add(more) > allowed => {
+            Err(OverQuota { limit, namespace: namespace.to_owned(), allowed, has, more })
         }
         _ => Ok(()),
     }
@@ -90,6 +141,7 @@ mod tests {
             (None, 1_000, 1, false),
             (Some(3), 2, 1, false),
             (Some(3), 3, 1, true),
+            (Some(3), 4, 0, false),
             (Some(0), 0, 1, true),
             (Some(u64::MAX), u64::MAX, 1, false),
         ] {
@@ -107,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_namespace_that_is_named_has_its_own_quota() {
-        let quota = |jobs| Quota { jobs, tasks: None };
+        let quota = |jobs| Quota { jobs, ..Quota::default() };
         let quotas = Quotas { each: quota(Some(1)), of: [("a".to_owned(), quota(None))].into() };
         assert_eq!((quotas.quota("a"), quotas.quota("b")), (quota(None), quota(Some(1))));
     }

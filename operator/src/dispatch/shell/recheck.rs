@@ -2,7 +2,7 @@
 //! lost or bad. The journal says that it was good once.
 
 use super::roots::{RootCheck, RootProblem};
-use super::submit::{Built, SubmitError};
+use super::submit::{Built, SubmitError, not_revived};
 use super::{Dispatcher, Inner, JobError, Progress};
 use arborist_artifacts::{StoreError, with_retry};
 use arborist_circuits::Statements;
@@ -66,6 +66,7 @@ impl Dispatcher {
         }
         let inner = &self.inner;
         if view.state != JobState::Complete {
+            inner.check_revival(id).await?;
             inner.restore_before(id).await;
             inner.revive(id).await?;
             return inner.durable().await.map_err(|_| JobError::Stopped);
@@ -74,7 +75,10 @@ impl Dispatcher {
         // who asks for it again does not ask for yesterday
         let deadline = view.spec.deadline.filter(|deadline| *deadline > self.now());
         let built = inner.rebuild((JobSpec { deadline, ..view.spec }, self.system().clone())).await?;
-        inner.recheck(id, built).await.map_err(|error| JobError::NotNow(error.to_string()))?;
+        inner.recheck(id, built).await.map_err(|error| match error {
+            SubmitError::Quota(error) => JobError::Quota(error),
+            error => JobError::NotNow(error.to_string()),
+        })?;
         inner.durable().await.map_err(|_| JobError::Stopped)
     }
 
@@ -142,6 +146,8 @@ impl Inner {
             Err(RootProblem::Unable(text)) => return Err(SubmitError::Unchecked(text)),
             Err(problem) => problem,
         };
+        // it goes on as a new one would
+        self.check_revival(id).await.map_err(not_revived)?;
         tracing::warn!(job = id.0, task = %wanted.task, %why, "the root proof of a complete job is made again");
         if let RootProblem::Bad(text) = &why {
             let reason = format!("{text}\nfound when the job was asked for again\n");
@@ -149,11 +155,9 @@ impl Inner {
             with_retry(PATIENCE, || self.store.move_aside(&key, &reason)).await?;
             self.metrics.quarantined.inc();
         }
-        if let Some(file) = built.file {
-            self.put_inputs(file).await?;
-        }
+        let bytes = self.put_within_quota(&built.job, built.file).await?;
         let found = self.proofs_made_before(&built.job).await?;
-        self.enter(Some(id), built.job, built.statements, found, began)?;
+        self.enter(Some(id), (built.job, bytes), built.statements, found, began)?;
         // nobody may be listening
         let _ = self.progress.send(Progress::RootLost(id, why.to_string()));
         self.reorder.notify_one();

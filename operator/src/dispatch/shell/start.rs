@@ -177,7 +177,8 @@ fn build(
         let (statements, bare) = (statements.remove(&id), core.engine.prepared_job(id).is_none());
         let published = statements.as_ref().filter(|_| bare).map(|s| s.published());
         let statements = statements.filter(|_| !bare);
-        core.jobs.insert(id, JobEntry { statements, published, state, unleased_since: None });
+        core.jobs
+            .insert(id, JobEntry { statements, published, state, input_bytes: None, unleased_since: None });
     }
     let intake_bytes = options.intake_bytes;
     Inner {

@@ -3,6 +3,7 @@
 use super::core::JobEntry;
 use super::lookup::{self, Ended, Search};
 use super::past::PastError;
+use super::quotas::{OverQuota, Takes};
 use super::resolve::{self, BadBlock, Material};
 use super::{Dispatcher, Inner, JobError, Progress};
 use crate::dispatch::net::SendBuffers;
@@ -80,19 +81,8 @@ pub enum SubmitError {
     #[error("namespace: `{0}`, allowed are 1 to 63 of a-z, 0-9 and -, neither first nor last a -")]
     BadNamespace(String),
     /// Its namespace has as much in the books as it may have: later it may be taken.
-    #[error("quota: {} has {has} {limit}, with {more} more it is over the {allowed} that it may have", shown(.namespace))]
-    Quota {
-        /// What is limited.
-        limit: &'static str,
-        /// Whose it is.
-        namespace: String,
-        /// So many it may have.
-        allowed: u64,
-        /// So many it has.
-        has: u64,
-        /// So many came.
-        more: u64,
-    },
+    #[error(transparent)]
+    Quota(#[from] OverQuota),
     /// The artifact store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -121,11 +111,6 @@ pub enum SubmitError {
     /// The dispatcher has stopped, or was fenced.
     #[error("the dispatcher has stopped")]
     Stopped,
-}
-
-/// A namespace in a sentence.
-fn shown(namespace: &str) -> String {
-    if namespace.is_empty() { "no namespace".into() } else { format!("namespace {namespace}") }
 }
 
 /// A job built and ready to be handed to the engine.
@@ -165,18 +150,14 @@ impl Dispatcher {
             drop(kept);
             return inner.take_up_again(job, deadline, Some(built)).await;
         }
-        inner.check_quota(&built.job)?;
-        if let Some(file) = built.file {
-            inner.put_inputs(file).await?;
-        }
+        let bytes = inner.put_within_quota(&built.job, built.file).await?;
         let found = inner.proofs_made_before(&built.job).await?;
         let _one_at_a_time = inner.submitting.lock().await;
         if let Some(job) = inner.known_job(&built.job) {
             drop(kept);
             return inner.take_up_again(job, deadline, None).await;
         }
-        inner.check_quota(&built.job)?;
-        let job = inner.enter(None, built.job, built.statements, found, began)?;
+        let job = inner.enter(None, (built.job, bytes), built.statements, found, began)?;
         drop(kept);
         inner.durable().await.map_err(|_| SubmitError::Stopped)?;
         // nobody may be listening
@@ -246,9 +227,37 @@ impl Inner {
         self.room.look(|core| core.engine.find_root(&job.spec.namespace, root))
     }
 
-    fn check_quota(&self, job: &PreparedJob) -> Result<(), SubmitError> {
-        let tasks = job.ids.len() as u64;
-        self.room.look(|core| self.options.quotas.check(core, &job.spec.namespace, tasks))
+    /// Whether there is room for a job that has so many bytes of inputs.
+    pub(super) fn check_quota(&self, job: &PreparedJob, bytes: u64) -> Result<(), SubmitError> {
+        let takes = Takes::of(job, bytes);
+        Ok(self.room.look(|core| self.options.quotas.check(core, &job.spec.namespace, takes))?)
+    }
+
+    /// Puts what a new job reads into the store, if its namespace may have so much. Returns the bytes of its inputs; 0
+    /// where nobody bounds them.
+    ///
+    /// # Errors
+    /// Over the quota: nothing was put then, unless a private proof is longer than was said where it lies.
+    pub(super) async fn put_within_quota(
+        self: &Arc<Self>,
+        job: &PreparedJob,
+        file: Option<Arc<BlockFile>>,
+    ) -> Result<u64, SubmitError> {
+        let bounded = self.options.quotas.bounds_bytes(&job.spec.namespace);
+        self.count_open(&job.spec.namespace).await?;
+        let Some(file) = file else {
+            self.check_quota(job, 0)?;
+            return Ok(0);
+        };
+        // what needs no look at the store
+        self.check_quota(job, file.json().len() as u64)?;
+        if !bounded {
+            self.put_inputs(file).await?;
+            return Ok(0);
+        }
+        let bytes = self.bytes_of_file(&file).await?;
+        self.check_quota(job, bytes)?;
+        self.put_inputs_of(file, bytes, |more| self.check_quota(job, more)).await
     }
 
     async fn take_up_again(
@@ -264,7 +273,7 @@ impl Inner {
             _ => (false, false),
         });
         if ended {
-            self.room.look(|core| self.options.quotas.check_again(core, job))?;
+            self.check_revival(job).await.map_err(not_revived)?;
             self.change(job, Event::Deadline(job, deadline)).map_err(stopped)?;
         }
         if ended || gave_up {
@@ -272,10 +281,7 @@ impl Inner {
                 Some(built) => self.revive_with(job, built).await,
                 None => self.revive(job).await,
             };
-            revived.map_err(|error| match error {
-                JobError::Past(error) => SubmitError::Past(error),
-                _ => SubmitError::Stopped,
-            })?;
+            revived.map_err(not_revived)?;
         }
         self.durable().await.map_err(|_| SubmitError::Stopped)?;
         Ok(job)
@@ -305,11 +311,12 @@ impl Inner {
         Ok(found)
     }
 
-    /// Takes a tree into the books; in the place of the job `again`, which has ended, if there is one.
+    /// Takes a tree, and the bytes of its inputs, into the books; in the place of the job `again`, which has ended, if
+    /// there is one.
     pub(super) fn enter(
         &self,
         again: Option<JobId>,
-        mut job: PreparedJob,
+        (mut job, bytes): (PreparedJob, u64),
         statements: Option<Arc<arborist_circuits::Statements>>,
         found: Vec<KnownProof>,
         began: Instant,
@@ -317,8 +324,10 @@ impl Inner {
         if self.stopping.is_cancelled() {
             return Err(SubmitError::Stopped);
         }
-        self.metrics.recovered.inc_by(found.len() as u64);
-        let id = self.room.drive(&mut SendBuffers::default(), |core, now| {
+        self.room.drive(&mut SendBuffers::default(), |core, now| {
+            // under the lock: another may have come in since it was looked at
+            self.options.quotas.check(core, &job.spec.namespace, Takes::of(&job, bytes))?;
+            self.metrics.recovered.inc_by(found.len() as u64);
             let id = again.unwrap_or_else(|| core.engine.next_job());
             let before = again.and_then(|id| {
                 core.event(now, Event::Forget(id));
@@ -329,17 +338,26 @@ impl Inner {
             // nothing is to be leased before the engine knows what is there
             job.spec.suspended |= !found.is_empty();
             let state = before.map_or_else(|| watch::channel(JobState::Proving).0, |entry| entry.state);
-            let published = None;
-            core.jobs.insert(id, JobEntry { statements, published, state, unleased_since: Some(began) });
+            let (published, input_bytes) = (None, Some(bytes));
+            let unleased_since = Some(began);
+            core.jobs.insert(id, JobEntry { statements, published, state, input_bytes, unleased_since });
             core.event(now, Event::Submit(Box::new(job)));
             if !found.is_empty() {
                 core.event(now, Event::Known(found));
                 core.event(now, Event::Suspend(id, suspended));
             }
             core.publish(id);
-            id
-        });
-        Ok(id)
+            Ok(id)
+        })
+    }
+}
+
+/// Why a job that was submitted again was not taken up again.
+pub(super) fn not_revived(error: JobError) -> SubmitError {
+    match error {
+        JobError::Past(error) => SubmitError::Past(error),
+        JobError::Quota(error) => SubmitError::Quota(error),
+        _ => SubmitError::Stopped,
     }
 }
 

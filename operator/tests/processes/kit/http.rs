@@ -1,7 +1,7 @@
-//! The smallest HTTP client that speaks to an operator.
+//! The smallest HTTP client that speaks to an operator, and what the tests' servers have in common.
 
 use serde_json::Value;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -97,4 +97,24 @@ fn unchunk(mut body: &str) -> Option<String> {
         out += rest.get(..length)?;
         body = rest.get(length + 2..)?;
     }
+}
+
+/// Method and path of a request that was read to its end.
+pub fn read_request(stream: &TcpStream) -> Option<(String, String)> {
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    reader.read_line(&mut line).ok()?;
+    let mut words = line.split(' ').map(str::to_owned);
+    let (method, path) = (words.next()?, words.next()?);
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        let Some((name, value)) = line.trim().split_once(':') else { break };
+        if name.eq_ignore_ascii_case("content-length") {
+            length = value.trim().parse().ok()?;
+        }
+    }
+    std::io::copy(&mut reader.take(length), &mut std::io::sink()).ok()?;
+    Some((method, path))
 }

@@ -3,6 +3,7 @@
 mod api_server;
 mod bucket;
 mod disk;
+mod files;
 mod held;
 pub mod http;
 mod leader;
@@ -16,6 +17,7 @@ pub mod wire;
 pub use api_server::ApiServer;
 pub use bucket::Bucket;
 pub use disk::{Dead, Freezer, small_disk};
+pub use files::serve_files;
 pub use held::Held;
 pub use http::text;
 pub use leader::Leader;

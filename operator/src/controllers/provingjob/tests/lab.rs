@@ -6,7 +6,7 @@ use crate::api::{ProvingJob, ProvingJobStatus};
 use crate::controllers::provingjob::fixtures::spec;
 use crate::controllers::provingjob::{Clock, Controller, Guarded, visit};
 use crate::controllers::{Context, Outcome, Scope, Settings};
-use crate::dispatch::{Dispatcher, FakeRoots, Options, StaticToken};
+use crate::dispatch::{Dispatcher, FakeRoots, Options, Quota, StaticToken};
 use crate::egress::Reach;
 use crate::kubernetes::{Metrics, Trust};
 use crate::report::HttpReporter;
@@ -56,6 +56,15 @@ impl Lab {
     }
 
     pub async fn of(backend: &'static str) -> Self {
+        Self::tuned(backend, |_| {}).await
+    }
+
+    /// Whose namespaces may have so much each.
+    pub async fn with_quota(quota: Quota) -> Self {
+        Self::tuned("fake", |options| options.quotas.each = quota).await
+    }
+
+    async fn tuned(backend: &'static str, tune: impl FnOnce(&mut Options)) -> Self {
         let (api, client) = FakeApi::start();
         let state = tempfile::tempdir().unwrap();
         let store = ArtifactStore::open("memory:///", &StoreOptions::default()).unwrap();
@@ -64,6 +73,7 @@ impl Lab {
         options.engine.profile.backend = backend.into();
         options.roots = Arc::new(FakeRoots);
         options.store_url = "memory:///".into();
+        tune(&mut options);
         let dispatcher = Dispatcher::start(options, store.clone()).await.unwrap();
         let start = Timestamp::from_second(Timestamp::now().as_second()).unwrap();
         let elapsed = Arc::new(AtomicI64::new(0));

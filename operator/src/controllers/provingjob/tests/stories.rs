@@ -9,6 +9,7 @@ use crate::controllers::provingjob::fixtures::{job, spec, validated};
 use crate::controllers::provingjob::orphans::Block;
 use crate::controllers::provingjob::prepare::material;
 use crate::controllers::provingjob::{clock_of, reconcile};
+use crate::dispatch::Quota;
 use arborist_circuits::{Sample, prover_word, sample_block};
 use arborist_core::engine::JobState;
 use axum::Router;
@@ -311,6 +312,55 @@ async fn a_job_fails_at_its_deadline_and_lives_again_with_a_later_one() {
     lab.until_state(JobState::Proving).await;
     assert_eq!(lab.condition("a", condition::FAILED), "False WaitingForWorkers");
     assert_eq!(lab.status("a").finished_at, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_inputs_are_over_the_quota_waits_until_another_is_over() {
+    let one = BLOCK.len() as u64 + SAMPLE.private_proofs[0].len() as u64;
+    let lab = Lab::with_quota(Quota { bytes: Some(2 * one - 1), ..Quota::default() }).await;
+    lab.api.put("configmaps", config_map());
+    let source = json!({"configMap": {"name": "block"}});
+    lab.apply("a", json!({"source": source}));
+    lab.settle("a", 0).await;
+    assert_eq!(lab.condition("a", condition::ACCEPTED), "True Submitted");
+    lab.apply("b", json!({"source": source, "proverId": "bob"}));
+    lab.settle("b", 1).await;
+    assert_eq!(lab.condition("b", condition::ACCEPTED), "False QuotaExceeded");
+    let said = format!("quota: namespace rollup has {one} bytes of inputs of open jobs, with {one} more");
+    let message = lab.message("b", condition::ACCEPTED);
+    assert!(message.starts_with(&said), "{message}");
+
+    lab.api.state().objects.remove("provingjobs/a");
+    lab.list();
+    collect(&lab.me).await;
+    lab.settle("b", 300).await;
+    assert_eq!(lab.condition("b", condition::ACCEPTED), "True Submitted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_failed_lives_again_only_if_the_quota_has_room_for_it() {
+    let lab = Lab::with_quota(Quota { jobs: Some(1), ..Quota::default() }).await;
+    lab.apply("a", json!({"deadlineSeconds": 1}));
+    lab.settle("a", 0).await;
+    lab.until_state(JobState::Failed { why: String::new() }).await;
+    lab.settle("a", 2).await;
+    lab.apply("b", json!({"blockNumber": 10}));
+    lab.settle("b", 3).await;
+    lab.edit("a", "deadlineSeconds", json!(3600));
+    lab.settle("a", 4).await;
+    assert_eq!(lab.condition("a", condition::ACCEPTED), "False QuotaExceeded");
+    assert_eq!(lab.condition("a", condition::COMPLETE), "False QuotaExceeded");
+    let message = lab.message("a", condition::ACCEPTED);
+    assert!(message.starts_with("quota: namespace rollup has 1 open jobs"), "{message}");
+    lab.assert_silence("a", 20).await;
+
+    lab.api.state().objects.remove("provingjobs/b");
+    lab.list();
+    collect(&lab.me).await;
+    lab.settle("a", 40).await;
+    lab.until_state(JobState::Proving).await;
+    lab.settle("a", 41).await;
+    assert_eq!(lab.condition("a", condition::ACCEPTED), "True Submitted");
 }
 
 #[tokio::test(flavor = "multi_thread")]
