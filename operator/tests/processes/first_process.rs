@@ -72,9 +72,12 @@ fn a_worker_that_is_the_first_process_reaps_what_plugins_leave_behind() {
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let hash =
         worker_program().get_program().to_str().unwrap().replace("arborist-worker", "arborist-plugin-hash");
-    // whoever leaves the group of the plug-in is not killed with it, and an orphan when it has ended
+    // whoever leaves the group of the plug-in is not killed with it, and an orphan when it has ended; the plug-in does not
+    // end before it has left. Numbers of processes come again in each namespace
     let script = format!(
-        "#!/bin/sh\nsetsid sh -c 'sleep 0.3; touch {}' >/dev/null 2>&1 </dev/null &\nexec {hash} \"$@\"\n",
+        "#!/bin/sh\nleft=$0.$$.left\nrm -f $left\n\
+         setsid sh -c \"touch $left; sleep 0.3; touch {}\" >/dev/null 2>&1 </dev/null &\n\
+         until [ -e $left ]; do sleep 0.01; done\nexec {hash} \"$@\"\n",
         path("orphan-ended")
     );
     std::fs::write(path("plugin"), script).unwrap();
