@@ -2,6 +2,7 @@
 
 use super::Millis;
 use super::retries::CHARGES;
+use std::cmp::Reverse;
 
 /// That a machine had a task fail, for one reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,9 +125,31 @@ impl Extra {
         self.nodes_of(index).len()
     }
 
-    /// How often it failed for a reason, if each machine counts so often at most.
-    pub(crate) fn spread(&self, index: usize, most: u8) -> u32 {
+    /// How often it failed for a reason, if no machine counts more than once above the next one.
+    pub(crate) fn spread(&self, index: usize) -> u32 {
         let of = self.words.iter().filter(|word| usize::from(word.index) == index);
-        of.map(|word| u32::from(word.times.min(most))).sum()
+        let mut times: Vec<u32> = of.map(|word| u32::from(word.times)).collect();
+        times.sort_unstable_by_key(|times| Reverse(*times));
+        let next = times.get(1).copied().unwrap_or(0);
+        times.into_iter().map(|times| times.min(next + 1)).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_one_machine_no_more_counts_than_of_the_next_and_one() {
+        let cases: [(&[u8], u32); 6] =
+            [(&[], 0), (&[9], 1), (&[3, 2], 5), (&[9, 1], 3), (&[3, 1, 1], 4), (&[2, 2, 1], 5)];
+        for (times, counted) in cases {
+            let mut extra = Extra::default();
+            for (node, times) in (0..).zip(times) {
+                (0..*times).for_each(|_| _ = extra.said(4, node));
+                extra.said(5, node);
+            }
+            assert_eq!(extra.spread(4), counted, "{times:?}");
+        }
     }
 }

@@ -315,8 +315,7 @@ impl Engine {
         }
         let most = self.config.max_attempts;
         (0..CHARGES).filter(|index| extra.attempts[*index] >= most).any(|index| {
-            // Of one machine no more than half of them count, while there are others.
-            let by_several = extra.spread(index, most.div_ceil(2)) >= u32::from(most);
+            let by_several = extra.spread(index) >= u32::from(most);
             by_several || !self.another_could(at, &extra.nodes_of(index))
         })
     }
