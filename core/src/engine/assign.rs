@@ -288,7 +288,10 @@ impl Engine {
         }
         let other = self.workers.best(needs, want, avoid);
         if other.is_none() && !self.workers.could(needs, want, avoid) {
-            return self.workers.best(needs, want, &[]);
+            // All have had it fail: it goes to who had so least often.
+            let extra = self.jobs[at.job].extra(at.node);
+            let times = |index: u32| extra.map_or(0, |extra| extra.times_at(self.workers[index].node));
+            return self.workers.best_by(needs, want, times);
         }
         other
     }

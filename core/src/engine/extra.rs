@@ -114,15 +114,21 @@ impl Extra {
         self.failed.iter().find(|(other, _)| *other == node).map(|(_, fence)| *fence)
     }
 
-    /// Machines that had it fail for this reason.
-    pub(crate) fn nodes_of(&self, index: usize) -> Vec<u32> {
+    /// How often it failed at a machine, for any reason.
+    pub(crate) fn times_at(&self, node: u32) -> u32 {
+        let there = self.words.iter().filter(|word| word.node == node);
+        there.map(|word| u32::from(word.times)).sum()
+    }
+
+    /// The machine that had it fail most often for this reason.
+    pub(crate) fn foremost(&self, index: usize) -> Option<u32> {
         let of = self.words.iter().filter(|word| usize::from(word.index) == index);
-        of.map(|word| word.node).collect()
+        of.max_by_key(|word| word.times).map(|word| word.node)
     }
 
     /// How many machines had it fail for this reason.
     pub(crate) fn machines(&self, index: usize) -> usize {
-        self.nodes_of(index).len()
+        self.words.iter().filter(|word| usize::from(word.index) == index).count()
     }
 
     /// How often it failed for a reason, if no machine counts more than once above the next one.

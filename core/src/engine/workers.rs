@@ -349,6 +349,18 @@ impl Workers {
         best.min_by_key(|index| self[*index].capacity)
     }
 
+    /// The worker that can run this now of which this is least, the smallest of several.
+    pub(crate) fn best_by(
+        &self,
+        needs: Needs,
+        (kind, namespace): Want<'_>,
+        key: impl Fn(u32) -> u32,
+    ) -> Option<u32> {
+        let takers = self.takers_of(kind, namespace);
+        let free = takers.flat_map(|takers| takers.free_for(needs));
+        free.min_by_key(|index| (key(*index), self[*index].capacity))
+    }
+
     /// Whether a worker that takes leases could ever run this on none of these machines.
     pub(crate) fn could(&self, needs: Needs, want: Want<'_>, avoid: &[u32]) -> bool {
         self.could_on(needs, want, |node| !avoid.contains(&node))
