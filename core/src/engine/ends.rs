@@ -150,8 +150,8 @@ impl Engine {
                 self.end_too_small(at, end.at);
                 continue;
             }
-            let own = self.jobs[at.job].extra(at.node).map_or(0, |extra| extra.lost);
-            self.jobs[at.job].extra_mut(at.node).lost = own.saturating_sub(1);
+            let machine = self.machine_of(end.maker);
+            self.jobs[at.job].extra_mut(at.node).unnote_lost(machine);
             let quarantined = self.jobs[at.job].state_of(at.node) == TaskState::Failed;
             let goes_on = quarantined || self.jobs[at.job].state_of(at.node) == TaskState::Leased;
             let text = "its worker's process was killed".to_owned();

@@ -24,8 +24,8 @@ pub(crate) struct Extra {
     pub(crate) attempts: [u8; CHARGES],
     /// Failures charged to nobody in a row, for their backoff.
     pub(crate) soft: u8,
-    /// Leases of it that were lost while it ran, since the last charge.
-    pub(crate) lost: u8,
+    /// Leases of it that were lost while it ran, since the last charge, by machine.
+    pub(crate) lost: Vec<(u32, u8)>,
     /// Needs a larger class than its kind's, since it ran out of memory.
     pub(crate) class: Option<u8>,
     /// Machines where it failed.
@@ -50,7 +50,7 @@ impl Extra {
     /// All machines that it names.
     pub(crate) fn named(&self) -> impl Iterator<Item = u32> {
         let spared = self.spared.iter().map(|(node, _)| *node);
-        let failed = self.failed.iter().map(|(node, _)| *node);
+        let failed = self.failed.iter().map(|(node, _)| *node).chain(self.lost.iter().map(|(node, _)| *node));
         self.nodes.iter().copied().chain(spared).chain(failed).chain(self.words.iter().map(|word| word.node))
     }
 
@@ -134,11 +134,33 @@ impl Extra {
     /// How often it failed for a reason, if no machine counts more than once above the next one.
     pub(crate) fn spread(&self, index: usize) -> u32 {
         let of = self.words.iter().filter(|word| usize::from(word.index) == index);
-        let mut times: Vec<u32> = of.map(|word| u32::from(word.times)).collect();
-        times.sort_unstable_by_key(|times| Reverse(*times));
-        let next = times.get(1).copied().unwrap_or(0);
-        times.into_iter().map(|times| times.min(next + 1)).sum()
+        spread(of.map(|word| u32::from(word.times)).collect())
     }
+
+    /// Notes that a lease of it was lost while it ran at a machine. Says how many were, and how many if no machine counts
+    /// more than once above the next one.
+    pub(crate) fn note_lost(&mut self, node: u32) -> (u32, u32) {
+        match self.lost.iter().position(|(other, _)| *other == node) {
+            Some(place) => self.lost[place].1 = self.lost[place].1.saturating_add(1),
+            None if self.lost.len() < MOST_WORDS => self.lost.push((node, 1)),
+            None => {}
+        }
+        let times: Vec<u32> = self.lost.iter().map(|(_, times)| u32::from(*times)).collect();
+        (times.iter().sum(), spread(times))
+    }
+
+    /// One that was noted was charged otherwise.
+    pub(crate) fn unnote_lost(&mut self, node: u32) {
+        let noted = self.lost.iter_mut().find(|(other, _)| *other == node);
+        noted.into_iter().for_each(|(_, times)| *times = times.saturating_sub(1));
+    }
+}
+
+/// The sum of these if the largest counts no more than the next one, and one more.
+fn spread(mut times: Vec<u32>) -> u32 {
+    times.sort_unstable_by_key(|times| Reverse(*times));
+    let next = times.get(1).copied().unwrap_or(0);
+    times.into_iter().map(|times| times.min(next + 1)).sum()
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use std::ops::{Index, IndexMut};
 const FENCE_BLOCK: u64 = 1 << 20;
 
 /// A task that so many workers were lost with is charged for it.
-const MAX_LOST: u8 = 5;
+const MAX_LOST: u32 = 5;
 
 /// A lease.
 #[derive(Debug, Clone, Copy)]
@@ -284,7 +284,7 @@ impl Engine {
         if self.take_back(slot, Tell::Nothing) {
             return;
         }
-        if ran && self.is_deadly(lease.at) {
+        if ran && self.is_deadly(lease.at, self.workers[lease.worker].node) {
             let maker = self.workers[lease.worker].maker;
             self.note_failed(lease.at, self.workers[lease.worker].node, lease.fence);
             let text = format!("{MAX_LOST} workers died or fell silent while they ran it");
@@ -295,14 +295,14 @@ impl Engine {
 
     /// Counts a lease lost while it ran. One is nobody's fault; a task that takes worker after worker with it
     /// is at fault itself, and would go on for ever.
-    fn is_deadly(&mut self, at: At) -> bool {
-        let extra = self.jobs[at.job].extra_mut(at.node);
-        extra.lost = extra.lost.saturating_add(1);
-        if extra.lost < MAX_LOST {
-            return false;
+    fn is_deadly(&mut self, at: At, node: u32) -> bool {
+        let (all, counted) = self.jobs[at.job].extra_mut(at.node).note_lost(node);
+        // One machine alone does not make a task deadly while there are others.
+        let deadly = counted >= MAX_LOST || all >= MAX_LOST && !self.another_could(at, &[node]);
+        if deadly {
+            self.jobs[at.job].extra_mut(at.node).lost.clear();
         }
-        extra.lost = 0;
-        true
+        deadly
     }
 
     /// Both copies of a leased task, or the one there is.
