@@ -107,11 +107,12 @@ impl Places {
         let chunks: Vec<u32> =
             (0..order.len()).step_by(CHUNK).map(|first| self.take_chunk(job, first)).collect();
         let mut shared = vec![];
+        // Before they are entered: what is to come need not be moved.
+        while self.entries + order.len() > LOAD * self.buckets.len() {
+            self.split(&id_at);
+        }
         for &node in order {
             let id = id_at(At { job, node });
-            if self.entries >= LOAD * self.buckets.len() {
-                self.split(&id_at);
-            }
             shared.extend(self.find(id, |at| id_at(at) == id).into_iter().map(|at| (node, at)));
             let chunk = chunks[node as usize >> CHUNK_BITS];
             let number = (chunk << CHUNK_BITS | node & (CHUNK as u32 - 1)).to_le_bytes();
