@@ -1,12 +1,11 @@
 //! What goes into the engine and what comes out.
 
-use super::index::in_order;
-use super::{Depth, Done, Finding, Held, KnownProof, Mac, Reason, WorkerSpec};
+use super::{Depth, Done, Finding, Held, KnownProof, Mac, PreparedJob, Reason, WorkerSpec};
 use crate::circuit::{Circuit, Kind};
 use crate::ids::{ArtifactHash, TaskId};
-use crate::profile::{Needs, Profile};
+use crate::profile::Needs;
 use crate::system::ProofSystem;
-use crate::tree::{BadShape, Leaves, NodeId, RootBinding, Shape, task_ids};
+use crate::tree::NodeId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -63,52 +62,6 @@ pub struct JobSpec {
     pub priority: i32,
     /// Nothing new is leased while set; what runs goes on.
     pub suspended: bool,
-}
-
-/// A job whose tree is built: made outside the engine's lock.
-#[derive(Debug, Clone)]
-pub struct PreparedJob {
-    /// The request.
-    pub spec: JobSpec,
-    /// What makes its proofs: no proof of another system is one of its tasks'.
-    pub system: ProofSystem,
-    /// Its tree.
-    pub shape: Shape,
-    /// What its leaves are made from.
-    pub leaves: Leaves,
-    /// Ids by node number.
-    pub ids: Vec<TaskId>,
-    /// Nodes in the order in which they are entered into the table of places; none once they are.
-    pub(crate) sorted: Vec<u32>,
-}
-
-impl PreparedJob {
-    /// Builds the tree: 32 bytes a task, and 4 until it is in the books.
-    ///
-    /// # Errors
-    /// The block's shape is not allowed by the profile.
-    pub fn new(spec: JobSpec, calls: &[u8], leaves: Leaves, profile: &Profile) -> Result<Self, BadShape> {
-        Self::of_system(spec, calls, leaves, profile.max_calls, profile.system())
-    }
-
-    /// As [`PreparedJob::new`], for the proof system that the job was submitted under.
-    pub fn of_system(
-        spec: JobSpec,
-        calls: &[u8],
-        leaves: Leaves,
-        max_calls: u8,
-        system: ProofSystem,
-    ) -> Result<Self, BadShape> {
-        let shape = Shape::new(calls, max_calls)?;
-        let binding = RootBinding {
-            chain_id: spec.chain_id,
-            block_number: spec.block_number,
-            prover_id: spec.prover_id,
-        };
-        let ids = task_ids(&shape, &leaves, &system, &binding);
-        let sorted = in_order(&ids);
-        Ok(Self { spec, system, shape, leaves, ids, sorted })
-    }
 }
 
 /// Why a worker is gone.
@@ -244,8 +197,8 @@ pub enum Command {
     },
     /// All proofs are made; check the root's and answer with [`Event::RootChecked`].
     CheckRoot(JobId),
-    /// Look at a proof in the store and answer with [`Event::ProofChecked`], within some seconds: without an answer
-    /// it counts as one that can't be checked. So many are asked for at once, and no task twice.
+    /// Look at a proof in the store and answer with [`Event::ProofChecked`], within 10 s: without an answer it counts as
+    /// one that can't be checked. At most 64 are asked for at once, and no task twice.
     CheckProof {
         /// A job that has the task.
         job: JobId,
@@ -338,7 +291,7 @@ pub enum Record {
         attempts: u8,
         /// Who failed: number of its [`Record::Maker`].
         worker: Option<u32>,
-        /// Under which fence its machine failed it last; 0 if that is not known.
+        /// Its last fence; 0 if that is not known.
         fence: Fence,
     },
     /// A proof that had been counted was found bad: the task is open again.

@@ -73,7 +73,7 @@ struct Basis {
 struct Answer {
     within: u32,
     basis: Vec<Basis>,
-    /// The how manyeth pass found it.
+    /// The number of the pass that found it.
     pass: u64,
     rows: Rows,
 }

@@ -151,7 +151,7 @@ impl Engine {
                 continue;
             }
             let machine = self.machine_of(end.maker);
-            self.jobs[at.job].extra_mut(at.node).unnote_lost(machine);
+            self.jobs[at.job].extra_mut(at.node).forget_lost(machine);
             let quarantined = self.jobs[at.job].state_of(at.node) == TaskState::Failed;
             let goes_on = quarantined || self.jobs[at.job].state_of(at.node) == TaskState::Leased;
             let text = "its worker's process was killed".to_owned();

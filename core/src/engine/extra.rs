@@ -121,7 +121,7 @@ impl Extra {
     }
 
     /// The machine that had it fail most often for this reason.
-    pub(crate) fn foremost(&self, index: usize) -> Option<u32> {
+    pub(crate) fn most_failed(&self, index: usize) -> Option<u32> {
         let of = self.words.iter().filter(|word| usize::from(word.index) == index);
         of.max_by_key(|word| word.times).map(|word| word.node)
     }
@@ -149,8 +149,8 @@ impl Extra {
         (times.iter().sum(), spread(times))
     }
 
-    /// One that was noted was charged otherwise.
-    pub(crate) fn unnote_lost(&mut self, node: u32) {
+    /// A lost lease that was noted is charged for another reason.
+    pub(crate) fn forget_lost(&mut self, node: u32) {
         let noted = self.lost.iter_mut().find(|(other, _)| *other == node);
         noted.into_iter().for_each(|(_, times)| *times = times.saturating_sub(1));
     }

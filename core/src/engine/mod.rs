@@ -1,15 +1,16 @@
 //! The engine: `handle(now, event, &mut commands)`, nothing else changes its state.
 //!
-//! Where to look: `api` has what goes in and out, `said` what workers say, `books` all jobs, `table` one job's books,
-//! `ready` what is ready of it, `extra` what a task that had trouble has, `index` where ids stand, `names` makers and
-//! machines, `jobs` what users do to jobs, `workers` the workers, `takers` their indexes, `serves` whose tasks a worker
-//! proves, `presence` their coming and going, `adoption` what they bring back, `machines` how their machines behaved,
-//! `tenants` whose jobs there are, `shares` how much of the machines each has, `leases` who has what, `assign` who gets
-//! what, `queues` what waits at busy workers, `hold` what is kept free for large tasks, `seen` what is shown, `results`
-//! and `retries` how a lease ends, `evidence` what is looked at before it is believed and `checks` what waits for it, `stragglers` what takes too long,
-//! `ends` what is known of processes that died, `views` what can be seen, `demand`, `soon` and `estimate` what is needed and how
-//! long, `risk` which jobs can make their deadlines, `report` and `past` what is left of a job, `record`, `snapshot`,
-//! `rebuild` and `replay` what a restart reads.
+//! Where to look: `api` has what goes in and out, `prepared` a job with its tree, `said` what workers say, `books` all
+//! jobs, `table` one job's books, `ready` what is ready of it, `extra` what a task that had trouble has, `index` where
+//! ids stand, `names` makers and machines, `jobs` what users do to jobs, `workers` the workers, `takers` their indexes,
+//! `serves` whose tasks a worker proves, `presence` their coming and going, `adoption` what they bring back, `machines`
+//! how their machines behaved, `tenants` whose jobs there are, `shares` how much of the machines each has, `leases` who
+//! has what, `assign` who gets what, `queues` what waits at busy workers, `hold` what is kept free for large tasks,
+//! `seen` what is shown, `results` and `retries` how a lease ends, `evidence` what is looked at before it is believed
+//! and `checks` what waits for it, `stragglers` what takes too long, `ends` what is known of processes that died,
+//! `views` what can be seen, `demand`, `soon` and `estimate` what is needed and how long, `risk` which jobs can make
+//! their deadlines, `report` and `past` what is left of a job, `record`, `snapshot`, `rebuild` and `replay` what a
+//! restart reads.
 
 mod adoption;
 mod api;
@@ -32,6 +33,7 @@ mod leases;
 mod machines;
 mod names;
 mod past;
+mod prepared;
 mod presence;
 mod queues;
 mod ready;
@@ -61,6 +63,7 @@ pub use config::Config;
 pub use demand::Demand;
 pub(crate) use extra::Extra;
 pub(crate) use leases::{Lease, Leases};
+pub use prepared::PreparedJob;
 pub use said::*;
 pub use seen::*;
 pub use serves::{Serves, WorkerSpec};

@@ -316,7 +316,7 @@ impl Engine {
         let most = self.config.max_attempts;
         (0..CHARGES).filter(|index| extra.attempts[*index] >= most).any(|index| {
             let by_several = extra.spread(index) >= u32::from(most);
-            by_several || !self.another_could(at, extra.foremost(index).as_slice())
+            by_several || !self.another_could(at, extra.most_failed(index).as_slice())
         })
     }
 

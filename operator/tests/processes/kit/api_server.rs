@@ -1,9 +1,10 @@
 //! An API server that keeps what it is given, knows the operator's kinds, and whose lists of pods stall as often as it is
 //! told. Nothing of a cluster is behind it: no pod runs, and nothing is checked.
 
+use super::http;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -194,25 +195,9 @@ fn refused(code: u16, reason: &str) -> (u16, Value) {
     (code, json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": code}))
 }
 
-/// A request, read to its end.
 fn read_request(stream: &TcpStream) -> Option<Request> {
-    let mut reader = BufReader::new(stream);
-    let mut line = String::new();
-    reader.read_line(&mut line).ok()?;
-    let mut words = line.split(' ');
-    let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
+    let (method, target, body) = http::read_request(stream)?;
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-    let mut length = 0;
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).ok()?;
-        let Some((name, value)) = line.trim().split_once(':') else { break };
-        if name.eq_ignore_ascii_case("content-length") {
-            length = value.trim().parse().ok()?;
-        }
-    }
-    let mut body = vec![];
-    reader.take(length).read_to_end(&mut body).ok()?;
     let body = serde_json::from_slice(&body).unwrap_or_default();
     Some(Request { method, path: path.to_owned(), query: query.to_owned(), body })
 }

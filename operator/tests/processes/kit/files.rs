@@ -20,8 +20,8 @@ pub fn serve_files(folder: &Path) -> String {
 }
 
 fn answer(mut stream: TcpStream, folder: PathBuf) {
-    let Some((method, path)) = read_request(&stream) else { return };
-    let path = path.split('?').next().unwrap_or_default();
+    let Some((method, target, _)) = read_request(&stream) else { return };
+    let path = target.split('?').next().unwrap_or_default();
     let (status, body) = match std::fs::read(folder.join(path.trim_start_matches('/'))) {
         Ok(body) => ("200 OK", body),
         Err(_) => ("404 Not Found", vec![]),

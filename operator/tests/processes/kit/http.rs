@@ -99,13 +99,13 @@ fn unchunk(mut body: &str) -> Option<String> {
     }
 }
 
-/// Method and path of a request that was read to its end.
-pub fn read_request(stream: &TcpStream) -> Option<(String, String)> {
+/// Method, target and body of a request.
+pub fn read_request(stream: &TcpStream) -> Option<(String, String, Vec<u8>)> {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line).ok()?;
     let mut words = line.split(' ').map(str::to_owned);
-    let (method, path) = (words.next()?, words.next()?);
+    let (method, target) = (words.next()?, words.next()?);
     let mut length = 0;
     loop {
         let mut line = String::new();
@@ -115,6 +115,7 @@ pub fn read_request(stream: &TcpStream) -> Option<(String, String)> {
             length = value.trim().parse().ok()?;
         }
     }
-    std::io::copy(&mut reader.take(length), &mut std::io::sink()).ok()?;
-    Some((method, path))
+    let mut body = vec![];
+    reader.take(length).read_to_end(&mut body).ok()?;
+    Some((method, target, body))
 }
