@@ -48,8 +48,7 @@ struct Next {
     /// Transactions whose kernels begin before this node, and where the last one's end.
     transactions: u32,
     kernels_end: u32,
-    /// Of the level of bases or joins: its first node and how many it has; 0 on the right edge. See
-    /// [`Shape`](crate::tree::Shape).
+    /// Of the level of bases or joins: its first node and how many it has; 0 on the right edge. See [`Shape`].
     level: (u32, u32),
 }
 
