@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All numbers of docs/performance.md, each as a ratio to its target. Some 15 minutes on 2 cores; leave the machine alone
 # meanwhile. `bench/run.sh NAME…` runs only these: schedule, kills, books, dispatch, demo, block-size
-# (half an hour, and 3 GB below out/; not among those that run without a name).
+# (five minutes, and 3 GB below out/; not among those that run without a name).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
