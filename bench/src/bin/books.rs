@@ -67,12 +67,15 @@ fn tree(id: u32, transactions: usize, seed: u64) -> Result<Box<PreparedJob>> {
     Ok(Box::new(PreparedJob::new(spec, &calls, Leaves::Synthetic { seed }, &Profile::rfp())?))
 }
 
-/// An engine with jobs that are over.
-fn books(jobs: u32, transactions: usize) -> Result<Engine> {
+/// An engine with jobs that are over or open.
+fn books(jobs: u32, transactions: usize, over: bool) -> Result<Engine> {
     let mut engine = Engine::new(Config::new(Profile::rfp()));
     let mut out = vec![];
     for id in 1..=jobs {
         engine.handle(1, Event::Submit(tree(id, transactions, id.into())?), &mut out);
+        if !over {
+            continue;
+        }
         let root = engine.root_task(JobId(id)).context("the job is in the books")?;
         let proof = KnownProof { task: root, worker: "w".into(), millis: 1, cpu_millis: 1, proof_bytes: 1 };
         engine.handle(1, Event::Known(vec![proof]), &mut out);
@@ -94,7 +97,7 @@ fn join(engine: &mut Engine, session: u64, held: Vec<Held>, out: &mut Vec<Comman
 /// Steps of a dispatcher that has so many jobs that are over, and two open ones that share all but their roots.
 fn steps(jobs: u32, args: &Args) -> Result<()> {
     println!("{jobs} jobs of {} transactions that are over:", args.small);
-    let mut engine = books(jobs, args.small)?;
+    let mut engine = books(jobs, args.small, true)?;
     let mut out = vec![];
     submits(&mut engine, args, &mut out)?;
     for session in 1..=WORKERS {
@@ -173,11 +176,11 @@ fn results(
     Ok(())
 }
 
-/// A restart from a snapshot with jobs that are over.
-fn restart(jobs: u32, transactions: usize) -> Result<()> {
-    let engine = books(jobs, transactions)?;
+/// A restart from a snapshot with jobs that are over, or open.
+fn restart(jobs: u32, transactions: usize, over: bool) -> Result<()> {
+    let engine = books(jobs, transactions, over)?;
     let (snapshot, took) = timed(|| engine.snapshot())?;
-    println!("{jobs} jobs of {transactions} transactions that are over:");
+    println!("{jobs} jobs of {transactions} transactions that are {}:", if over { "over" } else { "open" });
     println!("  snapshot: {} kB in {took:.2?}", snapshot.len() >> 10);
     let config = engine.config().clone();
     drop(engine);
@@ -220,6 +223,7 @@ fn main() -> Result<()> {
     steps(800, &args)?;
     demand(1, args.large)?;
     demand(60, args.large)?;
-    restart(800, args.small)?;
-    restart(48, args.large)
+    restart(800, args.small, true)?;
+    restart(48, args.large, true)?;
+    restart(48, args.large, false)
 }

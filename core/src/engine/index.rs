@@ -8,10 +8,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Entries per bucket on average: one that looks for an id scans so many tags.
-const LOAD: usize = 96;
+const LOAD: usize = 32;
 
 /// Room that a full bucket gets at a time, in entries.
 const ROOM: usize = 8;
+
+/// Ids that are read together while a job is entered.
+const AT_ONCE: usize = 64;
 
 /// Nodes of one job that stand together in the numbers of places.
 const CHUNK: usize = 1 << CHUNK_BITS;
@@ -111,21 +114,27 @@ impl Places {
         while self.entries + order.len() > LOAD * self.buckets.len() {
             self.split(&id_at);
         }
-        for &node in order {
-            let id = id_at(At { job, node });
-            shared.extend(self.find(id, |at| id_at(at) == id).into_iter().map(|at| (node, at)));
-            let chunk = chunks[node as usize >> CHUNK_BITS];
-            let number = (chunk << CHUNK_BITS | node & (CHUNK as u32 - 1)).to_le_bytes();
-            let place = Self::bucket(id, self.buckets.len());
-            let bucket = &mut self.buckets[place];
-            if bucket.len() == bucket.capacity() {
-                bucket.reserve_exact(ROOM);
+        for nodes in order.chunks(AT_ONCE) {
+            // Read together: they are far apart in memory, and none of these reads waits for another.
+            let ids: Vec<TaskId> = nodes.iter().map(|node| *id_at(At { job, node: *node })).collect();
+            for (&node, id) in nodes.iter().zip(&ids) {
+                shared.extend(self.find(id, |at| id_at(at) == id).into_iter().map(|at| (node, at)));
+                let chunk = chunks[node as usize >> CHUNK_BITS];
+                self.put(id, chunk << CHUNK_BITS | node & (CHUNK as u32 - 1));
             }
-            bucket.push(Entry { tag: id.0[4], number });
-            self.entries += 1;
         }
         self.taken.insert(job, chunks);
         shared
+    }
+
+    fn put(&mut self, id: &TaskId, number: u32) {
+        let place = Self::bucket(id, self.buckets.len());
+        let bucket = &mut self.buckets[place];
+        if bucket.len() == bucket.capacity() {
+            bucket.reserve_exact(ROOM);
+        }
+        bucket.push(Entry { tag: id.0[4], number: number.to_le_bytes() });
+        self.entries += 1;
     }
 
     fn take_chunk(&mut self, job: u32, first: usize) -> u32 {
@@ -144,18 +153,20 @@ impl Places {
         if new == 0 {
             return self.buckets.push(vec![]);
         }
-        let old = new - (1 << new.ilog2());
+        let bit = new.ilog2();
+        let old = new - (1 << bit);
         let all = std::mem::take(&mut self.buckets[old]);
-        let (mut stays, mut goes) = (vec![], vec![]);
-        for entry in &all {
-            match self.at(entry.number()) {
-                Some(at) if Self::bucket(id_at(at), new + 1) == new => goes.push(*entry),
-                Some(_) => stays.push(*entry),
-                None => self.entries -= 1,
-            }
-        }
-        stays.shrink_to_fit();
-        goes.shrink_to_fit();
+        // Where each goes is found before any is moved: the ids are far apart in memory, and nothing here waits for one.
+        let goes = |at: At| head(id_at(at)).reverse_bits() >> bit & 1 == 1;
+        let goes: Vec<Option<bool>> = all.iter().map(|entry| self.at(entry.number()).map(goes)).collect();
+        let part = |side| {
+            let count = goes.iter().filter(|goes| **goes == Some(side)).count();
+            let mut part = Vec::with_capacity(count);
+            part.extend(all.iter().zip(&goes).filter(|(_, goes)| **goes == Some(side)).map(|(entry, _)| *entry));
+            part
+        };
+        let (stays, goes) = (part(false), part(true));
+        self.entries -= all.len() - stays.len() - goes.len();
         self.buckets[old] = stays;
         self.buckets.push(goes);
     }
