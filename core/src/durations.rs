@@ -10,6 +10,10 @@ const WINDOW: usize = 64;
 /// A class is believed from so many samples on; below it the kind's overall figure is used.
 pub const MIN_SAMPLES: u64 = 5;
 
+/// Numbers of cores that are told apart for each kind: enough for the machine types of a cluster, and no one can fill
+/// the memory by naming others.
+const CLASSES: usize = 32;
+
 /// Machines of a class are taken to be slower than all together by no more than this: what they are given to do is
 /// theirs for so long and no longer, whatever they say of themselves.
 const SLOWEST: u32 = 8;
@@ -66,6 +70,17 @@ impl Durations {
         self.windows.entry((kind, 0)).or_default().push(millis);
         if cores > 0 {
             self.windows.entry((kind, cores)).or_default().push(millis);
+            self.make_room(kind, cores);
+        }
+    }
+
+    /// Forgets of a kind the class with the fewest samples, but not this one, if there are too many.
+    fn make_room(&mut self, kind: u8, but: u16) {
+        let classes = || self.windows.range((kind, 1)..=(kind, u16::MAX));
+        if classes().count() > CLASSES {
+            let others = classes().filter(|((_, cores), _)| *cores != but);
+            let least = others.min_by_key(|(_, window)| window.count).map(|(class, _)| *class);
+            least.map(|class| self.windows.remove(&class));
         }
     }
 
@@ -113,6 +128,7 @@ impl Durations {
         samples.iter().rev().take(WINDOW).rev().for_each(|m| window.push(*m));
         window.count = count;
         self.windows.insert((kind, cores), window);
+        self.make_room(kind, cores);
     }
 }
 
@@ -155,6 +171,19 @@ mod tests {
         (0..5).for_each(|_| d.learn(Kind::Base, 4, 9_000));
         let expected = [0, 4, 8, 9].map(|cores| d.expected(Kind::Base, cores));
         assert_eq!(expected, [2_000, 9_000, 2_000, 16_000]);
+    }
+
+    #[test]
+    fn of_many_classes_those_with_the_most_samples_are_kept() {
+        let mut d = Durations::new(&Profile::rfp());
+        (0..10).for_each(|_| d.learn(Kind::Base, 8, 2_000));
+        (100..6_100).for_each(|cores| d.learn(Kind::Base, cores, 1));
+        (0..5).for_each(|_| d.learn(Kind::Base, 64, 500));
+        assert_eq!(d.export().count(), 1 + CLASSES);
+        assert_eq!((d.median(Kind::Base, 8), d.median(Kind::Base, 64)), (2_000, 500));
+        let mut copy = Durations::new(&Profile::rfp());
+        d.export().for_each(|(kind, cores, count, samples)| copy.import(kind, cores, count, &samples));
+        assert!(copy.export().eq(d.export()));
     }
 
     #[test]

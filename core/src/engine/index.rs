@@ -162,7 +162,9 @@ impl Places {
         let part = |side| {
             let count = goes.iter().filter(|goes| **goes == Some(side)).count();
             let mut part = Vec::with_capacity(count);
-            part.extend(all.iter().zip(&goes).filter(|(_, goes)| **goes == Some(side)).map(|(entry, _)| *entry));
+            part.extend(
+                all.iter().zip(&goes).filter(|(_, goes)| **goes == Some(side)).map(|(entry, _)| *entry),
+            );
             part
         };
         let (stays, goes) = (part(false), part(true));
