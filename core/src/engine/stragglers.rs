@@ -111,7 +111,7 @@ impl Engine {
                 let (since, slot, fence) = *queue.front()?;
                 // A lease that was lost and adopted again may stand here twice, and may be queued now.
                 let runs = leases.is(slot, fence) && runs(&leases[slot]) == Some(since);
-                (!runs || since + after <= self.now).then(|| {
+                (!runs || since.saturating_add(after) <= self.now).then(|| {
                     queue.pop_front();
                     (since, slot, fence, runs)
                 })
@@ -121,9 +121,9 @@ impl Engine {
             while let Some((_, slot, fence, runs)) = due(&mut watched.limit, limit, known_since) {
                 over.extend(runs.then_some((slot, fence)));
             }
-            let patience = patience(&self.config, &self.durations, kind, cores);
+            let patience = patience(&self.config, &self.durations, kind, cores).unwrap_or(Millis::MAX);
             while let Some((since, slot, fence, runs)) =
-                patience.and_then(|p| due(&mut watched.backup, p, |lease| lease.started))
+                due(&mut watched.backup, patience, |lease| lease.started)
             {
                 if !runs {
                     continue;
@@ -138,6 +138,7 @@ impl Engine {
                 }
             }
         }
+        self.watched.retain(|_, watched| !watched.backup.is_empty() || !watched.limit.is_empty());
         for (slot, fence) in over {
             if self.leases.is(slot, fence) {
                 self.over_limit(slot);
